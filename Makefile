@@ -1,0 +1,43 @@
+# `make run` and `make test` each work alone on a fresh clone with nothing but Python >= 3.11, pip and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: run test lint bench clean help
+
+help:
+	@echo "make run    install, then the demonstration: a day of swipes becomes alerts"
+	@echo "make test   install the test extras, then ruff, mypy and the whole suite"
+	@echo "make lint   ruff and mypy only"
+	@echo "make bench  alerts a second of the real path beside the raw network, into build/bench.json"
+	@echo "make clean  remove .venv, build and the caches"
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Swipebell needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed requirements-test.lock
+	$(PIP) install --quiet --require-hashes -r requirements-test.lock
+	touch $@
+
+run: $(VENV)/installed
+	$(BIN)/swipebell demo --dir build/demo
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed
+	$(BIN)/python -m loadtest.bench --json build/bench.json
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,114 @@
+"""SMS over a generic JSON gateway (the contract is in design.md section 4)."""
+
+from __future__ import annotations
+
+import msgspec
+import orjson
+
+from dispatcher.channels.base import CannotPrepare, classify_failure, classify_status
+from dispatcher.config import SmsConfig
+from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
+from dispatcher.model.alert import Alert
+from dispatcher.model.private import Secret
+from dispatcher.network.api import Request, Response
+from ratelimit.retry import RetryPolicy
+from templates.errors import FieldRefused, RenderError, UnknownTemplate
+from templates.facts import SwipeFacts
+from templates.library import Library
+
+THROTTLE_PAUSE_MS = 1_000
+CONFIGURATION_PAUSE_MS = 60_000
+
+TABLE: dict[int, tuple[AnswerClass, int]] = {
+    0: (AnswerClass.ACCEPTED, 0),
+    1: (AnswerClass.THROTTLE, THROTTLE_PAUSE_MS),
+    2: (AnswerClass.RETRY, 0),
+    3: (AnswerClass.RECIPIENT_GONE, 0),
+    4: (AnswerClass.PERMANENT, 0),
+    5: (AnswerClass.CONFIGURATION, CONFIGURATION_PAUSE_MS),
+}
+"""The gateway's ``code`` -> class and pause in ms."""
+
+
+class _Body(msgspec.Struct):
+    code: int
+    id: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+class GenericSmsChannel:
+    """Sends text messages through the generic gateway.
+
+    The gateway has no key by which it would know a resend, so each alert is fenced before it leaves, each request has
+    a connection of its own (libcurl would repeat it on a dying reused one), and what follows an unknown outcome is
+    configured per category.
+    """
+
+    name = "sms"
+    fenced = True
+
+    def __init__(
+        self,
+        config: SmsConfig,
+        secret: Secret | None,
+        library: Library,
+        retry: RetryPolicy,
+        receipt_ms: int | None,
+    ) -> None:
+        self._library = library
+        self._url = config.base_url
+        self._sign = config.sign
+        self._timeout_ms = int(config.timeout_seconds * 1000)
+        self._headers: tuple[str, ...] = ("Content-Type: application/json",)
+        if secret is not None:
+            self._headers += (f"Authorization: Bearer {secret.reveal()}",)
+        self._resend_in = {category for category, policy in config.on_unknown.items() if policy == "resend"}
+        self._policies = {resend: ChannelPolicy(retry, resend, receipt_ms) for resend in (True, False)}
+
+    def policy(self, alert: Alert) -> ChannelPolicy:
+        """See `Channel.policy`."""
+        return self._policies[alert.event.category in self._resend_in]
+
+    async def ready(self) -> None:
+        """See `Channel.ready`: the bearer token needs no fetching."""
+
+    def prepare(self, alert: Alert) -> Request:
+        """See `Channel.prepare`."""
+        recipient = alert.recipient
+        facts = SwipeFacts(event=alert.event, timezone=recipient.timezone, day_total_minor=alert.day_total)
+        try:
+            text = self._library.template(alert.template).render_sms(facts, recipient.locale)
+        except FieldRefused as refused:
+            raise CannotPrepare(f"template-field:{refused.key}") from None
+        except (RenderError, UnknownTemplate) as error:
+            raise CannotPrepare(f"template:{type(error).__name__}") from None
+        body = {"id": alert.key, "to": recipient.phone, "text": text, "sign": self._sign}
+        return Request(
+            pool=self.name,
+            url=self._url,
+            headers=self._headers,
+            body=orjson.dumps(body),
+            tag=alert,
+            timeout_ms=self._timeout_ms,
+            fresh=True,
+        )
+
+    def classify(self, alert: Alert, response: Response) -> Answer:
+        """See `Channel.classify`."""
+        if response.failure is not None:
+            return classify_failure(response)
+        if (answer := classify_status(response)) is not None:
+            return answer
+        took_ms = round(response.seconds * 1000)
+        try:
+            body = _decode(response.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return Answer(AnswerClass.UNKNOWN, "unreadable", scope="channel", took_ms=took_ms)
+        kind, pause_ms = TABLE.get(body.code, (AnswerClass.PERMANENT, 0))
+        return Answer(kind, str(body.code), msgid=body.id, pause_ms=pause_ms, took_ms=took_ms)
+
+    def knows(self, code: str) -> bool:
+        """See `Channel.knows`."""
+        return not code.isdigit() or int(code) in TABLE

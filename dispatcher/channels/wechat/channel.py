@@ -1,0 +1,100 @@
+"""WeChat template messages (providers.md section 2)."""
+
+from __future__ import annotations
+
+import httpx
+import orjson
+
+from dispatcher.channels.base import CannotPrepare
+from dispatcher.channels.wechat.answers import classify, is_known
+from dispatcher.channels.wechat.token import TokenSteward
+from dispatcher.config import WechatConfig
+from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
+from dispatcher.model.alert import Alert
+from dispatcher.model.private import Secret
+from dispatcher.network.api import Network, Request, Response
+from dispatcher.network.transport import NetworkTransport
+from ratelimit.retry import RetryPolicy
+from templates.errors import FieldRefused, RenderError, UnknownTemplate
+from templates.facts import SwipeFacts
+from templates.library import Library
+
+HEADERS = ("Content-Type: application/json",)
+
+
+class WechatChannel:
+    """Sends template messages. A resend carries the same ``client_msg_id``, which WeChat delivers once within ten
+    minutes, so an alert need not be fenced before it leaves."""
+
+    name = "wechat"
+    fenced = False
+
+    def __init__(
+        self,
+        config: WechatConfig,
+        secret: Secret,
+        library: Library,
+        network: Network,
+        retry: RetryPolicy,
+        receipt_ms: int | None,
+    ) -> None:
+        self._library = library
+        self._timeout_ms = int(config.timeout_seconds * 1000)
+        self._template_ids = config.template_ids
+        self._detail_url = config.url
+        self._policy = ChannelPolicy(retry, config.on_unknown == "resend", receipt_ms)
+        client = httpx.AsyncClient(
+            transport=NetworkTransport(network, self.name),
+            base_url=config.base_url,
+            timeout=config.timeout_seconds,
+        )
+        self.steward = TokenSteward(client, config.appid, secret)
+        self._send_url = f"{config.base_url}/cgi-bin/message/template/send?access_token="
+
+    def policy(self, alert: Alert) -> ChannelPolicy:
+        """See `Channel.policy`."""
+        return self._policy
+
+    async def ready(self) -> None:
+        """See `Channel.ready`: there is a token."""
+        if self.steward.current is None:
+            await self.steward.refresh_if_needed()
+
+    def prepare(self, alert: Alert) -> Request:
+        """See `Channel.prepare`."""
+        recipient = alert.recipient
+        facts = SwipeFacts(event=alert.event, timezone=recipient.timezone, day_total_minor=alert.day_total)
+        try:
+            template = self._library.template(alert.template)
+            data = template.render_wechat(facts, recipient.locale)
+        except FieldRefused as refused:
+            raise CannotPrepare(f"template-field:{refused.key}") from None
+        except (RenderError, UnknownTemplate) as error:
+            raise CannotPrepare(f"template:{type(error).__name__}") from None
+        body = {
+            "touser": recipient.openid,
+            "template_id": self._template_ids.get(template.id, template.id),
+            "data": data,
+            "client_msg_id": alert.key,
+        }
+        if self._detail_url is not None:
+            body["url"] = self._detail_url
+        return Request(
+            pool=self.name,
+            url=f"{self._send_url}{self.steward.current}",
+            headers=HEADERS,
+            body=orjson.dumps(body),
+            tag=alert,
+            timeout_ms=self._timeout_ms,
+        )
+
+    def classify(self, alert: Alert, response: Response) -> Answer:
+        """See `Channel.classify`. A refused token is forgotten here, so that the next batch fetches a new one."""
+        answer = classify(response)
+        if answer.kind is AnswerClass.REFRESH_TOKEN:
+            self.steward.invalidate(response.request.url.removeprefix(self._send_url))
+        return answer
+
+    def knows(self, code: str) -> bool:
+        """See `Channel.knows`."""
+        return is_known(code)

@@ -1,0 +1,207 @@
+"""What happens to an alert next: the states, the table of answers, and the step that follows each.
+
+Pure: no clock, no network, no ledger. The same code serves the engine, ``explain`` and replay.
+
+An alert is open in one of five states and ends in one of five::
+
+    queued ──▶ sending ──▶ delivered
+                 │  ▲  ├──▶ awaiting ──▶ delivered | failed | (next channel)
+                 │  │  ├──▶ retrying ──▶ sending
+                 │  │  └──▶ failed
+                 ▼  │
+             interrupted        (the process died: its outcome is unknown)
+
+    at admission also: suppressed(rule) · expired;  at any time while open: expired · cancelled(by)
+
+``sending`` is written before the first byte can leave, so that after a crash nothing that might have been sent looks
+untouched. A channel whose provider recognises a resend (WeChat's ``client_msg_id``) is admitted straight as
+``sending``; one without such a key is ``queued`` and fenced to ``sending`` in a commit of its own before it leaves.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from dispatcher.model.alert import Alert, State, Step
+from ratelimit.retry import RetryPolicy, next_retry
+
+ENDED: frozenset[State] = frozenset({"delivered", "suppressed", "failed", "expired", "cancelled"})
+OPEN: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting", "interrupted"})
+
+
+class AnswerClass(StrEnum):
+    """What a provider's answer means for the alert."""
+
+    ACCEPTED = "accepted"
+    REFRESH_TOKEN = "refresh_token"  # noqa: S105 - a class of answers, not a secret
+    THROTTLE = "throttle"
+    RETRY = "retry"
+    RECIPIENT_GONE = "recipient_gone"
+    OPTED_OUT = "opted_out"
+    PERMANENT = "permanent"
+    CONFIGURATION = "configuration"
+    UNKNOWN = "unknown"
+
+
+class Next(StrEnum):
+    """The step that follows a class of answers."""
+
+    END = "delivered, or awaiting its receipt"
+    AT_ONCE = "again at once with a new token, the second time with backoff"
+    LATER = "again with backoff and full jitter"
+    NEXT_CHANNEL = "the next channel of its route, or failed"
+    POLICY = "again or left alone, as the channel is configured"
+
+
+AFTER: dict[AnswerClass, Next] = {
+    AnswerClass.ACCEPTED: Next.END,
+    AnswerClass.REFRESH_TOKEN: Next.AT_ONCE,
+    AnswerClass.THROTTLE: Next.LATER,
+    AnswerClass.RETRY: Next.LATER,
+    AnswerClass.CONFIGURATION: Next.LATER,
+    AnswerClass.RECIPIENT_GONE: Next.NEXT_CHANNEL,
+    AnswerClass.OPTED_OUT: Next.NEXT_CHANNEL,
+    AnswerClass.PERMANENT: Next.NEXT_CHANNEL,
+    AnswerClass.UNKNOWN: Next.POLICY,
+}
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """A provider's answer, classified. ``pause_ms`` is how long it asked us to wait (0: it did not say).
+
+    ``scope`` says what the answer is about: this recipient, this template, the whole channel, or this message alone.
+    ``resends`` counts how often the network had already sent the request again by itself.
+    """
+
+    kind: AnswerClass
+    code: str
+    msgid: str | None = None
+    pause_ms: int = 0
+    scope: Literal["message", "recipient", "template", "channel"] = "message"
+    took_ms: int = 0
+    resends: int = 0
+
+
+class ChannelPolicy(msgspec.Struct, frozen=True):
+    """What the delivery steps need to know of a channel.
+
+    ``resend_unknown`` says whether an attempt of unknown outcome is made again. ``receipt_ms`` is how long a receipt
+    is waited for after acceptance; None: acceptance is the provider's last word.
+    """
+
+    retry: RetryPolicy
+    resend_unknown: bool
+    receipt_ms: int | None
+
+
+def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: int, draw: float) -> Step:
+    """The step after a provider's answer (or the network's, when none came). ``draw`` is in [0, 1), for the jitter."""
+    follow = AFTER[answer.kind]
+    if follow is Next.END:
+        if policy.receipt_ms is None:
+            return _step(alert, answer, now_ms, "delivered")
+        return _step(alert, answer, now_ms, "awaiting", due_ms=now_ms + policy.receipt_ms)
+    if follow is Next.NEXT_CHANNEL:
+        refusal = None
+        if answer.kind is AnswerClass.RECIPIENT_GONE:
+            refusal = alert.channel
+        elif answer.kind is AnswerClass.OPTED_OUT:
+            refusal = f"{alert.channel}/{alert.template.partition('@')[0]}"
+        return _next_channel(alert, answer, now_ms, refusal=refusal)
+    if follow is Next.AT_ONCE and not alert.token_refreshed:
+        return _step(alert, answer, now_ms, "sending", keep_lease=True)
+    if follow is Next.POLICY and not policy.resend_unknown:
+        return _left_alone(alert, answer, policy, now_ms)
+    due = next_retry(
+        policy.retry,
+        attempt=alert.attempts + 1,
+        now_ms=now_ms,
+        expires_at_ms=alert.expires_ms,
+        pause_ms=answer.pause_ms,
+        draw=draw,
+    )
+    if due is not None:
+        return _step(alert, answer, now_ms, "retrying", due_ms=due)
+    return _next_channel(alert, answer, now_ms, reason="retries-exhausted")
+
+
+def after_refusal(alert: Alert, code: str, now_ms: int) -> Step:
+    """The step when the alert could not even be put into words for this channel: nothing was sent."""
+    return _next_channel(alert, None, now_ms, reason=code)
+
+
+def after_expiry(alert: Alert, now_ms: int) -> Step:
+    """The step when an open alert has passed its category's age."""
+    return _step(alert, None, now_ms, "expired")
+
+
+def after_deadline(alert: Alert, now_ms: int) -> Step:
+    """The step when no receipt came in time: the next channel, or an honest failure."""
+    return _next_channel(alert, None, now_ms, reason="no-receipt")
+
+
+def after_receipt(alert: Alert, status: str, now_ms: int) -> Step:
+    """The step after the provider's last word; ``status`` is ``delivered`` or ``failed:<why>``."""
+    if status == "delivered":
+        return _step(alert, None, now_ms, "delivered")
+    return _next_channel(alert, None, now_ms, reason=status)
+
+
+def after_interruption(alert: Alert, policy: ChannelPolicy, now_ms: int) -> Step:
+    """The step for an alert whose process died while it may have been on the wire (attempt already marked unknown)."""
+    if policy.resend_unknown:
+        return _step(alert, None, now_ms, "retrying", due_ms=now_ms)
+    return _left_alone(alert, None, policy, now_ms)
+
+
+def _left_alone(alert: Alert, answer: Answer | None, policy: ChannelPolicy, now_ms: int) -> Step:
+    """An unknown outcome that must not be repeated: wait for the receipt where there is one, else say so."""
+    if policy.receipt_ms is not None:
+        return _step(alert, answer, now_ms, "awaiting", due_ms=now_ms + policy.receipt_ms)
+    return _step(alert, answer, now_ms, "failed", reason="unknown-outcome")
+
+
+def _next_channel(
+    alert: Alert, answer: Answer | None, now_ms: int, *, reason: str | None = None, refusal: str | None = None
+) -> Step:
+    if alert.position + 1 < len(alert.route):
+        # Through the ledger and not straight into the other lane: lanes never push into each other, so they
+        # cannot block each other.
+        return _step(alert, answer, now_ms, "retrying", position=alert.position + 1, due_ms=now_ms, refusal=refusal)
+    why = reason or (f"{answer.kind}:{answer.code}" if answer else "unknown")
+    return _step(alert, answer, now_ms, "failed", reason=why, refusal=refusal)
+
+
+def _step(
+    alert: Alert,
+    answer: Answer | None,
+    now_ms: int,
+    state: State,
+    *,
+    reason: str | None = None,
+    due_ms: int | None = None,
+    position: int | None = None,
+    keep_lease: bool = False,
+    refusal: str | None = None,
+) -> Step:
+    if due_ms is not None:
+        due_ms = min(due_ms, max(alert.expires_ms, now_ms)) if state != "awaiting" else due_ms
+    return Step(
+        alert=alert,
+        state=state,
+        position=alert.position if position is None else position,
+        reason=reason,
+        due_ms=due_ms,
+        ended=state in ENDED,
+        at_ms=now_ms,
+        keep_lease=keep_lease,
+        outcome=None if answer is None else str(answer.kind),
+        code=None if answer is None else answer.code,
+        msgid=None if answer is None else answer.msgid,
+        took_ms=0 if answer is None else answer.took_ms,
+        resends=0 if answer is None else answer.resends,
+        refusal=refusal,
+    )

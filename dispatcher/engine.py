@@ -1,0 +1,344 @@
+"""The path of one event, top to bottom.
+
+    intake ──▶ admission ──▶ lane of a channel ──▶ provider
+      ▲            │  ▲               │                │
+      │ack         ▼  │due            ▼ outcome        ▼ receipt
+      └──────── ledger ◀───────── recorder ◀───────────┘
+
+`Engine.admit` is admission: one ledger transaction a batch, after which the event may be acknowledged. The alerts it
+returns are leased to this process and go straight to their `Lane`. Answers become steps (`delivery`), the recorder
+writes them in batches, and the clock task brings back what has become due: retries, expiries, deadlines, and the
+alerts of processes that died. One nursery holds all of it; nothing here waits for one alert.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+
+import msgspec
+import trio
+
+from dispatcher.channels.base import Channel
+from dispatcher.config import EngineConfig
+from dispatcher.delivery import after_deadline, after_expiry, after_interruption, after_receipt, after_refusal
+from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
+from dispatcher.events import Accepted
+from dispatcher.lane import Lane
+from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
+from dispatcher.logs import get_logger
+from dispatcher.metrics import Meter
+from dispatcher.model.alert import Alert, State, Step
+from dispatcher.network.api import Network
+from ratelimit.pacing import Pacer
+
+CLOCK_TICK_S = 0.2
+"""How often the ledger is asked for what is due: a retry is late by this at most, and a look costs 0.1 ms."""
+
+DUE_BATCH = 512
+RECORD_BATCH = 1024
+"""Most steps of one commit: about 20 ms of work in the ledger's thread."""
+
+HOUSEKEEPING_S = 60.0
+LEDGER_RETRY_S = 1.0
+KNOWN_CHANNELS = ("wechat", "sms", "email", "webhook")
+
+log = get_logger("engine")
+
+
+def wall_clock_ms() -> int:
+    """Epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Engine:
+    """One process's share of the work; use ``async with engine.running():``.
+
+    ``fail_fast``: a ledger that cannot write or a wrong secret ends the run with its error (``send``, ``demo``);
+    otherwise the engine waits until it is mended, raises the alarm metric, and intake answers 503 (``run``).
+    """
+
+    def __init__(
+        self,
+        *,
+        config: EngineConfig,
+        ledger: Ledger,
+        network: Network,
+        channels: Mapping[str, tuple[Channel, Pacer]],
+        decide: Decide,
+        ruleset: tuple[str, str],
+        meter: Meter,
+        fail_fast: bool = False,
+        now_ms: Callable[[], int] = wall_clock_ms,
+        random: Random | None = None,
+    ) -> None:
+        self.config = config
+        self.meter = meter
+        self.owner = 0
+        self.now_ms = now_ms
+        self._ledger = ledger
+        self._decide = decide
+        self._ruleset = ruleset
+        self._fail_fast = fail_fast
+        self._alive_until_ms = 0
+        self._lease_renewed = trio.Event()
+        self._steps: list[tuple[Step, Lane | None]] = []
+        self._steps_waiting = trio.Event()
+        self._recording = False
+        self._something_due = trio.Event()
+        self._misconfigured: ChannelMisconfigured | None = None
+        self.lanes = {
+            name: Lane(
+                channel,
+                host=self,
+                ledger=ledger,
+                network=network,
+                pacer=pacer,
+                random=random or Random(),  # noqa: S311 - jitter
+                capacity=config.lane_capacity,
+                in_flight=config.in_flight,
+            )
+            for name, (channel, pacer) in channels.items()
+        }
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Engine]:
+        """Hold the nursery. On leaving, waits up to ``drain_seconds`` for what is in flight and gives the rest back."""
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        await self._ledger.ruleset(*self._ruleset, self.now_ms())
+        self._alive_until_ms = self.now_ms() + self._lease_ms
+        self.owner = await self._ledger.register(name, self.now_ms(), self._alive_until_ms)
+        await self._ledger.take_over(self.owner, self.now_ms())
+        try:
+            async with trio.open_nursery() as nursery, trio.open_nursery() as senders:
+                nursery.start_soon(self._record_steps)
+                nursery.start_soon(self._keep_lease)
+                senders.start_soon(self._bring_back_due)
+                for lane in self.lanes.values():
+                    senders.start_soon(lane.run_sender)
+                    nursery.start_soon(lane.run_classifier)
+                yield self
+                senders.cancel_scope.cancel()
+                with trio.move_on_after(self.config.drain_seconds):
+                    await self._in_flight_settled()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._leave()
+
+    # ---- intake → admission → lane ----------------------------------------------------------------------------
+
+    async def admit(self, batch: Sequence[Accepted]) -> Admission:
+        """Admit a batch; when this returns, it is durable and may be acknowledged.
+
+        Waits while lanes are full (that is the backpressure). Raises `LedgerUnavailable` or `LedgerFailed`, and then
+        nothing of the batch is in the ledger. When cancelled, the batch may have been admitted: send it again, it is
+        recognised.
+        """
+        await self.room()
+        admission = await self._ledger.admit(batch, self.now_ms(), self.owner, self._decide)
+        for alert in admission.alerts:
+            self.lanes[alert.channel].put(alert)
+        self.meter.admitted(admission)
+        return admission
+
+    async def room(self) -> None:
+        """Wait until no lane is full."""
+        for lane in self.lanes.values():
+            await lane.room()
+
+    @property
+    def full(self) -> bool:
+        """Whether `admit` would wait now."""
+        return any(lane.free <= 0 for lane in self.lanes.values())
+
+    # ---- answers → recorder → ledger --------------------------------------------------------------------------
+
+    def record(self, steps: Sequence[Step], lane: Lane | None) -> None:
+        """Hand steps to the recorder. Bounded: a lane's come from its places in flight, the clock's are awaited."""
+        self._steps.extend((step, lane) for step in steps)
+        self._steps_waiting.set()
+
+    async def _record_steps(self) -> None:
+        while True:
+            await self._steps_waiting.wait()
+            batch, self._steps = self._steps[:RECORD_BATCH], self._steps[RECORD_BATCH:]
+            if not self._steps:
+                self._steps_waiting = trio.Event()
+            if batch:
+                self._recording = True
+                await self._record(batch)
+                self._recording = False
+
+    async def _record(self, batch: list[tuple[Step, Lane | None]]) -> None:
+        steps = [step for step, _ in batch]
+        while True:
+            try:
+                answered = await self._ledger.record(steps, self.owner)
+                break
+            except LedgerUnavailable as error:
+                if self._fail_fast:
+                    raise
+                log.error("ledger_unavailable", error=str(error), waiting_steps=len(steps) + len(self._steps))
+                await trio.sleep(LEDGER_RETRY_S)
+        self.meter.recorded(steps)
+        for step, lane in batch:
+            if lane is not None:
+                lane.settled(1)
+            if step.keep_lease:
+                self.lanes[step.alert.channel].put(_tried_again(step), first=True)
+            elif step.due_ms is not None and step.due_ms <= self.now_ms():
+                self._something_due.set()
+        if answered:  # their receipt had come before the answer to the send
+            now_ms = self.now_ms()
+            self.record([after_receipt(alert, alert.receipt or "delivered", now_ms) for alert in answered], None)
+
+    # ---- receipts ---------------------------------------------------------------------------------------------
+
+    async def receive(self, receipts: Sequence[Receipt]) -> None:
+        """Take a batch of receipts; when this returns they are durable. Unknown and repeated ones are normal."""
+        found = await self._ledger.receipts(receipts, self.now_ms(), self.owner)
+        self.record([after_receipt(alert, receipt.status, self.now_ms()) for alert, receipt in found], None)
+
+    # ---- the clock --------------------------------------------------------------------------------------------
+
+    async def _bring_back_due(self) -> None:
+        housekeeping_at = trio.current_time() + HOUSEKEEPING_S
+        while True:
+            more = False
+            try:
+                await self._ledger.take_over(self.owner, self.now_ms())
+                for channel in KNOWN_CHANNELS:
+                    more = await self._bring_back(channel) or more
+                if trio.current_time() >= housekeeping_at:
+                    housekeeping_at += HOUSEKEEPING_S
+                    await self._ledger.forget_counters(self.now_ms())
+            except LedgerUnavailable:
+                if self._fail_fast:
+                    raise
+                await trio.sleep(LEDGER_RETRY_S)
+            if not more:
+                self._something_due = trio.Event()
+                with trio.move_on_after(CLOCK_TICK_S):
+                    await self._something_due.wait()
+
+    async def _bring_back(self, channel: str) -> bool:
+        """Lease what is due on a channel; True when there may be more."""
+        lane = self.lanes.get(channel)
+        limit = DUE_BATCH if lane is None else min(DUE_BATCH, lane.free)
+        if limit <= 0:
+            return False
+        lease_as: State = "queued" if lane is None or lane.channel.fenced else "sending"
+        alerts = await self._ledger.due(channel, self.now_ms(), self.owner, limit, lease_as)
+        now_ms = self.now_ms()
+        steps = []
+        for alert in alerts:
+            if alert.receipt is not None:  # it came while a process died that should have acted on it
+                steps.append(after_receipt(alert, alert.receipt, now_ms))
+            elif alert.state == "awaiting":
+                steps.append(after_deadline(alert, now_ms))
+            elif alert.expires_ms <= now_ms:
+                steps.append(after_expiry(alert, now_ms))
+            elif lane is None:  # its channel was taken out of the configuration
+                steps.append(after_refusal(alert, "channel-not-configured", now_ms))
+            elif alert.state == "interrupted":
+                steps.append(after_interruption(alert, lane.channel.policy(alert), now_ms))
+            else:
+                lane.put(alert)
+        if steps:
+            self.record(steps, None)
+        return len(alerts) == limit
+
+    # ---- the lease --------------------------------------------------------------------------------------------
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self.config.lease_seconds * 1000)
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await trio.sleep(self.config.lease_seconds / 4)
+            until = self.now_ms() + self._lease_ms
+            try:
+                kept = await self._ledger.heartbeat(self.owner, until)
+            except LedgerUnavailable:
+                if self._fail_fast:
+                    raise
+                continue  # no lease, no sending: see lease_held
+            if not kept:
+                raise LeaseLost(
+                    "another process took this one's alerts over (it did not answer in time); start it again"
+                )
+            self._alive_until_ms = until
+            self._lease_renewed.set()
+            self._lease_renewed = trio.Event()
+
+    async def lease_held(self) -> None:
+        """See `LaneHost.lease_held`: a process that was stopped for long must not send what others took over."""
+        while self.now_ms() > self._alive_until_ms - self._lease_ms // 4:
+            await self._lease_renewed.wait()
+
+    # ---- words from the lanes ---------------------------------------------------------------------------------
+
+    def paused(self, channel: str, reason: str, *, misconfigured: bool) -> None:
+        """See `LaneHost.paused`."""
+        log.warning("channel_paused", channel=channel, reason=reason, misconfigured=misconfigured)
+        self.meter.misconfigured(channel, misconfigured)
+        if misconfigured and self._fail_fast:
+            raise ChannelMisconfigured(channel, reason)
+
+    def answered(self, channel: str, kind: str, code: str, known: bool) -> None:
+        """See `LaneHost.answered`."""
+        if not known:
+            self.meter.unknown_code(channel)
+            log.error("unknown_code", channel=channel, code=code, kind=kind)
+
+    # ---- the end ----------------------------------------------------------------------------------------------
+
+    async def idle(self) -> None:
+        """Wait until no alert in the whole ledger is open."""
+        while any(lane.queue or lane.in_flight for lane in self.lanes.values()) or await self._ledger.open_count():
+            await trio.sleep(0.05)
+
+    async def _in_flight_settled(self) -> None:
+        while self._steps or self._recording or any(lane.in_flight for lane in self.lanes.values()):
+            await trio.sleep(0.01)
+
+    async def _leave(self) -> None:
+        """Give back what was never handed to the network (as untouched), then the rest (as of unknown outcome)."""
+        now_ms = self.now_ms()
+        try:
+            untouched = [_given_back(alert, now_ms) for lane in self.lanes.values() for alert in lane.queue]
+            if untouched:
+                await self._ledger.record(untouched, self.owner)
+            await self._ledger.leave(self.owner, now_ms)
+        except LedgerUnavailable as error:
+            # The leases run out by themselves; nothing is lost.
+            log.warning("leases_left_behind", error=str(error))
+
+
+def _tried_again(step: Step) -> Alert:
+    """The alert as it goes back to its lane with a new token."""
+    alert = step.alert
+    return msgspec.structs.replace(
+        alert,
+        attempts=alert.attempts + 1 + step.resends,
+        first_attempt_ms=alert.first_attempt_ms or step.at_ms,
+        token_refreshed=True,
+    )
+
+
+def _given_back(alert: Alert, now_ms: int) -> Step:
+    return Step(
+        alert=alert,
+        state="retrying",
+        position=alert.position,
+        reason=None,
+        due_ms=now_ms,
+        ended=False,
+        at_ms=now_ms,
+    )

@@ -1,0 +1,309 @@
+"""The door: bytes from the core system become an ``Event``, or a refusal that says which field and why.
+
+A refusal never repeats a value, because a value may be personal. What is stored is the line as it was given,
+with its card numbers masked; fields that we do not know stay in it.
+
+This is the hot path: one line is decoded once by msgspec, converted once, and looked at in a few C calls.
+Everything that names a fault happens after one of those says no.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from dispatcher.cards import (
+    SHOWN_DIGITS,
+    ascii_digits,
+    mask_line,
+    mask_pan,
+    mask_text,
+    may_hold_card,
+    skeleton,
+    unmasked_number,
+)
+from dispatcher.model.currency import EXPONENTS
+from dispatcher.model.event import MAX_ID_CHARS, MAX_INT64, MIN_INT64, Event
+from dispatcher.strictjson import (
+    BOM,
+    MAX_DEPTH,
+    TOO_DEEP,
+    Fault,
+    decode_object,
+    kind_of,
+    refuse_duplicates,
+    too_deep,
+)
+
+_KNOWN_FIELDS = frozenset(Event.__struct_fields__)
+_KEYS = frozenset({"id", "account", "refers_to"})
+"""Never altered: the core system says them again elsewhere (``refers_to`` is another event's id)."""
+
+_OPTIONAL_TEXTS = ("pan", "merchant", "mcc", "city", "country", "status", "refers_to")
+_LEAP_SECOND = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:60")
+_CURRENCY_SHAPE = re.compile(r"[A-Z]{3}")
+
+_DECODE_EVENT = msgspec.json.Decoder(Event).decode
+_DECODE_ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """A valid event. ``payload`` is the JSON text to store: the line as given, card numbers masked."""
+
+    event: Event
+    payload: bytes
+
+    def __repr__(self) -> str:
+        return f"<Accepted, payload of {len(self.payload)} bytes>"
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A line that is not an event. ``line`` counts from 1 in its file or body.
+
+    ``id`` is there when the line had a usable one (a string of at most 128 characters without control
+    characters), masked if it looks like a card number. ``error`` is one line that names the field and the
+    reason but no value.
+    """
+
+    line: int
+    id: str | None
+    field: str | None
+    error: str
+
+
+class UnreadableBody(ValueError):  # noqa: N818 - reads as what it says
+    """A request body cannot be split into events; the sender's fault. The message repeats none of it."""
+
+
+def decode_event(raw: bytes, line: int) -> Accepted | Rejected:
+    """One line without its newline. Whatever the bytes are, no exception comes out."""
+    try:
+        raw, fields, bones = decode_object(raw)
+    except Fault as fault:
+        return reject(_sharpened(fault), line)
+    try:
+        event = msgspec.convert(fields, Event)
+    except msgspec.ValidationError:
+        return reject(_first_fault(fields), line)
+    if (
+        event.currency not in EXPONENTS
+        or (event.orig_currency is not None and event.orig_currency not in EXPONENTS)
+        or event.id.isspace()
+        or event.account.isspace()
+        or not 1 < event.time.year < 9999
+    ) and (found := _find_fault(fields)) is not None:
+        return reject(found, line)
+    pan = event.pan
+    # "************5770" is what almost every pan looks like: nothing is left to mask.
+    number = unmasked_number(pan) if pan is not None and len(pan.strip("*")) > SHOWN_DIGITS else None
+    if number is not None or (may_hold_card(bones) and _still_may_hold_card(raw, event)):
+        try:
+            return _masked(raw, fields, event, number)
+        except Fault as fault:
+            return reject(fault, line)
+    return Accepted(event, raw)
+
+
+def reject(fault: Fault, line: int, key: str = "id") -> Rejected:
+    """The refusal to report for a line; ``key`` is the field whose value tells the sender which one."""
+    return Rejected(line, _shown_id(fault.fields, key), fault.field, str(fault))
+
+
+def restamp(accepted: Accepted, now: datetime) -> Accepted:
+    """The same event as if it had happened ``now`` (with a zone): recorded data would be long expired.
+
+    The payload stays as given: it is what is compared when the id comes again, and ``now`` always differs.
+    """
+    if now.tzinfo is None:
+        raise ValueError("restamp needs a time with a zone")
+    return Accepted(msgspec.structs.replace(accepted.event, time=now), accepted.payload)
+
+
+def same_content(a_payload: bytes, b_payload: bytes) -> bool:
+    """Whether two stored payloads agree in all known fields; times are compared as moments."""
+    if a_payload == b_payload:
+        return True
+    try:
+        return _DECODE_EVENT(a_payload) == _DECODE_EVENT(b_payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # Stored by a version whose fields were others: bytes are all there is to compare.
+        return False
+
+
+def split_array(body: bytes) -> Iterator[bytes]:
+    """The items of a JSON array, each still as its own JSON text for ``decode_event``.
+
+    The body is read at once, so its size must have been limited by the caller. Raises ``UnreadableBody``,
+    before the first item, if it is not an array.
+    """
+    if body.startswith(BOM):
+        body = body[len(BOM) :]
+    # The items are checked one by one; this check is only against a body that would end in RecursionError.
+    if too_deep(body, MAX_DEPTH + 1):
+        raise UnreadableBody(f"the body is {TOO_DEEP}")
+    try:
+        items = _DECODE_ARRAY(body)
+    except msgspec.ValidationError:
+        raise UnreadableBody("the body is not a JSON array") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UnreadableBody("the body is not valid JSON") from None
+    return map(bytes, items)
+
+
+def _still_may_hold_card(raw: bytes, event: Event) -> bool:
+    # Hexadecimal ids with long runs of digits are most of the false alarms. Each is taken out once, whole: a
+    # field that repeats it leaves one of the two in.
+    if b"\\u" in raw:
+        return True
+    for key in (event.id, event.account):
+        raw = raw.replace(b'"%b"' % key.encode(), b'""', 1)
+    return may_hold_card(skeleton(raw))
+
+
+def _masked(raw: bytes, fields: dict[str, Any], event: Event, number: str | None) -> Accepted:
+    if number is not None:
+        for key in ("account", "id", "refers_to"):
+            value = fields.get(key)
+            if value is not None and number in ascii_digits(value):
+                raise Fault(key, "repeats the full card number of pan; send a token instead", fields)
+        if (answer := _with_pan_masked(raw, event, number)) is not None:
+            return answer
+    masked = mask_line(raw, keys=_KEYS, known_fields=_KNOWN_FIELDS, pan_number=number)
+    if masked.line is raw:
+        return Accepted(event, raw)
+    if masked.renamed:
+        refuse_duplicates(masked.line)
+    return Accepted(_DECODE_EVENT(masked.line), masked.line)
+
+
+def _with_pan_masked(raw: bytes, event: Event, number: str) -> Accepted | None:
+    """The short way for a core that masks no pan at all; None if more than the pan may need masking."""
+    assert event.pan is not None
+    masked_pan = mask_pan(event.pan)
+    given, masked = (b'"%b"' % pan.encode() for pan in (event.pan, masked_pan))
+    if b"\\" in raw or raw.count(given) != 1:
+        return None
+    payload = raw.replace(given, masked)
+    if number.encode() in payload.translate(None, b" -"):
+        return None
+    answer = Accepted(msgspec.structs.replace(event, pan=masked_pan), payload)
+    if may_hold_card(skeleton(payload)) and _still_may_hold_card(payload, answer.event):
+        return None
+    return answer
+
+
+def _shown_id(fields: dict[str, Any] | None, key: str) -> str | None:
+    value = None if fields is None else fields.get(key)
+    if type(value) is not str or not 0 < len(value) <= MAX_ID_CHARS or not value.isprintable():
+        return None
+    pan = fields.get("pan") if fields is not None else None
+    number = unmasked_number(pan) if type(pan) is str else None
+    if number is not None and number in ascii_digits(value):
+        return None
+    return mask_text(value)
+
+
+def _sharpened(fault: Fault) -> Fault:
+    """A number out of range in a field that we know is reported as that field's own fault."""
+    if fault.fields is not None and fault.reason == "number out of range" and fault.field in _KNOWN_FIELDS:
+        return _find_fault(fault.fields, only=fault.field) or fault
+    return fault
+
+
+def _first_fault(fields: dict[str, Any]) -> Fault:
+    return _find_fault(fields) or Fault(None, "not a valid event", fields)
+
+
+def _find_fault(fields: dict[str, Any], only: str | None = None) -> Fault | None:
+    for name, check in _CHECKS:
+        if only is not None and name != only:
+            continue
+        if name in fields:
+            reason = check(fields[name])
+        elif name in _REQUIRED:
+            reason = "missing"
+        else:
+            continue
+        if reason is not None:
+            return Fault(name, reason, fields)
+    return None
+
+
+def _check_key(value: Any) -> str | None:
+    if type(value) is not str:
+        return f"expected a string, got {kind_of(value)}"
+    if not value:
+        return "empty"
+    if value.isspace():
+        return "only blanks"
+    if len(value) > MAX_ID_CHARS:
+        return f"longer than {MAX_ID_CHARS} characters"
+    return None
+
+
+def _check_time(value: Any) -> str | None:
+    if type(value) is not str:
+        return f"expected a string such as 2024-05-01T12:30:00+08:00, got {kind_of(value)}"
+    if not value:
+        return "empty"
+    if _LEAP_SECOND.match(value):
+        return "leap seconds are not accepted; send :59 or :00"
+    if value.startswith("0000-"):
+        return "there is no year 0"
+    try:
+        time = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        return "not a date and time such as 2024-05-01T12:30:00+08:00 (RFC 3339)"
+    if time.tzinfo is None:
+        return "has no time zone; add Z or an offset such as +08:00"
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        return "outside the years 1 to 9999 when converted to UTC"
+    return None
+
+
+def _check_amount(value: Any) -> str | None:
+    if type(value) is not int:
+        return f"expected an integer in minor units, got {kind_of(value)}"
+    if not MIN_INT64 <= value <= MAX_INT64:
+        return "expected an integer in minor units, got one beyond 64 bits"
+    return None
+
+
+def check_currency(value: Any) -> str | None:
+    """Why this is not a currency that has minor units, or None if it is one."""
+    if type(value) is not str:
+        return f"expected an ISO 4217 code, got {kind_of(value)}"
+    if not value:
+        return "empty"
+    if _CURRENCY_SHAPE.fullmatch(value) is None:
+        return "expected an ISO 4217 code of three capital letters"
+    return None if value in EXPONENTS else "unknown ISO 4217 code"
+
+
+def _check_text(value: Any) -> str | None:
+    return None if type(value) is str else f"expected a string, got {kind_of(value)}"
+
+
+def _check_optional_text(value: Any) -> str | None:
+    return None if value is None or type(value) is str else f"expected a string or null, got {kind_of(value)}"
+
+
+_REQUIRED = frozenset({"id", "account", "time", "amount", "currency"})
+_CHECKS = (
+    ("id", _check_key),
+    ("account", _check_key),
+    ("time", _check_time),
+    ("amount", _check_amount),
+    ("currency", check_currency),
+    ("type", _check_text),
+    ("category", _check_text),
+    *((name, _check_optional_text) for name in _OPTIONAL_TEXTS),
+    ("orig_amount", lambda value: None if value is None else _check_amount(value)),
+    ("orig_currency", lambda value: None if value is None else check_currency(value)),
+)

@@ -1,0 +1,53 @@
+"""The door: numbered lines in, decoded and admitted by the batch. Files, stdin and HTTP all come through here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from dispatcher.engine import Engine
+from dispatcher.events import Accepted, Rejected, decode_event, restamp
+
+CONFLICT = "field id: was accepted before with other content; the first stands"
+
+
+class Taken(msgspec.Struct):
+    """What became of some lines; read = accepted + duplicate + len(rejected)."""
+
+    read: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    rejected: list[Rejected] = []
+
+
+async def take(engine: Engine, lines: Sequence[tuple[int, bytes]], *, restamped: bool = False) -> Taken:
+    """Decode and admit a batch of (line number, line); what it reports as accepted is durable.
+
+    ``restamped`` gives each event the present time. Waits while lanes are full. Raises what `Engine.admit` raises;
+    then none of these lines was accepted.
+    """
+    rejected: list[Rejected] = []
+    batch: list[Accepted] = []
+    numbers: list[int] = []
+    for number, line in lines:
+        decoded = decode_event(line, number)
+        if isinstance(decoded, Rejected):
+            rejected.append(decoded)
+        else:
+            batch.append(decoded)
+            numbers.append(number)
+    accepted = duplicate = 0
+    if batch:
+        if restamped:
+            now = datetime.fromtimestamp(engine.now_ms() / 1000, UTC)
+            batch = [restamp(one, now) for one in batch]
+        admission = await engine.admit(batch)
+        accepted, duplicate = admission.accepted, len(admission.duplicates)
+        for position in admission.conflicts:
+            rejected.append(Rejected(numbers[position], batch[position].event.id, "id", CONFLICT))
+        rejected.sort(key=lambda one: one.line)
+    engine.meter.read(len(lines))
+    engine.meter.rejected(len(rejected))
+    return Taken(len(lines), accepted, duplicate, rejected)

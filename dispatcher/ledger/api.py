@@ -1,0 +1,202 @@
+"""The ledger: what every backend must do, in a few batch operations.
+
+Everything that the promise rests on goes through here: an event is acknowledged after ``admit`` returned, an outcome
+is known after ``record`` returned. Each call is one unit: it commits whole or not at all, and when it raises nothing
+of it is in the ledger. A call that was handed over is seen through even when its task is cancelled meanwhile
+(callers shield it), because a commit cannot be taken back.
+
+The conformance tests in ``tests/dispatcher/test_ledger_conformance.py`` say what a backend has to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from dispatcher.events import Accepted
+from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.recipient import Recipient, RecipientLine
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """What the send rules decided for one recipient of one event, before it has a row.
+
+    ``state`` is ``sending`` (or ``queued`` for a channel that is fenced), ``suppressed`` or ``expired``. ``reason`` is
+    the rule that decided when it ended at once. ``recipient`` None means that the account has nobody to tell.
+    """
+
+    recipient: Recipient | None
+    state: State
+    reason: str | None
+    route: tuple[str, ...]
+    expires_ms: int
+    template: str
+    saw: Mapping[str, int] | None = None
+    day_total: int | None = None
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until)."""
+
+    drafts: list[list[Draft]]
+    counters: dict[str, tuple[int, int]]
+
+
+ReadCounters = Callable[[Sequence[str]], Mapping[str, int]]
+Decide = Callable[[Sequence[Accepted], Mapping[str, Sequence[Recipient]], int, ReadCounters], Decisions]
+"""(new events, recipients by account, now in epoch ms, reader of counters) -> decisions. Pure but for the reader,
+called inside the admission transaction so that no counter can change between decision and commit."""
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What became of a batch. ``duplicates`` and ``conflicts`` are positions in it.
+
+    ``alerts`` are open and leased to the caller, ``ended`` counts (state, reason) of those that ended at once.
+    """
+
+    accepted: int
+    duplicates: list[int]
+    conflicts: list[int]
+    alerts: list[Alert]
+    ended: dict[tuple[State, str], int]
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """A provider's last word about a message. ``status``: ``delivered`` or ``failed:<why>``."""
+
+    channel: str
+    msgid: str
+    status: str
+
+
+class Books(msgspec.Struct, frozen=True):
+    """The ledger's totals. ``without_alert`` counts accepted events that have no alert (must be 0)."""
+
+    events: int
+    recipients: int
+    states: dict[State, int]
+    suppressed_by: dict[str, int]
+    failed_by: dict[str, int]
+    unknown_attempts: int
+    attempts: dict[str, int]
+    without_alert: int
+
+    @property
+    def open(self) -> int:
+        """Alerts that have not ended."""
+        return sum(n for state, n in self.states.items() if state in OPEN_STATES)
+
+    @property
+    def balanced(self) -> bool:
+        """Every accepted event has its alerts, and every alert is open or has one end."""
+        return self.without_alert == 0
+
+
+OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting", "interrupted"})
+
+
+class AttemptStory(msgspec.Struct, frozen=True):
+    """One attempt as ``explain`` tells it; ``at`` epoch ms, ``took`` ms."""
+
+    n: int
+    channel: str
+    at: int
+    took: int
+    outcome: str
+    code: str | None
+    msgid: str | None
+
+
+class AlertStory(msgspec.Struct, frozen=True):
+    """One alert as ``explain`` tells it."""
+
+    id: int
+    role: str | None
+    template: str
+    ruleset: str
+    route: list[str]
+    channel: str
+    state: State
+    reason: str | None
+    saw: dict[str, int] | None
+    day_total: int | None
+    expires_at: int
+    due_at: int | None
+    ended_at: int | None
+    attempts: list[AttemptStory]
+    receipts: list[dict[str, Any]]
+
+
+class EventStory(msgspec.Struct, frozen=True):
+    """Everything the ledger knows about one event."""
+
+    id: str
+    account: str
+    swiped_at: int
+    accepted_at: int
+    payload: str
+    alerts: list[AlertStory]
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What ``import_recipients`` did. ``too_many`` are positions whose account has no room for one more."""
+
+    added: int
+    changed: int
+    same: int
+    too_many: list[int] = []
+
+
+class Ledger(Protocol):
+    """A durable ledger, shared by every process of a fleet. All times are epoch milliseconds."""
+
+    async def register(self, name: str, now_ms: int, alive_until_ms: int) -> int:
+        """Enter this process; returns its owner number. Leases of that owner hold until ``alive_until_ms``."""
+
+    async def heartbeat(self, owner: int, alive_until_ms: int) -> bool:
+        """Prolong the leases of ``owner``; False when they were taken over: it must stop sending at once."""
+
+    async def leave(self, owner: int, now_ms: int) -> None:
+        """Give back what ``owner`` still holds and forget it. What may be on the wire becomes ``interrupted``."""
+
+    async def take_over(self, owner: int, now_ms: int) -> int:
+        """Free the alerts of owners that died; returns how many. Their possible attempts are marked ``unknown``."""
+
+    async def admit(self, batch: Sequence[Accepted], now_ms: int, owner: int, decide: Decide) -> Admission:
+        """Deduplicate, decide, count and record the intent to send, in one transaction."""
+
+    async def fence(self, alert_ids: Sequence[int], owner: int) -> None:
+        """Write down that these queued alerts are about to leave."""
+
+    async def record(self, steps: Sequence[Step], owner: int) -> list[Alert]:
+        """Write down what happened. Steps of alerts that ``owner`` no longer holds change no state; their attempts are
+        kept. Returns alerts whose receipt had already come, to be stepped again."""
+
+    async def due(self, channel: str, now_ms: int, owner: int, limit: int, lease_as: State) -> list[Alert]:
+        """Lease up to ``limit`` alerts of a channel that are due, oldest first, as state ``lease_as``."""
+
+    async def receipts(self, receipts: Sequence[Receipt], now_ms: int, owner: int) -> list[tuple[Alert, Receipt]]:
+        """Keep receipts; lease and return the awaiting alerts they belong to. Unknown and repeated ones are normal."""
+
+    async def open_count(self) -> int:
+        """How many alerts have not ended."""
+
+    async def books(self) -> Books:
+        """The totals. Reads the whole ledger: seconds on a large one."""
+
+    async def explain(self, event_id: str) -> EventStory | None:
+        """The story of one event; None when the id was never accepted."""
+
+    async def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
+        """Add or change recipients by (account, role). A changed address clears what was refused."""
+
+    async def ruleset(self, version: str, content: str, now_ms: int) -> None:
+        """Say which rules the following admissions are decided with."""
+
+    async def forget_counters(self, now_ms: int) -> int:
+        """Drop counters whose time is over; returns how many."""
+
+    async def aclose(self) -> None:
+        """Finish what was handed over, then close. Call ``leave`` first."""

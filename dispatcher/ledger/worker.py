@@ -1,0 +1,221 @@
+"""Group commit: the one thread that owns the SQLite connection, and the ledger that the engine awaits.
+
+While one transaction is being fsynced, the calls that arrive wait in a queue; the next transaction takes them all. A
+lone call is committed at once, a flood in large commits, and every caller resumes only after the fsync of its own.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import trio
+
+from dispatcher.errors import LedgerFailed, SwipebellError
+from dispatcher.events import Accepted
+from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
+from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_open import explain_error
+from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.recipient import RecipientLine
+
+CALLS_PER_COMMIT = 32
+"""Most calls that share a commit: with batches of 256 that is a transaction of 8,192 events, some tens of ms."""
+
+CommitObserver = Callable[[int, float], None]
+"""(calls in the commit, seconds it took), told after each commit from the ledger's thread."""
+
+
+class _Call:
+    __slots__ = ("done", "error", "operation", "result")
+
+    def __init__(self, operation: Callable[[SqliteStore], Any]) -> None:
+        self.operation = operation
+        self.done = trio.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class _Operations:
+    """`Ledger`'s operations, told in terms of one method that runs something on the store."""
+
+    async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
+        raise NotImplementedError  # pragma: no cover - both ledgers below have it
+
+    async def register(self, name: str, now_ms: int, alive_until_ms: int) -> int:
+        return int(await self._run(lambda store: store.register(name, now_ms, alive_until_ms)))
+
+    async def heartbeat(self, owner: int, alive_until_ms: int) -> bool:
+        return bool(await self._run(lambda store: store.heartbeat(owner, alive_until_ms)))
+
+    async def leave(self, owner: int, now_ms: int) -> None:
+        await self._run(lambda store: store.leave(owner, now_ms))
+
+    async def take_over(self, owner: int, now_ms: int) -> int:
+        return int(await self._run(lambda store: store.take_over(owner, now_ms)))
+
+    async def admit(self, batch: Sequence[Accepted], now_ms: int, owner: int, decide: Decide) -> Admission:
+        result: Admission = await self._run(lambda store: store.admit(batch, now_ms, owner, decide))
+        return result
+
+    async def fence(self, alert_ids: Sequence[int], owner: int) -> None:
+        await self._run(lambda store: store.fence(alert_ids, owner))
+
+    async def record(self, steps: Sequence[Step], owner: int) -> list[Alert]:
+        result: list[Alert] = await self._run(lambda store: store.record(steps, owner))
+        return result
+
+    async def due(self, channel: str, now_ms: int, owner: int, limit: int, lease_as: State) -> list[Alert]:
+        result: list[Alert] = await self._run(lambda store: store.due(channel, now_ms, owner, limit, lease_as))
+        return result
+
+    async def receipts(self, receipts: Sequence[Receipt], now_ms: int, owner: int) -> list[tuple[Alert, Receipt]]:
+        result: list[tuple[Alert, Receipt]] = await self._run(lambda store: store.receipts(receipts, now_ms, owner))
+        return result
+
+    async def open_count(self) -> int:
+        return int(await self._run(lambda store: store.open_count()))
+
+    async def books(self) -> Books:
+        result: Books = await self._run(lambda store: store.books())
+        return result
+
+    async def explain(self, event_id: str) -> EventStory | None:
+        result: EventStory | None = await self._run(lambda store: store.explain(event_id))
+        return result
+
+    async def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
+        result: Imported = await self._run(lambda store: store.import_recipients(lines))
+        return result
+
+    async def ruleset(self, version: str, content: str, now_ms: int) -> None:
+        await self._run(lambda store: store.ruleset(version, content, now_ms))
+
+    async def forget_counters(self, now_ms: int) -> int:
+        return int(await self._run(lambda store: store.forget_counters(now_ms)))
+
+
+class ThreadedLedger(_Operations):
+    """The ledger for real use. Make it inside trio; ``observe`` is told of every commit.
+
+    A call that was handed over is seen through: it is shielded from cancellation until its commit is decided.
+    After `LedgerFailed` (a failed fsync, a corrupt file) every later call raises it too: the process has to stop.
+    """
+
+    def __init__(self, path: str, observe: CommitObserver | None = None) -> None:
+        self._store = SqliteStore(path)
+        # No bound of its own: every entry is a task that waits for it, and tasks are bounded by lanes and intake.
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._token = trio.lowlevel.current_trio_token()
+        self._observe = observe
+        self._failure: LedgerFailed | None = None
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._thread.start()
+
+    async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
+        if self._failure is not None:
+            raise self._failure
+        call = _Call(operation)
+        self._calls.put(call)
+        with trio.CancelScope(shield=True):
+            await call.done.wait()
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    async def aclose(self) -> None:
+        """Finish what was handed over, then close the file."""
+        self._calls.put(None)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._thread.join)
+
+    def _work(self) -> None:
+        going_on = True
+        while going_on:
+            calls: list[_Call] = []
+            first = self._calls.get()
+            going_on = first is not None
+            if first is not None:
+                calls.append(first)
+            while going_on and len(calls) < CALLS_PER_COMMIT:
+                try:
+                    more = self._calls.get_nowait()
+                except queue.Empty:
+                    break
+                going_on = more is not None
+                if more is not None:
+                    calls.append(more)
+            if calls:
+                self._commit(calls)
+                try:
+                    self._token.run_sync_soon(_wake, calls)
+                except trio.RunFinishedError:  # the run ended while we committed: nobody waits any more
+                    going_on = False
+        self._store.close()
+
+    def _commit(self, calls: list[_Call]) -> None:
+        started = perf_counter()
+        error = commit_calls(self._store, calls)
+        if isinstance(error, LedgerFailed):
+            self._failure = error
+        if self._observe is not None:
+            self._observe(len(calls), perf_counter() - started)
+
+
+class InlineLedger(_Operations):
+    """The same ledger without its thread, for tests under MockClock (a worker thread counts as idle there)."""
+
+    def __init__(self, path: str = ":memory:") -> None:
+        self.store = SqliteStore(path)
+
+    async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
+        await trio.lowlevel.checkpoint()
+        call = _Call(operation)
+        commit_calls(self.store, [call])
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        await trio.lowlevel.checkpoint()
+        self.store.close()
+
+
+def commit_calls(store: SqliteStore, calls: Sequence[_Call]) -> SwipebellError | None:
+    """Run the calls in one transaction and set the result or error of each.
+
+    A call that fails by itself is rolled back alone; when the commit fails, all of them have failed.
+    """
+    try:
+        store.begin()
+        for call in calls:
+            store.connection.execute("SAVEPOINT call")
+            try:
+                call.result = call.operation(store)
+            except Exception as error:  # noqa: BLE001 - handed to the one who called
+                if not store.connection.in_transaction:  # SQLite gave the whole transaction up (disk full, I/O)
+                    raise
+                call.error = explain_error(error, store.path) if isinstance(error, sqlite3.Error) else error
+                store.connection.execute("ROLLBACK TO call")
+            store.connection.execute("RELEASE call")
+        store.commit()
+    except Exception as error:  # noqa: BLE001 - every caller must hear of it, and the thread must go on
+        explained = explain_error(error, store.path) if isinstance(error, sqlite3.Error) else error
+        try:
+            store.rollback()
+        except sqlite3.Error as second:
+            explained = explain_error(second, store.path)
+        for call in calls:
+            call.result, call.error = None, explained
+        return explained if isinstance(explained, SwipebellError) else LedgerFailed(str(explained))
+    return next((call.error for call in calls if isinstance(call.error, LedgerFailed)), None)
+
+
+def _wake(calls: Sequence[_Call]) -> None:
+    for call in calls:
+        call.done.set()

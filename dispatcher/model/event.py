@@ -1,0 +1,47 @@
+"""One swipe as the core system told it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+MAX_ID_CHARS = 128
+"""An event id longer than this is refused: it is a key of the ledger, remembered for weeks."""
+
+MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
+
+Int64 = Annotated[int, Meta(ge=MIN_INT64, le=MAX_INT64)]
+Zoned = Annotated[datetime, Meta(tz=True)]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One swipe event. Fields that are not listed stay in the stored payload and are ignored.
+
+    ``amount`` is an integer in the currency's minor units (ISO 4217 exponent: 0 for KRW, 3 for KWD), negative for a
+    refund. ``time`` is the moment of the swipe, with a zone. ``pan`` is masked before an ``Event`` exists.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
+    account: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
+    amount: Int64
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+    time: Zoned
+    type: str = "purchase"
+    category: str = "swipe"
+    pan: str | None = None
+    merchant: str | None = None
+    mcc: str | None = None
+    city: str | None = None
+    country: str | None = None
+    status: str | None = None
+    refers_to: str | None = None
+    orig_amount: Int64 | None = None
+    orig_currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+
+    def __repr__(
+        self,
+    ) -> str:  # account, card and merchant are the cardholder's: a traceback shows the id only
+        return f"<Event {self.id!r}>"

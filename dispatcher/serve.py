@@ -1,0 +1,94 @@
+"""HTTP serving by Hypercorn on trio, and the metrics application."""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio import serve
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dispatcher.config import HttpIntakeConfig, MetricsConfig, ReceiptsConfig, parse_listen
+from dispatcher.errors import PortInUse
+from dispatcher.model.private import Secret
+from dispatcher.service import Service
+
+GRACEFUL_S = 5.0
+"""How long requests that are being answered may still take when the process is told to stop."""
+
+
+async def listen(
+    app: Starlette,
+    section: HttpIntakeConfig | ReceiptsConfig | MetricsConfig,
+    key: str,
+    stop: Callable[[], Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[str],
+) -> None:
+    """Serve ``app`` where ``section`` says until ``stop`` returns; ``key`` is the configuration key for the error.
+
+    Reports the URL it listens on. Raises `PortInUse`.
+    """
+    config = HypercornConfig()
+    where = parse_listen(section.listen)
+    config.bind = [str(where)]
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.graceful_timeout = GRACEFUL_S
+    config.include_server_header = False
+    if isinstance(section, HttpIntakeConfig) and section.tls_cert_file is not None:
+        config.certfile, config.keyfile = str(section.tls_cert_file), str(section.tls_key_file)
+    try:
+        async with trio.open_nursery() as nursery:
+            bound: list[str] = await nursery.start(_serve, app, config, stop)
+            task_status.started(bound[0])
+    except* OSError as group:
+        error = next(one for one in _leaves(group) if isinstance(one, OSError))
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"{key}: {where} is in use by another process; stop it or choose another port") from None
+        raise PortInUse(f"{key}: cannot listen on {where}: {error.strerror or type(error).__name__}") from None
+
+
+async def _serve(
+    app: Starlette,
+    config: HypercornConfig,
+    stop: Callable[[], Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    await serve(app, config, shutdown_trigger=stop, task_status=task_status)  # type: ignore[arg-type]
+
+
+def _leaves(group: BaseException) -> list[BaseException]:
+    if isinstance(group, BaseExceptionGroup):
+        return [leaf for one in group.exceptions for leaf in _leaves(one)]
+    return [group]
+
+
+def metrics_app(service: Service, token: Secret | None) -> Starlette:
+    """``/metrics`` for Prometheus and ``/healthz``. ``token``: the bearer token that is wanted, if any."""
+
+    async def metrics(request: Request) -> Response:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token is not None and not hmac.compare_digest(given.encode(), token.reveal().encode()):
+            return Response(status_code=401, headers={"WWW-Authenticate": "Bearer"})
+        lanes = service.engine.lanes
+        service.meter.lanes(
+            {name: (len(lane.queue), lane.in_flight) for name, lane in lanes.items()},
+            await service.ledger.open_count(),
+        )
+        return Response(generate_latest(service.meter.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def health(_request: Request) -> Response:
+        await service.ledger.open_count()  # the ledger answers
+        return Response('{"status":"ok"}', media_type="application/json")
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", health)])

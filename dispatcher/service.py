@@ -1,0 +1,156 @@
+"""Puts an engine together from a configuration: the one place that knows every part."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from dispatcher.admission import Admitter
+from dispatcher.channels.base import Channel, ChannelPaused
+from dispatcher.channels.sms.generic import GenericSmsChannel
+from dispatcher.channels.wechat.channel import WechatChannel
+from dispatcher.config import Config
+from dispatcher.config_load import read_secret
+from dispatcher.engine import Engine
+from dispatcher.errors import ChannelMisconfigured, ConfigurationError
+from dispatcher.ledger.worker import ThreadedLedger
+from dispatcher.logs import get_logger
+from dispatcher.metrics import Meter
+from dispatcher.network.api import Network, PoolSettings
+from dispatcher.network.curl import CurlNetwork
+from ratelimit.errors import RulesError
+from ratelimit.pacing import Pacer
+from ratelimit.retry import RetryPolicy
+from ratelimit.rules import Rules, default_rules_text, load_rules
+from templates.errors import TemplateError
+from templates.library import Library
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread that waits for the GIL lets another one run on. With Python's 5 ms the network and ledger threads
+wait for the event loop most of their time (measured: docs/decisions/0002-multi-row-statements.md)."""
+
+FIRST_TOKEN_WAIT_S = 15.0
+"""How long a start waits for a channel's first token before it goes on without (the lane keeps trying)."""
+
+log = get_logger("service")
+
+
+class Service:
+    """What a running engine stands on; made by `service`."""
+
+    def __init__(self, engine: Engine, ledger: ThreadedLedger, meter: Meter, config: Config) -> None:
+        self.engine = engine
+        self.ledger = ledger
+        self.meter = meter
+        self.config = config
+
+
+def read_rules(config: Config) -> Rules:
+    """The rules in force. Raises `ConfigurationError` that names file, rule and key."""
+    path = config.rules.file
+    try:
+        text = default_rules_text() if path is None else path.read_text(encoding="utf-8")
+        return load_rules(text, "the shipped rules" if path is None else str(path))
+    except RulesError as error:
+        raise ConfigurationError(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"rules.file: {path} cannot be read: {type(error).__name__}") from None
+
+
+def read_templates(config: Config) -> Library:
+    """The template library. Raises `ConfigurationError` that names file, key and remedy."""
+    path: Path | None = config.templates.path
+    try:
+        return Library.load(path)
+    except TemplateError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+@asynccontextmanager
+async def service(
+    config: Config, *, fail_fast: bool, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Service]:
+    """Open the ledger, start network and engine; on leaving, drain and close in reverse.
+
+    Raises `ConfigurationError`, `LedgerUnavailable` or `ChannelMisconfigured` (a wrong secret), each one line.
+    """
+    environ = os.environ if environ is None else environ
+    rules, library = read_rules(config), read_templates(config)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    meter = Meter()
+    ledger = ThreadedLedger(str(config.ledger.path), meter.committed)
+    try:
+        network = CurlNetwork(_pools(config))
+        try:
+            channels = make_channels(config, library, network, environ)
+            engine = Engine(
+                config=config.engine,
+                ledger=ledger,
+                network=network,
+                channels=channels,
+                decide=Admitter(rules, library, {name: channel.fenced for name, (channel, _) in channels.items()}),
+                ruleset=(rules.version_id, rules.content),
+                meter=meter,
+                fail_fast=fail_fast,
+            )
+            await _check_credentials(channels)
+            if not channels:
+                log.warning("no_channel", hint="no [channels.…] section is configured; every alert will be suppressed")
+            # What was loaded so far lives as long as the process: keep it out of every later collection.
+            gc.collect()
+            gc.freeze()
+            async with engine.running():
+                yield Service(engine, ledger, meter, config)
+        finally:
+            await network.aclose()
+    finally:
+        await ledger.aclose()
+
+
+def make_channels(
+    config: Config, library: Library, network: Network, environ: Mapping[str, str]
+) -> dict[str, tuple[Channel, Pacer]]:
+    """The configured channels, each with its pacer."""
+    settings = config.retry
+    retry = RetryPolicy(
+        base_seconds=settings.base_seconds,
+        cap_seconds=settings.cap_seconds,
+        max_attempts=settings.max_attempts,
+    )
+    receipt_ms = None if config.receipts is None else int(config.receipts.deadline_seconds * 1000)
+    channels: dict[str, tuple[Channel, Pacer]] = {}
+    if (wechat := config.channels.wechat) is not None:
+        secret = read_secret(wechat, environ)
+        if secret is None:
+            raise ConfigurationError("channels.wechat.secret_file is missing")
+        channel: Channel = WechatChannel(wechat, secret, library, network, retry, receipt_ms)
+        channels["wechat"] = channel, Pacer(wechat.rate_per_second)
+    if (sms := config.channels.sms) is not None:
+        channel = GenericSmsChannel(sms, read_secret(sms, environ), library, retry, receipt_ms)
+        channels["sms"] = channel, Pacer(sms.rate_per_second)
+    return channels
+
+
+def _pools(config: Config) -> dict[str, PoolSettings]:
+    sections = {"wechat": config.channels.wechat, "sms": config.channels.sms}
+    return {
+        name: PoolSettings(connections=section.connections) for name, section in sections.items() if section is not None
+    }
+
+
+async def _check_credentials(channels: Mapping[str, tuple[Channel, Pacer]]) -> None:
+    """Fetch each channel's first token, so that a wrong secret is said before anything is accepted."""
+    for name, (channel, _) in channels.items():
+        with trio.move_on_after(FIRST_TOKEN_WAIT_S):
+            try:
+                await channel.ready()
+            except ChannelPaused as paused:
+                if paused.misconfigured:
+                    raise ChannelMisconfigured(name, str(paused)) from None
+                log.warning("channel_not_ready", channel=name, reason=str(paused))

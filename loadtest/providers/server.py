@@ -1,0 +1,184 @@
+"""The simulated providers as one server: WeChat, the SMS gateway, and the controls of a test, on one port."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qs
+
+import httpx
+import msgspec
+import trio
+from msgspec import Meta
+
+from loadtest.providers.book import FLUSH_SECONDS, Book, SmsMessage, WechatMessage
+from loadtest.providers.faults import Dice, Faults
+from loadtest.providers.http import NDJSON, Answer, Request, serve_http
+from loadtest.providers.receipts import Receipts
+from loadtest.providers.settings import ProviderSettings
+from loadtest.providers.sms import SmsGateway
+from loadtest.providers.wechat import WeChat
+
+MAX_LISTED_MESSAGES: Final = 500_000
+"""Messages in one answer of ``/_book/messages`` (about 100 bytes each); ask for more with ``offset``."""
+
+_encoder = msgspec.json.Encoder()
+
+
+class Providers:
+    """Both providers and their book, without a server: ``answer`` is a plain function of a request.
+
+    ``clock`` gives epoch seconds. Raises ``OSError`` when the book's file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        receipt_transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self.book = Book(keep_bodies=settings.keep_bodies, file=settings.book_file)
+        self.receipts = (
+            None
+            if settings.receipts is None
+            else Receipts(settings.receipts, self.book, settings.seed, transport=receipt_transport)
+        )
+        dice = Dice(settings.faults, settings.seed)
+        report_wechat: Callable[[WechatMessage], None] = _no_report
+        report_sms: Callable[[SmsMessage], None] = _no_report
+        if self.receipts is not None:
+            report_wechat, report_sms = self.receipts.wechat, self.receipts.sms
+        self.wechat = WeChat(settings, dice, self.book, report_wechat, clock())
+        self.sms = SmsGateway(settings, dice, self.book, report_sms)
+        self._routes = {
+            **self.wechat.routes,
+            "/_book": self._get_book,
+            "/_book/messages": self._get_messages,
+            "/_faults": self._post_faults,
+            "/_expire_token": self._post_expire_token,
+            "/_reset": self._post_reset,
+        }
+
+    @property
+    def faults(self) -> Faults:
+        """The faults in force; setting them starts their draws anew from the seed."""
+        return self.wechat.dice.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self.wechat.dice = self.sms.dice = Dice(faults, self._settings.seed)
+
+    def reset(self) -> None:
+        """An empty book, fresh quotas and the faults of the start. Tokens and the book's file stay."""
+        self.book.clear()
+        self.wechat.reset()
+        self.faults = self._settings.faults
+
+    def answer(self, request: Request) -> Answer:
+        """What this request gets, whoever it is for."""
+        route = self._routes.get(request.path)
+        if route is None:
+            if request.path.endswith("/sms"):
+                route = self.sms.send
+            else:
+                return _problem(404, "no such path; see `swipebell providers --help`")
+        return route(request, self._clock())
+
+    def _get_book(self, request: Request, _now: float) -> Answer:
+        if request.method != "GET":
+            return _problem(405, "GET only")
+        return Answer(
+            _encoder.encode({"wechat": self.book.wechat, "sms": self.book.sms, "faults": self.faults})
+        )
+
+    def _get_messages(self, request: Request, _now: float) -> Answer:
+        if request.method != "GET":
+            return _problem(405, "GET only")
+        try:
+            asked = msgspec.convert(
+                {
+                    name: values[-1]
+                    for name, values in parse_qs(request.query, keep_blank_values=True).items()
+                },
+                _Listing,
+                strict=False,
+            )
+        except msgspec.ValidationError as error:
+            return _problem(400, str(error))
+        messages = self.book.wechat_messages if asked.channel == "wechat" else self.book.sms_messages
+        end = asked.offset + min(asked.limit, MAX_LISTED_MESSAGES)
+        return Answer(_encoder.encode_lines(messages[asked.offset : end]), content_type=NDJSON)
+
+    def _post_faults(self, request: Request, _now: float) -> Answer:
+        if request.method != "POST":
+            return _problem(405, "POST only")
+        try:
+            faults = msgspec.json.decode(request.body, type=Faults)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            return _problem(400, str(error))
+        before, self.faults = self.faults, faults
+        return Answer(_encoder.encode(before))
+
+    def _post_expire_token(self, request: Request, now: float) -> Answer:
+        if request.method != "POST":
+            return _problem(405, "POST only")
+        self.wechat.expire_tokens(now)
+        return Answer(b"{}")
+
+    def _post_reset(self, request: Request, _now: float) -> Answer:
+        if request.method != "POST":
+            return _problem(405, "POST only")
+        self.reset()
+        return Answer(b"{}")
+
+
+class _Listing(msgspec.Struct, forbid_unknown_fields=True):
+    channel: Literal["wechat", "sms"] = "wechat"
+    offset: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=0)] = MAX_LISTED_MESSAGES
+
+
+def _no_report(_message: WechatMessage | SmsMessage) -> None:
+    pass
+
+
+def _problem(status: int, text: str) -> Answer:
+    return Answer(_encoder.encode({"error": text}), status=status)
+
+
+async def serve_providers(
+    settings: ProviderSettings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    providers: Providers | None = None,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; the port that was bound is given to ``task_status``.
+
+    For tests on the loopback interface: there is no access control but the providers' own. ``providers``
+    serves one that the caller keeps an eye on. Cancelled, it closes every connection, answered or not, and
+    closes the book's file with every acceptance in it. Raises ``OSError`` when the port is in use or the file
+    cannot be written.
+    """
+    providers = Providers(settings) if providers is None else providers
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_flush_every_second, providers.book)
+            if providers.receipts is not None:
+                nursery.start_soon(providers.receipts.run)
+            task_status.started(listeners[0].socket.getsockname()[1])
+            await serve_http(providers.answer, listeners)
+    finally:
+        providers.book.close()
+
+
+async def _flush_every_second(book: Book) -> None:
+    while True:
+        await trio.sleep(FLUSH_SECONDS)
+        book.flush()

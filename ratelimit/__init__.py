@@ -1,0 +1,1 @@
+"""Whether, when and how fast: send rules (pure), retry (pure) and pacing."""

@@ -1,0 +1,113 @@
+"""The story of one event as a person would tell it, from what the ledger holds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from dispatcher.channels.wechat.answers import TABLE as WECHAT_TABLE
+from dispatcher.ledger.api import AlertStory, AttemptStory, EventStory
+from dispatcher.model.event import Event
+from ratelimit.explain import explain_decision
+from templates.money import format_money
+
+_OUTCOMES = {
+    "accepted": "accepted",
+    "refresh_token": "refused: the access token was no longer good",
+    "throttle": "refused for now: too many",
+    "retry": "refused for now: the provider was busy, or no connection came about",
+    "recipient_gone": "refused: this recipient cannot be reached there any more",
+    "opted_out": "refused: the recipient has switched this kind of message off",
+    "permanent": "refused for good",
+    "configuration": "refused: the channel is not set up right",
+    "unknown": "outcome unknown: it may have arrived",
+}
+
+
+def moment(epoch_ms: int) -> str:
+    """An epoch in ms as UTC to the millisecond."""
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
+
+
+def tell(story: EventStory) -> list[str]:
+    """The story in lines of text. It shows the account's masked card and amount, no phone and no openid."""
+    event = msgspec.json.decode(story.payload, type=Event)
+    lines = [
+        f"event {story.id}",
+        f"  {event.type} of {format_money(event.amount, event.currency, 'en')}, card {event.pan or 'not given'}",
+        f"  swiped   {moment(story.swiped_at)}",
+        f"  accepted {moment(story.accepted_at)}, {_span(story.accepted_at - story.swiped_at)} after the swipe",
+    ]
+    for alert in story.alerts:
+        lines += _tell_alert(alert, event)
+    return lines
+
+
+def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
+    who = "nobody to tell" if alert.role is None else f"for {alert.role}"
+    lines = ["", f"alert {alert.id} {who}: {_ending(alert)}"]
+    lines.append(f"  template {alert.template}, rules {alert.ruleset or 'not recorded'}")
+    decided = alert.state if alert.state in ("suppressed",) or not alert.route else "sent"
+    if alert.state == "expired" and alert.saw and "age_seconds" in alert.saw:
+        decided = "expired"
+    sentence = explain_decision(decided, alert.reason, alert.saw, currency=event.currency, route=alert.route)
+    lines.append(f"  decision: {sentence}")
+    if alert.day_total is not None:
+        lines.append(f"  balance of the day: {format_money(alert.day_total, event.currency, 'en')}")
+    lines += [f"  {_attempt(attempt)}" for attempt in alert.attempts]
+    for receipt in alert.receipts:
+        times = "" if receipt["times"] == 1 else f" (said {receipt['times']} times)"
+        lines.append(f"  receipt {moment(receipt['at'])} {receipt['channel']}: {receipt['status']}{times}")
+    if alert.ended_at is None and alert.due_at is not None:
+        lines.append(f"  next look {moment(alert.due_at)}, expires {moment(alert.expires_at)}")
+    return lines
+
+
+def _ending(alert: AlertStory) -> str:
+    if alert.ended_at is None:
+        return {
+            "queued": "waiting in its lane",
+            "sending": f"on its way by {alert.channel}",
+            "retrying": f"waiting for its next attempt by {alert.channel}",
+            "awaiting": f"accepted by {alert.channel}, waiting for the receipt",
+            "interrupted": "interrupted by the end of its process, to be taken up",
+        }.get(alert.state, alert.state)
+    how = f"delivered by {alert.channel}" if alert.state == "delivered" else alert.state
+    why = f" ({alert.reason})" if alert.reason else ""
+    return f"{how}{why} {moment(alert.ended_at)}"
+
+
+def _attempt(attempt: AttemptStory) -> str:
+    words = _OUTCOMES.get(attempt.outcome, attempt.outcome)
+    code = f" [{attempt.code}]" if attempt.code and attempt.code != "0" else ""
+    if attempt.code == "process-died":
+        words = "the process died while it may have been on the wire"
+    elif attempt.code == "resent":
+        words = "the connection died before an answer; sent again on a new one"
+    msgid = f", message {attempt.msgid}" if attempt.msgid else ""
+    known = attempt.channel != "wechat" or attempt.outcome != "permanent" or _in_table(attempt.code)
+    alarm = "" if known else " (a code that no table knows)"
+    took = f" after {attempt.took} ms" if attempt.took else ""
+    return f"attempt {attempt.n} {moment(attempt.at)} {attempt.channel}: {words}{code}{alarm}{took}{msgid}"
+
+
+def _in_table(code: str | None) -> bool:
+    return code is None or not code.lstrip("-").isdigit() or int(code) in WECHAT_TABLE
+
+
+def _span(milliseconds: int) -> str:
+    seconds = milliseconds / 1000
+    if abs(seconds) < 120:
+        return f"{seconds:.1f} s"
+    if abs(seconds) < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 86400:.1f} days" if abs(seconds) > 172_800 else f"{seconds / 3600:.1f} h"
+
+
+def as_data(story: EventStory) -> dict[str, Any]:
+    """The story for ``--json``: the stored payload as an object, everything else as the ledger holds it."""
+    data: dict[str, Any] = msgspec.to_builtins(story)
+    data["payload"] = msgspec.json.decode(story.payload)
+    return data

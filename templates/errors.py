@@ -1,0 +1,51 @@
+"""What can go wrong with a template, by whose fault it is. No text in here ever holds a field's value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class TemplateError(Exception):
+    """The template's author made a mistake, found when the library is loaded. It is never raised for an
+    alert.
+
+    ``where`` is the table and key inside the file (``[wechat.en] thing5``), ``line`` counts from 1 in the
+    file.
+    """
+
+    def __init__(self, file: Path, where: str, problem: str, remedy: str, line: int | None = None) -> None:
+        self.file = file
+        self.where = where
+        self.problem = problem
+        self.remedy = remedy
+        self.line = line
+        at = f"{file}:{line}" if line is not None else f"{file}"
+        super().__init__(f"{at}: {where}: {problem}; {remedy}")
+
+
+class UnknownTemplate(LookupError):
+    """The caller asked for a template, a version or a channel that the library does not hold."""
+
+
+class RenderError(Exception):
+    """This one alert cannot be rendered. Base of ``FieldRefused`` and ``RenderFailed``; the engine goes on."""
+
+
+class FieldRefused(RenderError):
+    """The provider would refuse this field, and shortening it would change what it says."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"{key}: {reason}")
+
+
+class RenderFailed(RenderError):
+    """The template itself failed on this alert: out of fuel, too much output, a filter that refused its
+    argument.
+    """
+
+    def __init__(self, part: str, reason: str) -> None:
+        self.part = part
+        self.reason = reason
+        super().__init__(f"{part}: {reason}")

@@ -1,0 +1,213 @@
+"""What is known about a swipe, and how each field of a template reads it. Pure.
+
+``FIELDS`` is the whole vocabulary that templates have: every field is a plain string, cleaned of control
+characters, so that a template sees no object and a value can neither break out of its field nor be taken for
+template syntax.
+"""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+from babel.dates import format_timedelta
+
+from dispatcher.model.currency import UnknownCurrency
+from dispatcher.model.event import Event
+from templates.errors import FieldRefused
+from templates.money import format_money
+from templates.text import clean
+from templates.words import KINDS, NO_AMOUNT, NO_TAIL, Words, words_for
+
+DEFAULT_TIMEZONE = "Asia/Shanghai"
+
+MAX_CACHED_ZONES = 1024
+"""Time zones kept in memory; the tz database has about 600 names, and an unknown name takes a place, too."""
+
+MAX_CACHED_MINUTES = 8192
+"""Written-out minutes (times zone and language) kept, about 2 MB: swipes of one moment share theirs."""
+
+LATE_FROM_SECONDS = 15 * 60
+"""From here on an SMS says that it is late: earlier nobody wonders, later the cardholder should not be
+alarmed.
+"""
+
+_MONEY_BACK = frozenset({"refund", "reversal", "decline", "entry"})
+_ENGLISH_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+FieldType = Literal["text", "money", "time", "word"]
+"""``text`` may be cut from its end, ``money`` may lose its separators but no digit; the others stay as they
+are.
+"""
+
+
+class SwipeFacts(msgspec.Struct, frozen=True, gc=False):
+    """All that a swipe alert is rendered from.
+
+    ``day_total_minor`` is the account's net total of the swipe's local day, this swipe included, in minor
+    units of the event's currency; None when it is not kept. ``late_seconds`` is how late the alert was when
+    it was decided, not when it is sent, so that a retry renders the same text.
+    """
+
+    event: Event
+    timezone: str = DEFAULT_TIMEZONE
+    day_total_minor: int | None = None
+    late_seconds: int = 0
+
+
+@lru_cache(maxsize=MAX_CACHED_ZONES)
+def zone(name: str) -> zoneinfo.ZoneInfo:
+    """The time zone of that name, or the default one: a recipient's odd setting must not cost the alert."""
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return zoneinfo.ZoneInfo(DEFAULT_TIMEZONE)
+
+
+def kind_of(event: Event) -> str:
+    """One of ``words.KINDS``. A declined status wins over the type, and a negative purchase is a refund."""
+    if event.status is not None and event.status.startswith("declined"):
+        return "decline"
+    kind = event.type
+    if event.amount < 0 and kind not in _MONEY_BACK:
+        return "refund" if kind == "purchase" else "credit"
+    return kind if kind in KINDS else "other"
+
+
+def _local(minute: int, timezone: str) -> datetime:
+    try:
+        return datetime.fromtimestamp(minute * 60, zone(timezone))
+    except (OverflowError, ValueError):
+        raise FieldRefused("time", "is outside of the calendar") from None
+
+
+@lru_cache(maxsize=MAX_CACHED_MINUTES)
+def _long_form(minute: int, timezone: str, language: str) -> str:
+    at = _local(minute, timezone)
+    if language == "zh":
+        return f"{at.year:04}年{at.month:02}月{at.day:02}日 {at.hour:02}:{at.minute:02}"
+    return f"{at.year:04}-{at.month:02}-{at.day:02} {at.hour:02}:{at.minute:02}"
+
+
+@lru_cache(maxsize=MAX_CACHED_MINUTES)
+def _short_form(minute: int, timezone: str, language: str) -> str:
+    at = _local(minute, timezone)
+    if language == "zh":
+        return f"{at.month}月{at.day}日{at.hour:02}:{at.minute:02}"
+    return f"{at.day} {_ENGLISH_MONTHS[at.month - 1]} at {at.hour:02}:{at.minute:02}"
+
+
+def _time(facts: SwipeFacts, words: Words) -> str:
+    return _long_form(int(facts.event.time.timestamp() // 60), facts.timezone, words.language)
+
+
+def _short_time(facts: SwipeFacts, words: Words) -> str:
+    return _short_form(int(facts.event.time.timestamp() // 60), facts.timezone, words.language)
+
+
+def _amount(facts: SwipeFacts, words: Words) -> str:
+    event = facts.event
+    try:
+        return format_money(abs(event.amount), event.currency, words.language)
+    except UnknownCurrency:
+        raise FieldRefused("amount", "is in an unknown currency") from None
+
+
+def _original(facts: SwipeFacts, words: Words) -> str:
+    event = facts.event
+    if event.orig_amount is None or event.orig_currency is None or event.orig_currency == event.currency:
+        return ""
+    try:
+        return format_money(abs(event.orig_amount), event.orig_currency, words.language)
+    except UnknownCurrency:  # withdrawn, say: without its exponent the number would be a guess
+        return ""
+
+
+def _total(facts: SwipeFacts, words: Words) -> str:
+    total = facts.day_total_minor
+    if total is None:
+        return NO_AMOUNT
+    try:
+        return format_money(total, facts.event.currency, words.language)
+    except UnknownCurrency:
+        return NO_AMOUNT
+
+
+def _merchant(facts: SwipeFacts, words: Words) -> str:
+    raw = facts.event.merchant
+    return (clean(raw) if raw else "") or words.unknown_merchant
+
+
+def _city(facts: SwipeFacts, _words: Words) -> str:
+    raw = facts.event.city
+    return clean(raw) if raw else ""
+
+
+def _tail(facts: SwipeFacts, _words: Words) -> str:
+    tail = facts.event.pan[-4:] if facts.event.pan else ""
+    return tail if len(tail) == 4 and tail.isascii() and tail.isdigit() else NO_TAIL
+
+
+def _kind(facts: SwipeFacts, words: Words) -> str:
+    return words.kinds[kind_of(facts.event)]
+
+
+def _special(facts: SwipeFacts, words: Words) -> str:
+    kind = kind_of(facts.event)
+    return "" if kind == "purchase" else words.kinds[kind]
+
+
+def _action(facts: SwipeFacts, words: Words) -> str:
+    return words.actions[kind_of(facts.event)]
+
+
+def _late(facts: SwipeFacts, words: Words) -> str:
+    if facts.late_seconds < LATE_FROM_SECONDS:
+        return ""
+    return format_timedelta(timedelta(seconds=facts.late_seconds), granularity="minute", locale=words.babel)
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A field that templates may use: its type, how it is read, and whether it may be empty (to be tested by
+    ``if``).
+
+    ``missing`` is the word for a text of which nothing is left once a channel has taken out what it does not
+    show.
+    """
+
+    type: FieldType
+    read: Callable[[SwipeFacts, Words], str]
+    optional: bool = False
+    missing: Callable[[Words], str] | None = None
+
+
+FIELDS: dict[str, Field] = {
+    "time": Field("time", _time),
+    "short_time": Field("time", _short_time),
+    "amount": Field("money", _amount),
+    "original": Field("money", _original, optional=True),
+    "total": Field("money", _total),
+    "merchant": Field("text", _merchant, missing=lambda words: words.unknown_merchant),
+    "city": Field("text", _city, optional=True),
+    "tail": Field("word", _tail),
+    "kind": Field("word", _kind),
+    "special": Field("word", _special, optional=True),
+    "action": Field("word", _action),
+    "late": Field("time", _late, optional=True),
+}
+"""``amount`` and ``original`` carry no minus: ``kind`` (or ``action``, the words before an amount in a
+sentence) says which way the money went, ``special`` is ``kind`` unless it is an ordinary purchase.
+``original`` is the amount in the merchant's own currency, of a foreign purchase only; ``total`` the net total
+of the day, or ``--``; ``tail`` the last four digits of the card, or ``----``; ``late`` a duration from 15
+minutes up.
+"""
+
+
+def context(facts: SwipeFacts, locale: str) -> dict[str, str]:
+    """Every field for this swipe. Raises ``FieldRefused`` if the event's currency is unknown."""
+    words = words_for(locale)
+    return {name: field.read(facts, words) for name, field in FIELDS.items()}

@@ -1,0 +1,220 @@
+"""Delivery reports: signed, on time, tried three times, lost and doubled on purpose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import defusedxml.ElementTree
+import httpx
+import pytest
+import trio
+
+from loadtest.providers.book import Book, ReceiptCounts
+from loadtest.providers.receipts import Receipts, signature
+from loadtest.providers.settings import ReceiptSettings
+
+URL = "http://callback.test/wechat"
+Respond = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+class Receiver:
+    """The bank's side: remembers each report and when it came, and answers as the test says."""
+
+    def __init__(self, respond: Respond | None = None) -> None:
+        self.requests: list[httpx.Request] = []
+        self.times: list[float] = []
+        self._respond = respond
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        self.times.append(trio.current_time())
+        if self._respond is not None:
+            return await self._respond(request)
+        return httpx.Response(200, text="success")
+
+
+@asynccontextmanager
+async def reporting(receiver: Receiver, **settings: Any) -> AsyncIterator[tuple[Receipts, Book]]:
+    book = Book(keep_bodies=10)
+    chosen = ReceiptSettings(**{"wechat_url": URL, "sms_url": "http://callback.test/sms", **settings})
+    receipts = Receipts(chosen, book, 1, transport=httpx.MockTransport(receiver))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receipts.run)
+        yield receipts, book
+        nursery.cancel_scope.cancel()
+
+
+def deliver(book: Book, receipts: Receipts, *, count: int = 1) -> None:
+    for number in range(count):
+        receipts.wechat(
+            book.deliver_wechat(
+                openid="oABC",
+                client_msg_id=f"a{number}",
+                msgid=7_000_000_000 + number,
+                data={},
+                now=1795356300.4,
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "nonce", "expected"),
+    [
+        ("1714037059", "486452656", "899cf89e464efb63f54ddac96b0a0a235f53aa78"),
+        ("1714036504", "1514711492", "f464b24fc39322e44b38aa78f5edd27bd1441696"),
+    ],
+)
+def test_the_signature_is_the_one_of_the_documentation(timestamp: str, nonce: str, expected: str) -> None:
+    assert signature("AAAAA", timestamp, nonce) == expected
+
+
+async def test_a_delivered_message_is_reported_as_signed_xml(autojump_clock: trio.testing.MockClock) -> None:
+    receiver = Receiver()
+    async with reporting(receiver) as (receipts, book):
+        deliver(book, receipts)
+        await trio.sleep(6.0)
+    (request,) = receiver.requests
+    query = request.url.params
+    assert query["openid"] == "oABC"
+    assert query["signature"] == signature("simulated-token", query["timestamp"], query["nonce"])
+    assert request.headers["content-type"] == "text/xml"
+    assert request.content.decode() == (
+        "<xml><ToUserName><![CDATA[gh_simulated0000]]></ToUserName>\n"
+        "<FromUserName><![CDATA[oABC]]></FromUserName><CreateTime>1795356300</CreateTime>\n"
+        "<MsgType><![CDATA[event]]></MsgType><Event><![CDATA[TEMPLATESENDJOBFINISH]]></Event>\n"
+        "<MsgID>7000000000</MsgID><Status><![CDATA[success]]></Status></xml>"
+    )
+    assert defusedxml.ElementTree.fromstring(request.content).findtext("Status") == "success"
+    assert book.wechat_messages[0].status == "success"
+    assert book.wechat.receipts == ReceiptCounts(planned=1, posted=1)
+
+
+async def test_reports_come_within_their_time_and_not_in_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    receiver = Receiver()
+    async with reporting(receiver, earliest_seconds=1.0, latest_seconds=3.0) as (receipts, book):
+        started = trio.current_time()
+        deliver(book, receipts, count=50)
+        await trio.sleep(4.0)
+    assert len(receiver.times) == 50
+    assert 1.0 <= min(receiver.times) - started < max(receiver.times) - started <= 3.1
+    order = [
+        defusedxml.ElementTree.fromstring(request.content).findtext("MsgID") for request in receiver.requests
+    ]
+    assert order != sorted(order)
+
+
+async def test_each_status_has_the_text_of_the_platform(autojump_clock: trio.testing.MockClock) -> None:
+    receiver = Receiver()
+    weights = {"success": 1.0, "user-block": 1.0, "system-failed": 1.0, "freq-limit": 1.0}
+    async with reporting(receiver, weights=weights) as (receipts, book):
+        deliver(book, receipts, count=100)
+        await trio.sleep(6.0)
+    reported = {
+        defusedxml.ElementTree.fromstring(request.content).findtext("Status") for request in receiver.requests
+    }
+    assert reported == {"success", "failed:user block", "failed: system failed", "failed:freq limit"}
+    assert {row.status for row in book.wechat_messages} == reported
+
+
+async def test_a_refused_report_is_tried_three_times(autojump_clock: trio.testing.MockClock) -> None:
+    async def refuse(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(500)
+
+    receiver = Receiver(refuse)
+    async with reporting(receiver) as (receipts, book):
+        deliver(book, receipts)
+        await trio.sleep(30.0)
+    assert len(receiver.requests) == 3
+    assert len({request.content for request in receiver.requests}) == 1
+    assert book.wechat.receipts == ReceiptCounts(planned=1, retried=2, given_up=1)
+
+
+async def test_a_wrong_answer_or_a_broken_connection_is_tried_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    answers = iter(["no", None, ""])
+
+    async def respond(request: httpx.Request) -> httpx.Response:
+        text = next(answers)
+        if text is None:
+            raise httpx.ConnectError("gone", request=request)
+        return httpx.Response(200, text=text)
+
+    receiver = Receiver(respond)
+    async with reporting(receiver) as (receipts, book):
+        deliver(book, receipts)
+        await trio.sleep(30.0)
+    assert book.wechat.receipts == ReceiptCounts(planned=1, posted=1, retried=2)
+
+
+async def test_a_receiver_that_is_silent_has_five_seconds_each_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def hang(_request: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    receiver = Receiver(hang)
+    async with reporting(receiver) as (receipts, book):
+        deliver(book, receipts)
+        await trio.sleep(30.0)
+    first, second, third = receiver.times
+    assert second - first == pytest.approx(5.0)
+    assert third - second == pytest.approx(5.0)
+    assert book.wechat.receipts.given_up == 1
+
+
+async def test_reports_are_lost_and_doubled_on_purpose(autojump_clock: trio.testing.MockClock) -> None:
+    for setting, expected in (
+        ("lost", ReceiptCounts(planned=5, lost=5)),
+        ("duplicated", ReceiptCounts(planned=5, posted=10, duplicated=5)),
+    ):
+        receiver = Receiver()
+        async with reporting(receiver, **{setting: 1.0}) as (receipts, book):
+            deliver(book, receipts, count=5)
+            await trio.sleep(6.0)
+        assert book.wechat.receipts == expected
+
+
+async def test_reports_that_do_not_fit_the_queue_are_lost(autojump_clock: trio.testing.MockClock) -> None:
+    receiver = Receiver()
+    async with reporting(receiver, max_pending=3) as (receipts, book):
+        deliver(book, receipts, count=5)
+        await trio.sleep(6.0)
+    assert book.wechat.receipts == ReceiptCounts(planned=5, posted=3, lost=2)
+
+
+async def test_a_text_message_is_reported_as_json(autojump_clock: trio.testing.MockClock) -> None:
+    receiver = Receiver()
+    async with reporting(receiver, weights={"success": 1.0, "user-block": 1.0}) as (receipts, book):
+        for number in range(20):
+            receipts.sms(book.deliver_sms(message_id=f"a{number}", to="+8613800138000", text="x", now=1.0))
+        await trio.sleep(6.0)
+    reports = {
+        report["id"]: report for report in (json.loads(request.content) for request in receiver.requests)
+    }
+    assert {(report["status"], report["code"]) for report in reports.values()} == {
+        ("delivered", 0),
+        ("failed", 1),
+    }
+    assert {row.id: row.status for row in book.sms_messages} == {
+        name: report["status"] for name, report in reports.items()
+    }
+    query = receiver.requests[0].url.params
+    assert query["signature"] == signature("simulated-token", query["timestamp"], query["nonce"])
+    assert "openid" not in query
+
+
+async def test_a_channel_without_an_address_has_no_reports(autojump_clock: trio.testing.MockClock) -> None:
+    receiver = Receiver()
+    async with reporting(receiver, wechat_url=None, sms_url=None) as (receipts, book):
+        deliver(book, receipts)
+        receipts.sms(book.deliver_sms(message_id="a", to="+8613800138000", text="x", now=1.0))
+        await trio.sleep(6.0)
+    assert not receiver.requests
+    assert book.wechat_messages[0].status is None
