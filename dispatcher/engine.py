@@ -291,21 +291,23 @@ class Engine:
         if misconfigured and self._fail_fast:
             raise ChannelMisconfigured(channel, reason)
 
-    def answered(self, channel: str, kind: str, code: str, known: bool) -> None:
-        """See `LaneHost.answered`."""
-        if not known:
-            self.meter.unknown_code(channel)
-            log.error("unknown_code", channel=channel, code=code, kind=kind)
+    def unknown_code(self, channel: str, code: str) -> None:
+        """See `LaneHost.unknown_code`."""
+        self.meter.unknown_code(channel)
+        log.error("unknown_code", channel=channel, code=code)
 
     # ---- the end ----------------------------------------------------------------------------------------------
 
     async def idle(self) -> None:
         """Wait until no alert in the whole ledger is open."""
-        while any(lane.queue or lane.in_flight for lane in self.lanes.values()) or await self._ledger.open_count():
-            await trio.sleep(0.05)
+        while self._busy() or await self._ledger.open_count():  # noqa: ASYNC110
+            await trio.sleep(0.05)  # polled, because other processes may hold some of them
+
+    def _busy(self) -> bool:
+        return any(lane.queue or lane.in_flight for lane in self.lanes.values())
 
     async def _in_flight_settled(self) -> None:
-        while self._steps or self._recording or any(lane.in_flight for lane in self.lanes.values()):
+        while self._steps or self._recording or any(lane.in_flight for lane in self.lanes.values()):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
     async def _leave(self) -> None:

@@ -1,8 +1,5 @@
 """What can go wrong, by whose fault it is. Each error's text is one line: what is wrong, and what to do."""
 
-# The names are the field's own words (a ledger is unavailable, a port is in use).
-# ruff: noqa: N818
-
 from __future__ import annotations
 
 from typing import ClassVar

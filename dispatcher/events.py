@@ -75,7 +75,7 @@ class Rejected(msgspec.Struct, frozen=True):
     error: str
 
 
-class UnreadableBody(ValueError):  # noqa: N818 - reads as what it says
+class UnreadableBody(ValueError):
     """A request body cannot be split into events; the sender's fault. The message repeats none of it."""
 
 

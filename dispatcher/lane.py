@@ -45,12 +45,12 @@ class LaneHost(Protocol):
     def paused(self, channel: str, reason: str, *, misconfigured: bool) -> None:
         """The channel cannot send for a while; may raise nothing."""
 
-    def answered(self, channel: str, kind: str, code: str, known: bool) -> None:
-        """An answer was classified."""
+    def unknown_code(self, channel: str, code: str) -> None:
+        """A provider answered with a code that no table knows: an alarm."""
 
 
 class Lane:
-    """See the module. It has two tasks, the sender and the classifier; everything else is called from tasks of the same trio loop."""
+    """See the module. Two tasks run it, the sender and the classifier; the rest is called from the same trio loop."""
 
     def __init__(
         self,
@@ -171,7 +171,8 @@ class Lane:
             for response in responses:
                 alert: Alert = response.request.tag
                 answer = self.channel.classify(alert, response)
-                self._host.answered(self.channel.name, answer.kind, answer.code, self.channel.knows(answer.code))
+                if not self.channel.knows(answer.code):
+                    self._host.unknown_code(self.channel.name, answer.code)
                 if answer.kind is AnswerClass.CONFIGURATION:
                     # Nothing else can succeed before a person has changed something: do not burn attempts.
                     self._paused_until_ms = now_ms + answer.pause_ms

@@ -58,7 +58,7 @@ JSON_KINDS: dict[type, str] = {
 }
 
 
-class Fault(Exception):  # noqa: N818 - what is wrong with a line, caught two frames up
+class Fault(Exception):
     """The line is refused, by the sender's fault. ``fields`` is what was decoded, for the event's id."""
 
     def __init__(self, field: str | None, reason: str, fields: dict[str, Any] | None = None) -> None:

@@ -19,7 +19,7 @@ from replay.explain import as_data, tell
 @config_option
 @json_option
 def explain(event_id: str, config_path: Path | None, as_json: bool) -> None:
-    """Tell everything that happened to the event EVENT_ID: its alerts, the rule and template versions, every attempt."""
+    """Tell everything that happened to EVENT_ID: its alerts, the rule and template versions, every attempt."""
     config = load(config_path, secrets=False)
     if not config.ledger.path.exists():
         raise InputError(f"there is no ledger at {config.ledger.path} yet; nothing was ever accepted there")

@@ -38,7 +38,7 @@ def run(config_path: Path | None) -> None:
 async def _run(config: Config) -> None:
     if config.receipts is not None and config.receipts.aes_key_file is not None:
         raise ConfigurationError(
-            "receipts.aes_key_file: WeChat's AES mode is not built yet; set the callback to plain mode and remove the key"
+            "receipts.aes_key_file: WeChat's AES mode is not built yet; choose plain mode and remove the key"
         )
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with service(config, fail_fast=False) as running, trio.open_nursery() as background:

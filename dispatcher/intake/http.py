@@ -41,7 +41,7 @@ SHOWN_REJECTIONS = 1000
 UNZIP_BYTES = 256 * 1024
 
 
-class _Refused(Exception):  # noqa: N818 - it is an answer, not an error of ours
+class _Refused(Exception):
     def __init__(self, status: int, error: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(error)
         self.status = status

@@ -1,0 +1,24 @@
+"""What every test may use: where real input lies, and what Hypothesis may spend."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.register_profile("deep", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("SWIPEBELL_HYPOTHESIS", "suite"))
+
+SHARED = Path(os.environ.get("SWIPEBELL_SHARED", Path(__file__).parents[1].parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real input; skips, with the reason, where it is missing."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real input at {folder}; set SWIPEBELL_SHARED to the folder that holds data/")
+    return folder

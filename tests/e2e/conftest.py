@@ -1,0 +1,133 @@
+"""The real programs as processes: the simulated providers, and the command line with its configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+PROVIDER_SECRET = "simulated-secret"
+COMMAND_S = 120
+"""Longest that any command of a test may take; none comes near it."""
+
+
+class Providers:
+    """The simulated providers, on a port of their own."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "loadtest.providers", "--listen", "127.0.0.1:0", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "listening on " in line, line
+        self.url = line.split("listening on ")[1].strip()
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def book(self) -> dict[str, Any]:
+        book: dict[str, Any] = self.http.get("/_book").json()
+        return book
+
+    def messages(self, channel: str) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = []
+        while True:
+            text = self.http.get("/_book/messages", params={"channel": channel, "offset": len(lines)}).text
+            page = [json.loads(line) for line in text.splitlines()]
+            if not page:
+                return lines
+            lines += page
+
+    def stop(self) -> None:
+        self.http.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def providers() -> Iterator[Callable[..., Providers]]:
+    """Starts simulated providers with the given options; stops them after the test."""
+    started: list[Providers] = []
+
+    def start(*options: str) -> Providers:
+        started.append(Providers(*options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+class Site:
+    """A folder with a configuration, and the command line run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.secret = folder / "secret"
+        self.secret.write_text(PROVIDER_SECRET)
+        self.secret.chmod(0o600)
+
+    def configure(self, url: str, *, extra: str = "", sms: bool = True, retry_base: float = 0.05) -> None:
+        text = (
+            f'[channels.wechat]\nbase_url = "{url}"\nappid = "wxsimulated000000"\nsecret_file = "secret"\n'
+            f"rate_per_second = 50000\nconnections = 32\n[retry]\nbase_seconds = {retry_base}\ncap_seconds = 2\n"
+        )
+        if sms:
+            text += f'[channels.sms]\nbase_url = "{url}/sms"\nsecret_file = "secret"\nrate_per_second = 5000\n'
+        (self.folder / "swipebell.toml").write_text(text + extra)
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "dispatcher", *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1"},
+            **options,
+        )
+
+    def run(self, *arguments: str, status: int = 0, **options: Any) -> tuple[str, str]:
+        """Run a command to its end; returns (stdout, stderr)."""
+        with self.start(*arguments, **options) as process:
+            out, err = process.communicate(timeout=COMMAND_S)
+        assert process.returncode == status, f"{arguments} ended with {process.returncode}:\n{out}\n{err}"
+        assert "Traceback" not in err, err
+        return out, err
+
+    def send(self, file: str | Path, *options: str, status: int = 0) -> dict[str, Any]:
+        out, _ = self.run("send", str(file), "--restamp", "--json", *options, status=status)
+        summary: dict[str, Any] = json.loads(out)
+        return summary
+
+    def recipients_for(self, events: Path) -> None:
+        self.run("recipients", "synth", "--from", str(events), "recipients.ndjson")
+        self.run("recipients", "import", "recipients.ndjson")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A port that was free a moment ago."""
+
+    def find() -> int:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port: int = listener.getsockname()[1]
+            return port
+
+    return find
