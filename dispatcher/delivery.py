@@ -84,17 +84,24 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     took_ms: int = 0
     resends: int = 0
 
+    def __repr__(self) -> str:  # without the provider's msgid: it is the provider's text
+        return f"<Answer {self.kind} {self.code} ({self.scope})>"
+
 
 class ChannelPolicy(msgspec.Struct, frozen=True):
     """What the delivery steps need to know of a channel.
 
-    ``resend_unknown`` says whether an attempt of unknown outcome is made again. ``receipt_ms`` is how long a receipt
-    is waited for after acceptance; None: acceptance is the provider's last word.
+    ``resend_unknown`` says whether an attempt of unknown outcome is made again, and ``resend_window_ms`` how long after
+    the first attempt (None: for ever), because a provider recognises a resend only for so long. ``receipt_ms`` is how
+    long a receipt is waited for after acceptance; None: acceptance is the provider's last word. ``receipts_by_key``:
+    the provider's receipts carry the alert's key, so that one can be known although no acceptance was seen.
     """
 
     retry: RetryPolicy
     resend_unknown: bool
     receipt_ms: int | None
+    resend_window_ms: int | None = None
+    receipts_by_key: bool = False
 
 
 def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: int, draw: float) -> Step:
@@ -111,21 +118,26 @@ def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: in
         elif answer.kind is AnswerClass.OPTED_OUT:
             refusal = f"{alert.channel}/{alert.template.partition('@')[0]}"
         return _next_channel(alert, answer, now_ms, refusal=refusal)
-    if follow is Next.AT_ONCE and not alert.token_refreshed:
+    attempts = alert.attempts + 1 + answer.resends
+    if follow is Next.AT_ONCE and not alert.token_refreshed and attempts < policy.retry.max_attempts:
         return _step(alert, answer, now_ms, "sending", keep_lease=True)
     if follow is Next.POLICY and not policy.resend_unknown:
         return _left_alone(alert, answer, policy, now_ms)
+    misconfigured = answer.kind is AnswerClass.CONFIGURATION
     due = next_retry(
         policy.retry,
-        attempt=alert.attempts + 1,
+        # A channel that is not set up right refuses everything: its lane waits, and it must not use up the attempts.
+        attempt=1 if misconfigured else attempts,
         now_ms=now_ms,
         expires_at_ms=alert.expires_ms,
-        pause_ms=answer.pause_ms,
+        pause_ms=0 if misconfigured else answer.pause_ms,
         draw=draw,
     )
-    if due is not None:
-        return _step(alert, answer, now_ms, "retrying", due_ms=due)
-    return _next_channel(alert, answer, now_ms, reason="retries-exhausted")
+    if due is None:
+        return _next_channel(alert, answer, now_ms, reason="retries-exhausted")
+    if follow is Next.POLICY and not _recognised(alert, policy, due, first_ms=now_ms - answer.took_ms):
+        return _next_channel(alert, answer, now_ms, reason="unknown-outcome")
+    return _step(alert, answer, now_ms, "retrying", due_ms=due)
 
 
 def after_refusal(alert: Alert, code: str, now_ms: int) -> Step:
@@ -152,15 +164,30 @@ def after_receipt(alert: Alert, status: str, now_ms: int) -> Step:
 
 def after_interruption(alert: Alert, policy: ChannelPolicy, now_ms: int) -> Step:
     """The step for an alert whose process died while it may have been on the wire (attempt already marked unknown)."""
-    if policy.resend_unknown:
-        return _step(alert, None, now_ms, "retrying", due_ms=now_ms)
-    return _left_alone(alert, None, policy, now_ms)
+    if not policy.resend_unknown:
+        return _left_alone(alert, None, policy, now_ms)
+    if alert.attempts >= policy.retry.max_attempts:  # it may be what kills the process
+        return _next_channel(alert, None, now_ms, reason="retries-exhausted")
+    if not _recognised(alert, policy, now_ms, first_ms=now_ms):
+        return _next_channel(alert, None, now_ms, reason="unknown-outcome")
+    return _step(alert, None, now_ms, "retrying", due_ms=now_ms)
+
+
+def _recognised(alert: Alert, policy: ChannelPolicy, due_ms: int, *, first_ms: int) -> bool:
+    """Whether the provider will still know a resend at ``due_ms``; ``first_ms`` is when the first attempt was, if it is
+    the one that just ended."""
+    if policy.resend_window_ms is None:
+        return True
+    if alert.first_attempt_ms is not None:
+        first_ms = alert.first_attempt_ms
+    return due_ms < first_ms + policy.resend_window_ms
 
 
 def _left_alone(alert: Alert, answer: Answer | None, policy: ChannelPolicy, now_ms: int) -> Step:
     """An unknown outcome that must not be repeated: wait for the receipt where there is one, else say so."""
     if policy.receipt_ms is not None:
-        return _step(alert, answer, now_ms, "awaiting", due_ms=now_ms + policy.receipt_ms)
+        msgid = alert.key if policy.receipts_by_key else None
+        return _step(alert, answer, now_ms, "awaiting", due_ms=now_ms + policy.receipt_ms, msgid=msgid)
     return _step(alert, answer, now_ms, "failed", reason="unknown-outcome")
 
 
@@ -186,9 +213,8 @@ def _step(
     position: int | None = None,
     keep_lease: bool = False,
     refusal: str | None = None,
+    msgid: str | None = None,
 ) -> Step:
-    if due_ms is not None:
-        due_ms = min(due_ms, max(alert.expires_ms, now_ms)) if state != "awaiting" else due_ms
     return Step(
         alert=alert,
         state=state,
@@ -200,7 +226,7 @@ def _step(
         keep_lease=keep_lease,
         outcome=None if answer is None else str(answer.kind),
         code=None if answer is None else answer.code,
-        msgid=None if answer is None else answer.msgid,
+        msgid=msgid if answer is None else answer.msgid or msgid,
         took_ms=0 if answer is None else answer.took_ms,
         resends=0 if answer is None else answer.resends,
         refusal=refusal,

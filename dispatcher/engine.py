@@ -90,7 +90,9 @@ class Engine:
         self._steps_waiting = trio.Event()
         self._recording = False
         self._something_due = trio.Event()
-        self._misconfigured: ChannelMisconfigured | None = None
+        self._fatal: ChannelMisconfigured | None = None
+        self._fatal_known = trio.Event()
+        self._recorder_ended = False
         self.lanes = {
             name: Lane(
                 channel,
@@ -114,17 +116,22 @@ class Engine:
         self.owner = await self._ledger.register(name, self.now_ms(), self._alive_until_ms)
         await self._ledger.take_over(self.owner, self.now_ms())
         try:
-            async with trio.open_nursery() as nursery, trio.open_nursery() as senders:
+            async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._record_steps)
                 nursery.start_soon(self._keep_lease)
-                senders.start_soon(self._bring_back_due)
                 for lane in self.lanes.values():
-                    senders.start_soon(lane.run_sender)
                     nursery.start_soon(lane.run_classifier)
-                yield self
-                senders.cancel_scope.cancel()
-                with trio.move_on_after(self.config.drain_seconds):
-                    await self._in_flight_settled()
+                try:
+                    async with trio.open_nursery() as senders:
+                        senders.start_soon(self._bring_back_due)
+                        senders.start_soon(self._end_when_misconfigured)
+                        for lane in self.lanes.values():
+                            senders.start_soon(lane.run_sender)
+                        yield self
+                        senders.cancel_scope.cancel()
+                finally:  # however it ends, answers that can still come are recorded
+                    with trio.move_on_after(self.config.drain_seconds, shield=True):
+                        await self._in_flight_settled()
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -164,6 +171,12 @@ class Engine:
         self._steps_waiting.set()
 
     async def _record_steps(self) -> None:
+        try:
+            await self._record_for_ever()
+        finally:
+            self._recorder_ended = True
+
+    async def _record_for_ever(self) -> None:
         while True:
             await self._steps_waiting.wait()
             batch, self._steps = self._steps[:RECORD_BATCH], self._steps[RECORD_BATCH:]
@@ -289,7 +302,13 @@ class Engine:
         log.warning("channel_paused", channel=channel, reason=reason, misconfigured=misconfigured)
         self.meter.misconfigured(channel, misconfigured)
         if misconfigured and self._fail_fast:
-            raise ChannelMisconfigured(channel, reason)
+            self._fatal = ChannelMisconfigured(channel, reason)
+            self._fatal_known.set()
+
+    def resumed(self, channel: str) -> None:
+        """See `LaneHost.resumed`."""
+        log.info("channel_resumed", channel=channel)
+        self.meter.misconfigured(channel, False)
 
     def unknown_code(self, channel: str, code: str) -> None:
         """See `LaneHost.unknown_code`."""
@@ -306,8 +325,16 @@ class Engine:
     def _busy(self) -> bool:
         return any(lane.queue or lane.in_flight for lane in self.lanes.values())
 
+    async def _end_when_misconfigured(self) -> None:
+        await self._fatal_known.wait()
+        assert self._fatal is not None
+        raise self._fatal
+
     async def _in_flight_settled(self) -> None:
-        while self._steps or self._recording or any(lane.in_flight for lane in self.lanes.values()):  # noqa: ASYNC110
+        def unsettled() -> bool:
+            return bool(self._steps) or self._recording or any(lane.in_flight for lane in self.lanes.values())
+
+        while unsettled() and not self._recorder_ended:  # noqa: ASYNC110
             await trio.sleep(0.01)
 
     async def _leave(self) -> None:

@@ -43,7 +43,10 @@ class LaneHost(Protocol):
         """Hand steps to the recorder; ``lane`` gets its places in flight back once they are in the ledger."""
 
     def paused(self, channel: str, reason: str, *, misconfigured: bool) -> None:
-        """The channel cannot send for a while; may raise nothing."""
+        """The channel cannot send for a while."""
+
+    def resumed(self, channel: str) -> None:
+        """The channel is accepted again."""
 
     def unknown_code(self, channel: str, code: str) -> None:
         """A provider answered with a code that no table knows: an alarm."""
@@ -79,6 +82,7 @@ class Lane:
         self._answers: list[Response] = []
         self._answered = trio.Event()
         self._paused_until_ms = 0
+        self._alarmed = False
 
     # ---- in ---------------------------------------------------------------------------------------------------
 
@@ -127,6 +131,7 @@ class Lane:
                 try:
                     await self.channel.ready()
                 except ChannelPaused as paused:
+                    self._alarmed = True
                     self._host.paused(self.channel.name, str(paused), misconfigured=paused.misconfigured)
                     self._paused_until_ms = self._host.now_ms() + int(paused.retry_after_s * 1000)
                 else:
@@ -168,20 +173,29 @@ class Lane:
             responses, self._answers = self._answers, []
             now_ms = self._host.now_ms()
             steps = []
+            refused = ""
             for response in responses:
                 alert: Alert = response.request.tag
                 answer = self.channel.classify(alert, response)
                 if not self.channel.knows(answer.code):
                     self._host.unknown_code(self.channel.name, answer.code)
                 if answer.kind is AnswerClass.CONFIGURATION:
-                    # Nothing else can succeed before a person has changed something: do not burn attempts.
+                    # Nothing else can succeed before a person has changed something.
                     self._paused_until_ms = now_ms + answer.pause_ms
-                    self._host.paused(self.channel.name, f"refused with {answer.code}", misconfigured=True)
+                    refused = answer.code
                 elif answer.pause_ms and answer.code.startswith("http-"):
                     self._paused_until_ms = now_ms + answer.pause_ms  # Retry-After holds for the whole provider
+                elif answer.kind is AnswerClass.ACCEPTED and self._alarmed:
+                    self._alarmed = False
+                    self._host.resumed(self.channel.name)
                 policy = self.channel.policy(alert)
                 steps.append(after_answer(alert, answer, policy, now_ms, self._random.random()))
             self._host.record(steps, self)
+            if refused:
+                why = f"the provider refuses this account or secret (code {refused});"
+                hint = f"check the secret_file and account of [channels.{self.channel.name}]"
+                self._alarmed = True
+                self._host.paused(self.channel.name, f"{why} {hint}", misconfigured=True)
 
     def settled(self, count: int) -> None:
         """``count`` of this lane's alerts in flight are recorded: their places are free."""

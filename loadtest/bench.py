@@ -41,7 +41,15 @@ BODY_BYTES = 420
 """About what a WeChat template message has."""
 
 ACCOUNTS = 20_000
-MERCHANTS = ("海底捞火锅", "Lawson 便利店", "京东商城", "Starbucks Coffee", "中国石化加油站", "Din Tai Fung", "盒马鲜生")
+MERCHANTS = (
+    "海底捞火锅",
+    "Lawson 便利店",
+    "京东商城",
+    "Starbucks Coffee",
+    "中国石化加油站",
+    "Din Tai Fung",
+    "盒马鲜生",
+)
 
 
 def bench_events(count: int) -> Iterator[bytes]:
@@ -172,7 +180,9 @@ def bench(alerts: int, rounds: int, path: Path | None) -> None:
     click.echo(f"| raw network, requests into the static sink | {raw:,.0f} |")
     click.echo(f"| real path, durable alerts, one process | {rate:,.0f} |")
     click.echo(f"| ratio | {rate / raw:.2f} |")
-    click.echo(f"| processor per alert, this process (µs) | {statistics.median(p['cpu_us_per_alert'] for p in paths)} |")
+    click.echo(
+        f"| processor per alert, this process (µs) | {statistics.median(p['cpu_us_per_alert'] for p in paths)} |"
+    )
     click.echo(f"| peak resident memory (MB) | {peak:,.0f} |")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -107,16 +107,12 @@ async def serve_sink(host: str, port: int) -> None:
 
 
 @click.command(name="sink")
-@click.option(
-    "--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT; port 0 takes any free one."
-)
+@click.option("--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT; port 0 takes any free one.")
 def sink_command(listen: str) -> None:
     """A static sink: answers every POST with an accepted template message; GET /_count gives their number."""
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(
-            f"{listen!r} is not HOST:PORT, such as 127.0.0.1:9000", param_hint="--listen"
-        )
+        raise click.BadParameter(f"{listen!r} is not HOST:PORT, such as 127.0.0.1:9000", param_hint="--listen")
     try:
         asyncio.run(serve_sink(host, int(port)))
     except OSError as error:

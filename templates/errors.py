@@ -6,11 +6,9 @@ from pathlib import Path
 
 
 class TemplateError(Exception):
-    """The template's author made a mistake, found when the library is loaded. It is never raised for an
-    alert.
+    """The template's author made a mistake, found when the library is loaded; never raised for an alert.
 
-    ``where`` is the table and key inside the file (``[wechat.en] thing5``), ``line`` counts from 1 in the
-    file.
+    ``where`` is the table and key inside the file (``[wechat.en] thing5``), ``line`` counts from 1.
     """
 
     def __init__(self, file: Path, where: str, problem: str, remedy: str, line: int | None = None) -> None:
@@ -28,7 +26,7 @@ class UnknownTemplate(LookupError):
 
 
 class RenderError(Exception):
-    """This one alert cannot be rendered. Base of ``FieldRefused`` and ``RenderFailed``; the engine goes on."""
+    """This one alert cannot be rendered; the base of the two below. The engine goes on with the others."""
 
 
 class FieldRefused(RenderError):
@@ -41,9 +39,7 @@ class FieldRefused(RenderError):
 
 
 class RenderFailed(RenderError):
-    """The template itself failed on this alert: out of fuel, too much output, a filter that refused its
-    argument.
-    """
+    """The template failed on this alert: out of fuel, too much output, a filter that refused its input."""
 
     def __init__(self, part: str, reason: str) -> None:
         self.part = part

@@ -39,6 +39,8 @@ alarmed.
 _MONEY_BACK = frozenset({"refund", "reversal", "decline", "entry"})
 _ENGLISH_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
+Reader = Callable[["SwipeFacts", Words], str]
+
 FieldType = Literal["text", "money", "time", "word"]
 """``text`` may be cut from its end, ``money`` may lose its separators but no digit; the others stay as they
 are.
@@ -78,7 +80,7 @@ def kind_of(event: Event) -> str:
     return kind if kind in KINDS else "other"
 
 
-def _local(minute: int, timezone: str) -> datetime:
+def _local(minute: float, timezone: str) -> datetime:
     try:
         return datetime.fromtimestamp(minute * 60, zone(timezone))
     except (OverflowError, ValueError):
@@ -86,7 +88,7 @@ def _local(minute: int, timezone: str) -> datetime:
 
 
 @lru_cache(maxsize=MAX_CACHED_MINUTES)
-def _long_form(minute: int, timezone: str, language: str) -> str:
+def _long_form(minute: float, timezone: str, language: str) -> str:
     at = _local(minute, timezone)
     if language == "zh":
         return f"{at.year:04}年{at.month:02}月{at.day:02}日 {at.hour:02}:{at.minute:02}"
@@ -94,7 +96,7 @@ def _long_form(minute: int, timezone: str, language: str) -> str:
 
 
 @lru_cache(maxsize=MAX_CACHED_MINUTES)
-def _short_form(minute: int, timezone: str, language: str) -> str:
+def _short_form(minute: float, timezone: str, language: str) -> str:
     at = _local(minute, timezone)
     if language == "zh":
         return f"{at.month}月{at.day}日{at.hour:02}:{at.minute:02}"
@@ -102,11 +104,11 @@ def _short_form(minute: int, timezone: str, language: str) -> str:
 
 
 def _time(facts: SwipeFacts, words: Words) -> str:
-    return _long_form(int(facts.event.time.timestamp() // 60), facts.timezone, words.language)
+    return _long_form(facts.event.time.timestamp() // 60, facts.timezone, words.language)
 
 
 def _short_time(facts: SwipeFacts, words: Words) -> str:
-    return _short_form(int(facts.event.time.timestamp() // 60), facts.timezone, words.language)
+    return _short_form(facts.event.time.timestamp() // 60, facts.timezone, words.language)
 
 
 def _amount(facts: SwipeFacts, words: Words) -> str:
@@ -137,9 +139,17 @@ def _total(facts: SwipeFacts, words: Words) -> str:
         return NO_AMOUNT
 
 
+def _raw_merchant(facts: SwipeFacts) -> str | None:
+    return facts.event.merchant
+
+
 def _merchant(facts: SwipeFacts, words: Words) -> str:
     raw = facts.event.merchant
     return (clean(raw) if raw else "") or words.unknown_merchant
+
+
+def _raw_city(facts: SwipeFacts) -> str | None:
+    return facts.event.city
 
 
 def _city(facts: SwipeFacts, _words: Words) -> str:
@@ -175,14 +185,15 @@ class Field(msgspec.Struct, frozen=True):
     """A field that templates may use: its type, how it is read, and whether it may be empty (to be tested by
     ``if``).
 
-    ``missing`` is the word for a text of which nothing is left once a channel has taken out what it does not
-    show.
+    A text also has ``raw``, what it is made from, and ``missing``, the word for a text of which nothing is left
+    once a channel has taken out what it does not show.
     """
 
     type: FieldType
-    read: Callable[[SwipeFacts, Words], str]
+    read: Reader
     optional: bool = False
     missing: Callable[[Words], str] | None = None
+    raw: Callable[[SwipeFacts], str | None] | None = None
 
 
 FIELDS: dict[str, Field] = {
@@ -191,8 +202,8 @@ FIELDS: dict[str, Field] = {
     "amount": Field("money", _amount),
     "original": Field("money", _original, optional=True),
     "total": Field("money", _total),
-    "merchant": Field("text", _merchant, missing=lambda words: words.unknown_merchant),
-    "city": Field("text", _city, optional=True),
+    "merchant": Field("text", _merchant, missing=lambda words: words.unknown_merchant, raw=_raw_merchant),
+    "city": Field("text", _city, optional=True, raw=_raw_city),
     "tail": Field("word", _tail),
     "kind": Field("word", _kind),
     "special": Field("word", _special, optional=True),

@@ -106,7 +106,7 @@ class Template:
 
 
 def fallbacks(locale: str) -> Iterator[str]:
-    """Where to look for a locale's part, in order: ``zh-HK`` -> zh-HK, zh, zh-CN; ``fr-CA`` -> fr-CA, fr, en."""
+    """Where to look for a locale's part: ``zh-HK`` -> zh-HK, zh, zh-CN; ``fr-CA`` -> fr-CA, fr, en."""
     yield locale
     language = re.split("[-_]", locale)[0].lower()
     yield language
@@ -135,13 +135,11 @@ class Library:
         return iter(self._by_id.values())
 
     def template(self, name: str) -> Template:
-        """A template by its id (``swipe``) or pinned to a version (``swipe@1``). Raises ``UnknownTemplate``."""
+        """A template by its id (``swipe``) or pinned (``swipe@1``). Raises ``UnknownTemplate``."""
         try:
             return self._by_name[name]
         except KeyError:
-            raise UnknownTemplate(
-                f"no template {name[:80]!r}; there are {', '.join(sorted(self._by_name))}"
-            ) from None
+            raise UnknownTemplate(f"no template {name[:80]!r}; there are {', '.join(sorted(self._by_name))}") from None
 
 
 def _load_folder(folder: Path) -> dict[str, Template]:
@@ -155,15 +153,13 @@ def _load_folder(folder: Path) -> dict[str, Template]:
         template = load_template(path)
         if template.id in found:
             other = found[template.id].path
-            raise TemplateError(
-                path, "id", f"{template.id!r} is also the id of {other}", "give one of them another id"
-            )
+            raise TemplateError(path, "id", f"{template.id!r} is also the id of {other}", "give one of them another id")
         found[template.id] = template
     return found
 
 
 def load_template(path: Path) -> Template:
-    """One template from its file, compiled, checked, and tried with its examples. Raises ``TemplateError``."""
+    """One template from its file, compiled, checked and tried with its examples; or ``TemplateError``."""
     return _Loader(path).load()
 
 
@@ -188,9 +184,7 @@ class _Loader:
         for channel, locales in (("wechat", wechat.keys()), ("sms", sms.keys())):
             for locale in REQUIRED_LOCALES:
                 if locales and locale not in locales:
-                    raise TemplateError(
-                        self._path, f"[{channel}.{locale}]", "is missing", "translate the part"
-                    )
+                    raise TemplateError(self._path, f"[{channel}.{locale}]", "is missing", "translate the part")
         self._check_same_keys()
         return Template(self._file, self._path, wechat, sms)
 
@@ -210,9 +204,7 @@ class _Loader:
         try:
             return msgspec.convert(tomllib.loads(self._text), TemplateFile)
         except tomllib.TOMLDecodeError as error:
-            raise TemplateError(
-                self._path, "the file", f"is not TOML: {error}", "correct that line"
-            ) from None
+            raise TemplateError(self._path, "the file", f"is not TOML: {error}", "correct that line") from None
         except msgspec.ValidationError as error:
             problem, _, where = str(error).partition(" - at ")
             raise TemplateError(
@@ -315,17 +307,13 @@ class _Loader:
                     self._line_of(f"wechat.{locale}", None),
                 )
 
-    def _unknown_field(
-        self, where: str, name: str, known: Iterable[str], line: int | None = None
-    ) -> TemplateError:
+    def _unknown_field(self, where: str, name: str, known: Iterable[str], line: int | None = None) -> TemplateError:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, 1)
         guess = f"did you mean {near[0]!r}? " if near else ""
         if name in FIELDS:
             guess = f"add it to [[fields]] with type {FIELDS[name].type!r}; "
-        return TemplateError(
-            self._path, where, f"unknown field {name!r}", f"{guess}known are {', '.join(names)}", line
-        )
+        return TemplateError(self._path, where, f"unknown field {name!r}", f"{guess}known are {', '.join(names)}", line)
 
     def _line_of(self, table: str, key: str | None) -> int | None:
         """The line of ``[table]`` or of its ``key``, as far as it is written plainly; for messages only."""
@@ -337,5 +325,5 @@ class _Loader:
                 if inside and key is None:
                     return number
             elif inside and key is not None and re.match(rf'\s*"?{re.escape(key)}"?\s*=', line):
-                return number
+                return number + line.rstrip().endswith(('"""', "'''"))
         return None

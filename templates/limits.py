@@ -5,6 +5,7 @@ leaves a question, the stricter reading stands here, since one refused field (47
 
 - lengths are counted in UTF-16 units;
 - the thousands separators of an ``amount`` count as digits, its decimals too, and it carries no minus;
+- ``time`` needs a time of day; a ``name`` is all Chinese or all Latin and is not cut;
 - ``short_thing`` has no published limit and is held to 5, that of ``phrase``;
 - emoji, control characters and line breaks are removed, since the provider drops them.
 """
@@ -41,7 +42,7 @@ own.
 
 _DATE = r"[0-9]{4}(?:年[0-9]{1,2}月[0-9]{1,2}日|[-/.][0-9]{1,2}[-/.][0-9]{1,2})"
 _CLOCK = r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?"
-_MOMENT = rf"(?:{_DATE}(?: ?{_CLOCK})?|{_CLOCK})"
+_MOMENT = rf"(?:{_DATE} ?)?{_CLOCK}"
 _DAY = rf"{_DATE}(?: ?{_CLOCK})?"
 _VISIBLE = r"(?s:.+)"
 
@@ -71,13 +72,14 @@ def _plain(limit: int) -> str:
     return f"(?! )[ {PLAIN}]{{1,{limit}}}(?<! )"
 
 
-_FAST_AMOUNT = rf"(?:{CURRENCY_SIGN})(?:[0-9,]{{1,7}}\.[0-9]{{1,3}}|[0-9,]{{1,10}})"
+_FAST_AMOUNT = rf"(?:{CURRENCY_SIGN})(?:[0-9]{{1,3}}(?:,[0-9]{{3}})?|[0-9]{{4,7}})(?:\.[0-9]{{1,3}})?"
+_NAME = "[\u3400-\u4dbf\u4e00-\u9fff·]+|[A-Za-z .·'-]+"
 
 WECHAT_TYPES: dict[str, Rule] = {
     "thing": Rule(20, "any characters", _VISIBLE, _plain(20), ELLIPSIS),
     "short_thing": Rule(5, "any characters", _VISIBLE, _plain(5), ELLIPSIS),
     "const": Rule(20, "one word of the reviewed list", _VISIBLE, _plain(20)),
-    "name": Rule(20, "a name, 10 characters if any is Chinese", _VISIBLE, _plain(10), ELLIPSIS),
+    "name": Rule(20, "a Chinese or a Latin name", _NAME, "[A-Z][A-Za-z]{0,19}"),
     "character_string": Rule(32, "digits, letters and symbols", "[ -~]+", "(?! )[ -~]{1,32}(?<! )", "..."),
     "time": Rule(40, "a time of day with or without its date", f"{_MOMENT}(?:~{_MOMENT})?", _MOMENT),
     "date": Rule(40, "a date with or without a time of day", f"{_DAY}(?:~{_DAY})?", _DAY),

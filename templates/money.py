@@ -15,6 +15,9 @@ from templates.words import words_for
 MAX_CACHED_FORMATS = 1024
 """Pairs of currency and language: the world has under 200 currencies, and we speak two languages."""
 
+MAX_CACHED_AMOUNTS = 16_384
+"""Amounts kept as text, about 4 MB. Prices repeat, and a day's first total is the amount itself."""
+
 SIGNS = {
     "CNY": "¥",  # at home in both languages; Babel's English CN¥ would look foreign on a Chinese card
     "JPY": "JP¥",  # because ¥ is taken
@@ -48,6 +51,7 @@ def money_format(currency: str, language: str) -> MoneyFormat:
     return MoneyFormat(sign if _is_sign(sign) else f"{currency} ", digits, 10**digits)
 
 
+@lru_cache(maxsize=MAX_CACHED_AMOUNTS)
 def format_money(minor: int, currency: str, language: str) -> str:
     """``123450`` minor units of CNY -> ``¥1,234.50``; a negative amount is ``-¥5.00``. Raises
     ``UnknownCurrency``.

@@ -1,23 +1,24 @@
-"""Compiles the parts of a template and renders them: one call into minijinja for an alert.
+"""Compiles the parts of a template and renders them: at most one call into minijinja for an alert.
 
-All fields of a WeChat part are compiled as one template with a separator between them that no value can hold,
-and one regular expression both splits the result and proves that every field is within its limits. Only a
-message that it does not match is looked at field by field, and only there anything is shortened.
+Fields that are only text and ``{{ name }}``, as most are, become one Python format string; the others of a WeChat
+part are compiled as one template. Between fields stands a separator that no value can hold, so that one regular
+expression can split the message and prove that every field is within its limits. Only a message that it does not
+match is looked at field by field, and only there anything is shortened.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 
 import minijinja
 
 from templates.errors import FieldRefused, RenderFailed
-from templates.facts import FIELDS, SwipeFacts
+from templates.facts import FIELDS, Field, Reader, SwipeFacts
 from templates.limits import MAX_SMS_TEXT_UNITS, WECHAT_TYPES, fit, limit_of, type_of
 from templates.money import compact
-from templates.text import cut, units, without_emoji
+from templates.text import clean, cut, units, without_emoji
 from templates.words import NO_AMOUNT, Words, words_for
 
 MAX_FUEL = 2_000
@@ -27,8 +28,22 @@ MAX_FUEL = 2_000
 MAX_OUTPUT_CHARS = 4_096
 """Characters of one rendering. The longest alert is under 600 with every value at its maximum."""
 
+UNBOUNDED_FILTERS = ("format", "indent")
+"""Of minijinja's own, those that make a gigabyte from a number without using fuel."""
+
 SEPARATOR = "\x1f"
 """Between the fields of a part. Values have no control characters, and neither has a template's source."""
+
+MAX_CACHED_TEXTS = 8_192
+"""Merchants and cities kept as they are shown, under 4 MB: a few thousand make most of a day's swipes."""
+
+MAX_CACHED_CHARS = 64
+"""Of a text that is kept; ISO 8583 gives a merchant 40. What is longer must not fill the memory."""
+
+CUT_EARLY = frozenset({"thing", "short_thing"})
+"""Types whose limit does not depend on the value and that take any character."""
+
+_variable = re.compile(r"\{\{ *([a-z_]+) *\}\}")
 
 WechatData = dict[str, dict[str, str]]
 
@@ -38,7 +53,21 @@ def environment() -> minijinja.Environment:
 
     ``debug`` stays off because minijinja then quotes the values of fields in its errors.
     """
-    return minijinja.Environment(undefined_behavior="strict", fuel=MAX_FUEL, debug=False, pycompat=False)
+    engine = minijinja.Environment(undefined_behavior="strict", fuel=MAX_FUEL, debug=False, pycompat=False)
+    for name in UNBOUNDED_FILTERS:
+        engine.remove_filter(name)
+    engine.remove_global("debug")
+    return engine
+
+
+def _as_format(text: str) -> tuple[str, tuple[str, ...]] | None:
+    """``当日累计 {{ total }}`` -> ``当日累计 %s`` and its names; None for all that needs the engine."""
+    literals = _variable.split(text)
+    names = tuple(literals[1::2])
+    literals = literals[::2]
+    if any(mark in literal for literal in literals for mark in ("{{", "{%", "{#")) or text.endswith("\n"):
+        return None
+    return "%s".join(literal.replace("%", "%%") for literal in literals), names
 
 
 class Source:
@@ -50,7 +79,8 @@ class Source:
         used = engine.undeclared_variables_in_str(text)
         self.name = name
         self.text = text
-        self.unknown = tuple(sorted(used - FIELDS.keys()))
+        self.format = _as_format(text)
+        self.unknown = tuple(sorted(used - FIELDS.keys() - engine.globals.keys()))
         self.uses = tuple(field for field in FIELDS if field in used)
         self.money = tuple(field for field in self.uses if FIELDS[field].type == "money")
         self.texts = tuple(field for field in self.uses if FIELDS[field].type == "text")
@@ -75,22 +105,20 @@ class Source:
         text = self.render(values)
         if units(text) <= limit(text):
             return text
+        if not self.money:
+            return self._with_texts_cut(text, values, limit)
         narrow = {**values, **{name: compact(values[name]) for name in self.money}}
         blank = {**values, **{name: values[name] and NO_AMOUNT for name in self.money}}
-        plans = (
-            [(narrow, False), (values, True), (narrow, True), (blank, True)]
-            if self.money
-            else [(values, True)]
-        )
-        for plan, cutting in plans:
-            text = self._with_texts_cut(plan, limit) if cutting else self.render(plan)
+        for plan, cutting in ((narrow, False), (values, True), (narrow, True), (blank, True)):
+            text = self.render(plan)
+            if cutting:
+                text = self._with_texts_cut(text, plan, limit)
             if units(text) <= limit(text):
                 break
         return text
 
-    def _with_texts_cut(self, values: Mapping[str, str], limit: Callable[[str], int]) -> str:
+    def _with_texts_cut(self, text: str, values: Mapping[str, str], limit: Callable[[str], int]) -> str:
         shorter = dict(values)
-        text = self.render(shorter)
         for name in reversed(self.texts):
             excess = units(text) - limit(text)
             if excess > 0 and shorter[name]:
@@ -99,73 +127,106 @@ class Source:
         return text
 
 
-class WechatPart:
-    """The typed keys of one locale of a template, in the order of the file."""
-
-    def __init__(
-        self, engine: minijinja.Environment, name: str, locale: str, keys: Mapping[str, Source]
-    ) -> None:
-        """``keys`` holds typed keys only (``type_of`` knows each), compiled by the same ``engine``."""
-        self._name = name
-        self._whole = Source(engine, name, SEPARATOR.join(source.text for source in keys.values()))
-        self._fields = [_TypedField(key, type_of(key) or "thing", source) for key, source in keys.items()]
-        self._keys = tuple(keys)
-        self._words = words_for(locale)
-        self._readers = [(field, FIELDS[field].read) for field in self._whole.uses]
-        self._fits = re.compile(
-            SEPARATOR.join(f"({WECHAT_TYPES[field.kind].fast})" for field in self._fields)
-        ).fullmatch
-
-    def render(self, facts: SwipeFacts) -> WechatData:
-        """Raises ``FieldRefused`` and ``RenderFailed``."""
-        words = self._words
-        return self.fill({name: read(facts, words) for name, read in self._readers})
-
-    def fill(self, values: dict[str, str]) -> WechatData:
-        """The fields for these values, one for each name that the part uses. Errors as ``render``."""
-        text = self._whole.render(values)
-        found = self._fits(text)
-        if found is None:
-            return self._fill_slowly(text.split(SEPARATOR), values)
-        data: WechatData = {}
-        for key, value in zip(self._keys, found.groups(), strict=True):
-            data[key] = {"value": value}
-        return data
-
-    def _fill_slowly(self, texts: list[str], values: dict[str, str]) -> WechatData:
-        if len(texts) != len(self._fields):
-            raise RenderFailed(self._name, "a field holds the separator of fields")
-        data: WechatData = {}
-        for field, text in zip(self._fields, texts, strict=True):
-            data[field.key] = {"value": text if field.fits(text) else field.shorten(values, self._words)}
-        return data
-
-
 class _TypedField:
-    """One typed key of a part, for the messages in which a field does not fit as it is."""
+    """One typed key of a part."""
 
-    def __init__(self, key: str, kind: str, source: Source) -> None:
+    def __init__(self, key: str, source: Source) -> None:
         self.key = key
-        self.kind = kind
-        self.fits = re.compile(WECHAT_TYPES[kind].fast).fullmatch
-        self._source = source
+        self.kind = type_of(key) or "thing"
+        self.source = source
+        self._fits = re.compile(WECHAT_TYPES[self.kind].fast).fullmatch
 
-    def shorten(self, values: Mapping[str, str], words: Words) -> str:
-        """Raises ``FieldRefused``."""
-        shown = {name: _as_wechat_shows(name, values[name], words) for name in self._source.uses}
-        limit = partial(limit_of, self.kind)
+    def readers(self, words: Words) -> list[Reader]:
+        """For the names of the source's format, in order."""
+        assert self.source.format is not None
+        text, names = self.source.format
+        room = limit_of(self.kind, "") - units(text % (("",) * len(names)))
+        if len(names) == 1 and self.source.texts and self.kind in CUT_EARLY and room > 1:
+            return [_cutting_reader(FIELDS[names[0]], room, words)]
+        return [FIELDS[name].read for name in names]
+
+    def fill(self, values: Mapping[str, str], words: Words) -> str:
+        """The field's value, shortened where it must be. Raises ``FieldRefused`` and ``RenderFailed``."""
+        text = self.source.render(values)
+        if self._fits(text):
+            return text
+        shown = {name: _as_wechat_shows(name, values[name], words) for name in self.source.uses}
         if WECHAT_TYPES[self.kind].mark is None:
-            return fit(self.kind, self._source.render(shown), self.key)
-        text = self._source.shortened(shown, limit)
-        if self._source.money and units(text) > limit(text):
+            return fit(self.kind, self.source.render(shown), self.key)
+        limit = partial(limit_of, self.kind)
+        text = self.source.shortened(shown, limit)
+        if self.source.money and units(text) > limit(text):
             raise FieldRefused(self.key, "has no room for its amount")
         return fit(self.kind, text, self.key)
+
+
+@lru_cache(maxsize=MAX_CACHED_TEXTS)
+def _shown_in(room: int, raw: str) -> str:
+    return cut(without_emoji(clean(raw)), room)
+
+
+def _cutting_reader(field: Field, room: int, words: Words) -> Reader:
+    """Reads a text straight into ``room`` units, so that a long merchant, as one in four is, costs no more."""
+    raw_of = field.raw
+    assert raw_of is not None
+    missing = cut(field.missing(words), room) if field.missing else ""
+
+    def read(facts: SwipeFacts, _words: Words) -> str:
+        raw = raw_of(facts)
+        if not raw:
+            return missing
+        shown = _shown_in(room, raw) if len(raw) <= MAX_CACHED_CHARS else _shown_in.__wrapped__(room, raw)
+        return shown or missing
+
+    return read
 
 
 def _as_wechat_shows(name: str, value: str, words: Words) -> str:
     shown = without_emoji(value)
     missing = FIELDS[name].missing
     return missing(words) if missing is not None and not shown else shown
+
+
+class WechatPart:
+    """The typed keys of one locale of a template."""
+
+    def __init__(self, engine: minijinja.Environment, name: str, locale: str, keys: Mapping[str, Source]) -> None:
+        """``keys`` holds typed keys only (``type_of`` knows each), compiled by the same ``engine``."""
+        fields = [_TypedField(key, source) for key, source in keys.items()]
+        formats = [field.source.format[0] for field in fields if field.source.format]
+        scripts = [field for field in fields if not field.source.format]
+        self._fields = sorted(fields, key=lambda field: field.source.format is None)
+        self._words = words_for(locale)
+        self._format = SEPARATOR.join(formats) + SEPARATOR * bool(formats and scripts)
+        self._format_readers = [
+            reader for field in fields if field.source.format for reader in field.readers(self._words)
+        ]
+        self._script = Source(engine, name, SEPARATOR.join(field.source.text for field in scripts))
+        self._script_readers = [(used, FIELDS[used].read) for used in self._script.uses]
+        self._has_script = bool(scripts)
+        self._keys = [field.key for field in self._fields]
+        self._split = re.compile(
+            SEPARATOR.join(f"({WECHAT_TYPES[field.kind].fast})" for field in self._fields)
+        ).fullmatch
+
+    def render(self, facts: SwipeFacts) -> WechatData:
+        """``{"thing5": {"value": …}}``. Raises ``FieldRefused`` and ``RenderFailed``."""
+        words = self._words
+        text = self._format % tuple([read(facts, words) for read in self._format_readers])
+        if self._has_script:
+            text += self._script.render({name: read(facts, words) for name, read in self._script_readers})
+        found = self._split(text)
+        if found is None:
+            uses = {name for field in self._fields for name in field.source.uses}
+            return self.fill({name: FIELDS[name].read(facts, words) for name in uses})
+        data: WechatData = {}
+        for key, value in zip(self._keys, found.groups()):  # noqa: B905 - the check costs 3 % of a rendering
+            data[key] = {"value": value}
+        return data
+
+    def fill(self, values: Mapping[str, str]) -> WechatData:
+        """The same from given values, one for each field that the part uses, without the short cut."""
+        return {field.key: {"value": field.fill(values, self._words)} for field in self._fields}
 
 
 class SmsPart:
@@ -181,7 +242,7 @@ class SmsPart:
         words = self._words
         return self.fill({name: read(facts, words) for name, read in self._readers})
 
-    def fill(self, values: dict[str, str]) -> str:
+    def fill(self, values: Mapping[str, str]) -> str:
         """The text for these values, one for each field that the part uses. Errors as ``render``."""
         text = self._source.shortened(values, lambda _text: MAX_SMS_TEXT_UNITS)
         if units(text) > MAX_SMS_TEXT_UNITS:

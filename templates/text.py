@@ -24,7 +24,7 @@ MAX_MARKS = 3
 ELLIPSIS = "…"
 
 PLAIN = (
-    r"!-~\u00a1-\u00ac\u00ae-\u02ff\u0370-\u0373\u0391-\u03a9\u03b1-\u03c9\u0400-\u0481\u2010-\u2015\u2018-\u201f\u2022"
+    r"!-~\u00a1-\u00ac\u00ae-\u02ff\u0370-\u0373\u0391-\u03a1\u03a3-\u03a9\u03b1-\u03c9\u0400-\u0481\u2010-\u2015\u2018-\u201f\u2022"
     r"\u2026\u20a0-\u20bf\u3001-\u3029\u3041-\u3094\u30a1-\u30fe\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e\uffe0-\uffe6"
 )
 """Inside of a regular expression's class: characters that are visible, one unit, no emoji and join with
@@ -34,6 +34,8 @@ It may miss harmless ones (they take the slow path), but must never hold a harmf
 """
 
 _plain = re.compile(f"[{PLAIN}]+(?: [{PLAIN}]+)*").fullmatch
+
+_simple = re.compile(f"[ {PLAIN}]*").fullmatch
 
 _emoji = re.compile(
     "[\u200d\u20e3\u231a-\u231b\u2328\u23cf\u23e9-\u23f3\u23f8-\u23fa\u25aa-\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf"
@@ -99,7 +101,7 @@ def without_emoji(text: str) -> str:
 
 
 def _joins(before: str, character: str, flag_open: bool) -> bool:
-    """True if ``character`` must not be separated from ``before``: the rules of UAX 29 that alerts can meet."""
+    """True if ``character`` belongs to ``before``: the rules of UAX 29 that alerts can meet."""
     if before == ZERO_WIDTH_JOINER or character == ZERO_WIDTH_JOINER:
         return True
     if unicodedata.category(character)[0] == "M" or "\U0001f3fb" <= character <= "\U0001f3ff":
@@ -130,6 +132,8 @@ def cut(text: str, limit: int, ellipsis: str = ELLIPSIS) -> str:
     if units(text) <= limit:
         return text
     room = limit - units(ellipsis)
+    if _simple(text, 0, room + 1):
+        return text[:room].rstrip() + ellipsis
     kept: list[str] = []
     for piece in graphemes(text):
         room -= units(piece)

@@ -8,6 +8,21 @@ from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
 from dispatcher.model.alert import Alert
 from dispatcher.network.api import Failure, Request, Response
 
+MAX_PAUSE_MS = 15 * 60_000
+"""Longest pause that a Retry-After can cause: a slip in a provider's header must not silence a channel for days."""
+
+CONFIGURATION_PAUSE_MS = 60_000
+"""A person has to act, so one try a minute is enough to notice that it was done."""
+
+THROTTLE_PAUSE_MS = 1_000
+"""When a provider says "too many" and not for how long: most limits are by the second."""
+
+MAX_MSGID_CHARS = 64
+"""Of a provider's word for a message: receipts are matched by it and theirs are cut here, so a longer one matches none."""
+
+_WRONG_URL = frozenset({401, 403, 404, 405, 407})
+"""Statuses that speak of our credentials or URL and not of the message: every other one would be refused, too."""
+
 
 class CannotPrepare(Exception):
     """This alert cannot be put into a request for this channel; ``code`` says why, without personal data.
@@ -70,22 +85,23 @@ def classify_failure(response: Response) -> Answer:
 def classify_status(response: Response) -> Answer | None:
     """The answer when the HTTP status says all there is to know; None for 200, where the body decides.
 
-    5xx and anything else that no provider documents is of unknown outcome: a proxy may have failed after the
+    5xx, 408 and anything else that no provider documents is of unknown outcome: a proxy may have failed after the
     provider had accepted. 429 was refused before any work.
     """
     if response.status == 200:
         return None
     kind = AnswerClass.UNKNOWN
+    pause_ms = 0
     if response.status == 429:
-        kind = AnswerClass.THROTTLE
-    elif response.status in (401, 403):
-        kind = AnswerClass.CONFIGURATION
-    elif 400 <= response.status < 500:
+        kind, pause_ms = AnswerClass.THROTTLE, THROTTLE_PAUSE_MS
+    elif response.status in _WRONG_URL:
+        kind, pause_ms = AnswerClass.CONFIGURATION, CONFIGURATION_PAUSE_MS
+    elif 400 <= response.status < 500 and response.status != 408:
         kind = AnswerClass.PERMANENT
     return Answer(
         kind,
         f"http-{response.status}",
-        pause_ms=response.retry_after_s * 1000,
+        pause_ms=max(pause_ms, min(response.retry_after_s * 1000, MAX_PAUSE_MS)),
         scope="channel",
         took_ms=round(response.seconds * 1000),
         resends=response.resends,

@@ -90,7 +90,10 @@ class Books(msgspec.Struct, frozen=True):
 
     @property
     def balanced(self) -> bool:
-        """Every accepted event has its alerts, and every alert is open or has one end."""
+        """Every accepted event has its alerts, and every alert is open or has one end.
+
+        The second half needs no counting: a backend's table takes no alert that is neither.
+        """
         return self.without_alert == 0
 
 
@@ -150,7 +153,12 @@ class Imported(msgspec.Struct, frozen=True):
 
 
 class Ledger(Protocol):
-    """A durable ledger, shared by every process of a fleet. All times are epoch milliseconds."""
+    """A durable ledger, shared by every process of a fleet. All times are epoch milliseconds.
+
+    Every operation may raise `LedgerUnavailable` (it may pass; the same call may be made again) or `LedgerFailed` (it
+    does not pass; every later call raises it too). Those that lease to ``owner`` raise `LeaseLost` once it was taken
+    over or has left: nobody would ever free what it then held.
+    """
 
     async def register(self, name: str, now_ms: int, alive_until_ms: int) -> int:
         """Enter this process; returns its owner number. Leases of that owner hold until ``alive_until_ms``."""
@@ -165,17 +173,27 @@ class Ledger(Protocol):
         """Free the alerts of owners that died; returns how many. Their possible attempts are marked ``unknown``."""
 
     async def admit(self, batch: Sequence[Accepted], now_ms: int, owner: int, decide: Decide) -> Admission:
-        """Deduplicate, decide, count and record the intent to send, in one transaction."""
+        """Deduplicate, decide, count and record the intent to send, in one transaction.
+
+        Raises what ``decide`` raises, and `ValueError` when it leaves an event without an alert.
+        """
 
     async def fence(self, alert_ids: Sequence[int], owner: int) -> None:
-        """Write down that these queued alerts are about to leave."""
+        """Write down that these queued alerts are about to leave. Raises `LeaseLost`, and then none may leave."""
 
     async def record(self, steps: Sequence[Step], owner: int) -> list[Alert]:
-        """Write down what happened. Steps of alerts that ``owner`` no longer holds change no state; their attempts are
-        kept. Returns alerts whose receipt had already come, to be stepped again."""
+        """Write down what happened, in order. Returns alerts whose receipt had already come, to be stepped again.
+
+        Steps of alerts that ``owner`` no longer holds change no state; their attempts are kept. An attempt that was
+        already given up as ``unknown`` stays so (others have decided by it); its code becomes ``<outcome>:<code>``.
+        """
 
     async def due(self, channel: str, now_ms: int, owner: int, limit: int, lease_as: State) -> list[Alert]:
-        """Lease up to ``limit`` alerts of a channel that are due, oldest first, as state ``lease_as``."""
+        """Lease up to ``limit`` alerts of a channel that are due, those due for longest first.
+
+        A retry is leased as state ``lease_as``; one that waits for a receipt or for its policy keeps its state. All
+        come back with the state they had.
+        """
 
     async def receipts(self, receipts: Sequence[Receipt], now_ms: int, owner: int) -> list[tuple[Alert, Receipt]]:
         """Keep receipts; lease and return the awaiting alerts they belong to. Unknown and repeated ones are normal."""
@@ -199,4 +217,4 @@ class Ledger(Protocol):
         """Drop counters whose time is over; returns how many."""
 
     async def aclose(self) -> None:
-        """Finish what was handed over, then close. Call ``leave`` first."""
+        """Finish what was handed over, then close. Call ``leave`` first; any call after it is an error."""

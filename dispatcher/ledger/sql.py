@@ -52,7 +52,7 @@ def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Ro
 
 
 def read_keys(connection: sqlite3.Connection, statement: str, keys: Sequence[Any]) -> Iterator[str]:
-    """Run ``statement`` with its ``{keys}`` replaced by lists of keys; yields its first column of each run.
+    """Run ``statement`` with its ``{keys}`` replaced by lists of keys; yields the first column of each row.
 
     The last list is filled up with NULL, which is equal to nothing.
     """

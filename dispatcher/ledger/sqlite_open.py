@@ -7,9 +7,9 @@ import fcntl
 import os
 import sqlite3
 import struct
+import time
 from collections.abc import Iterator
 from importlib.resources import files
-from pathlib import Path
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 
@@ -24,6 +24,10 @@ CACHE_KIB = 32 * 1024
 WAL_PAGES = 4096
 """Checkpoint each 16 MiB of log: half as many page writes as at SQLite's 4 MiB, and a restart reads it in moments."""
 
+OPENING_PAUSE_SECONDS = 0.01
+"""Between two tries to open a file that other processes are opening: each needs it alone for a few milliseconds."""
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _FATAL_PRIMARY = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT}
 
 
@@ -33,25 +37,41 @@ def connect(path: str) -> sqlite3.Connection:
     Raises `LedgerUnavailable` with a line that says what to do.
     """
     if path != ":memory:":
-        parent = Path(path).parent
-        if not parent.is_dir():
+        parent = os.path.dirname(path) or "."
+        if not os.path.isdir(parent):
             raise LedgerUnavailable(f"ledger: the folder {parent} does not exist; create it or change ledger.url")
-        with contextlib.suppress(FileExistsError, OSError):
+        with contextlib.suppress(OSError):  # there already, or SQLite says next why it cannot be
             # The ledger holds phones and openids: nobody but its owner may read it.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     with explained(path):
         connection = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
         )
         try:
-            _prepare(connection, path)
+            _prepare_patiently(connection, path)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
+def _prepare_patiently(connection: sqlite3.Connection, path: str) -> None:
+    """Prepare, however many processes open the file at the same time."""
+    # For its own locks SQLite waits, but not when a file goes over to write-ahead logging: there it says busy at once.
+    give_up_at = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return _prepare(connection, path)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() >= give_up_at:
+                raise
+        time.sleep(OPENING_PAUSE_SECONDS)
+
+
 def _prepare(connection: sqlite3.Connection, path: str) -> None:
+    # First without changing anything: the file may be another program's.
+    with _transaction(connection, "BEGIN"):
+        _layout(connection, path)
     if path != ":memory:":
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":
@@ -61,9 +81,20 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
     connection.execute("PRAGMA temp_store=MEMORY")
-    connection.execute("BEGIN IMMEDIATE")
+    with _transaction(connection, "BEGIN IMMEDIATE"):
+        for step in range(_layout(connection, path) + 1, SCHEMA_VERSION + 1):
+            script = files("dispatcher.ledger.schema").joinpath(f"{step:04}.sql").read_text(encoding="utf-8")
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={step}")
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
     try:
-        _migrate(connection, path)
+        yield
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -71,23 +102,19 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
         raise
 
 
-def _migrate(connection: sqlite3.Connection, path: str) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _layout(connection: sqlite3.Connection, path: str) -> int:
+    """The version of the file's layout, 0 for an empty one. Raises `LedgerUnavailable` when it is not for us."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if tables and application != APPLICATION_ID:
+    if application != APPLICATION_ID and (tables or application or version):
         raise LedgerUnavailable(f"ledger {path}: this is a database of another program; choose another file")
     if version > SCHEMA_VERSION:
         raise LedgerUnavailable(
             f"ledger {path}: written by a newer Swipebell (layout {version}, this one knows {SCHEMA_VERSION}); "
             "run that version or restore a backup"
         )
-    for step in range(version + 1, SCHEMA_VERSION + 1):
-        script = files("dispatcher.ledger.schema").joinpath(f"{step:04}.sql").read_text(encoding="utf-8")
-        for statement in _statements(script):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={step}")
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    return version
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -122,7 +149,7 @@ def explain_error(error: sqlite3.Error, path: str) -> LedgerUnavailable | Ledger
         return LedgerUnavailable(
             f"ledger {path}: cannot be opened for writing; check the owner and permissions of file and folder"
         )
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if primary in _BUSY:
         return LedgerUnavailable(
             f"ledger {path}: another process has held it for {BUSY_SECONDS:.0f} seconds; see which one uses the file"
         )
@@ -143,28 +170,40 @@ class OwnerLocks:
 
     def __init__(self, path: str) -> None:
         self._file: int | None = None
+        # The kernel asks whose open file a lock is, not whose owner: our own bytes would look free to us.
+        self._held: set[int] = set()
         if path != ":memory:" and hasattr(fcntl, "F_OFD_SETLK"):
-            self._file = os.open(path + ".owners", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                self._file = os.open(path + ".owners", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise LedgerUnavailable(
+                    f"ledger {path}: the file {path}.owners beside it cannot be opened ({error.strerror}); "
+                    "check the owner and permissions of file and folder"
+                ) from error
 
     def hold(self, owner: int) -> None:
         """Lock this owner's byte for the life of the process."""
-        self._lock(owner, fcntl.F_WRLCK)
+        if self._lock(owner, fcntl.F_WRLCK):
+            self._held.add(owner)
 
     def release(self, owner: int) -> None:
         """Unlock it again."""
-        self._lock(owner, fcntl.F_UNLCK)
+        if owner in self._held:
+            self._held.discard(owner)
+            self._lock(owner, fcntl.F_UNLCK)
 
     def is_dead(self, owner: int) -> bool | None:
         """True when nobody holds it, False when somebody does, None when it cannot be known."""
         if self._file is None:
             return None
-        if not self._lock(owner, fcntl.F_WRLCK):
+        if owner in self._held or not self._lock(owner, fcntl.F_WRLCK):
             return False
         self._lock(owner, fcntl.F_UNLCK)
         return True
 
     def close(self) -> None:
         """Close the file; what is held is released."""
+        self._held.clear()
         if self._file is not None:
             os.close(self._file)
             self._file = None

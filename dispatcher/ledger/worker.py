@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from dispatcher.errors import LedgerFailed, SwipebellError
+from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.events import Accepted
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
 from dispatcher.ledger.sqlite import SqliteStore
@@ -42,6 +42,16 @@ class _Call:
 
 class _Operations:
     """`Ledger`'s operations, told in terms of one method that runs something on the store."""
+
+    def __init__(self) -> None:
+        self._failure: LedgerFailed | None = None
+        self._closed = False
+
+    def _must_be_usable(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closed:
+            raise trio.ClosedResourceError("the ledger was closed")
 
     async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
         raise NotImplementedError  # pragma: no cover - both ledgers below have it
@@ -103,22 +113,22 @@ class ThreadedLedger(_Operations):
     """The ledger for real use. Make it inside trio; ``observe`` is told of every commit.
 
     A call that was handed over is seen through: it is shielded from cancellation until its commit is decided.
-    After `LedgerFailed` (a failed fsync, a corrupt file) every later call raises it too: the process has to stop.
+    After `LedgerFailed` (a failed fsync, a corrupt file) every other call raises it too and nothing touches the file
+    any more: the process has to stop. After ``aclose`` a call raises `trio.ClosedResourceError`.
     """
 
     def __init__(self, path: str, observe: CommitObserver | None = None) -> None:
+        super().__init__()
         self._store = SqliteStore(path)
         # No bound of its own: every entry is a task that waits for it, and tasks are bounded by lanes and intake.
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
         self._observe = observe
-        self._failure: LedgerFailed | None = None
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
     async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
-        if self._failure is not None:
-            raise self._failure
+        self._must_be_usable()
         call = _Call(operation)
         self._calls.put(call)
         with trio.CancelScope(shield=True):
@@ -128,27 +138,17 @@ class ThreadedLedger(_Operations):
         return call.result
 
     async def aclose(self) -> None:
-        """Finish what was handed over, then close the file."""
-        self._calls.put(None)
+        """Finish what was handed over, then close the file. The second time it only waits for the first."""
+        if not self._closed:
+            self._closed = True
+            self._calls.put(None)
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._thread.join)
 
     def _work(self) -> None:
         going_on = True
         while going_on:
-            calls: list[_Call] = []
-            first = self._calls.get()
-            going_on = first is not None
-            if first is not None:
-                calls.append(first)
-            while going_on and len(calls) < CALLS_PER_COMMIT:
-                try:
-                    more = self._calls.get_nowait()
-                except queue.Empty:
-                    break
-                going_on = more is not None
-                if more is not None:
-                    calls.append(more)
+            calls, going_on = self._next_calls()
             if calls:
                 self._commit(calls)
                 try:
@@ -157,37 +157,62 @@ class ThreadedLedger(_Operations):
                     going_on = False
         self._store.close()
 
+    def _next_calls(self) -> tuple[list[_Call], bool]:
+        """What has been handed over by now, at least one call; False when the ledger is being closed."""
+        call = self._calls.get()
+        calls: list[_Call] = []
+        while call is not None:
+            calls.append(call)
+            if len(calls) == CALLS_PER_COMMIT:
+                return calls, True
+            try:
+                call = self._calls.get_nowait()
+            except queue.Empty:
+                return calls, True
+        return calls, False
+
     def _commit(self, calls: list[_Call]) -> None:
+        if self._failure is not None:  # they were handed over before it was known
+            for call in calls:
+                call.error = self._failure
+            return
         started = perf_counter()
-        error = commit_calls(self._store, calls)
-        if isinstance(error, LedgerFailed):
-            self._failure = error
-        if self._observe is not None:
-            self._observe(len(calls), perf_counter() - started)
+        try:
+            self._failure = commit_calls(self._store, calls)
+            if self._observe is not None:
+                self._observe(len(calls), perf_counter() - started)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, a dead thread would leave every caller waiting
+            self._failure = LedgerFailed(
+                f"ledger {self._store.path}: its thread failed ({type(error).__name__}); "
+                "this is a defect of Swipebell, please report it"
+            )
 
 
 class InlineLedger(_Operations):
     """The same ledger without its thread, for tests under MockClock (a worker thread counts as idle there)."""
 
     def __init__(self, path: str = ":memory:") -> None:
+        super().__init__()
         self.store = SqliteStore(path)
 
     async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
         await trio.lowlevel.checkpoint()
+        self._must_be_usable()
         call = _Call(operation)
-        commit_calls(self.store, [call])
+        self._failure = commit_calls(self.store, [call])
         if call.error is not None:
             raise call.error
         return call.result
 
     async def aclose(self) -> None:
         """Close the file."""
-        await trio.lowlevel.checkpoint()
+        self._closed = True
+        await trio.lowlevel.cancel_shielded_checkpoint()
         self.store.close()
 
 
-def commit_calls(store: SqliteStore, calls: Sequence[_Call]) -> SwipebellError | None:
-    """Run the calls in one transaction and set the result or error of each.
+def commit_calls(store: SqliteStore, calls: Sequence[_Call]) -> LedgerFailed | None:
+    """Run the calls in one transaction and set the result or error of each; returns what ends the ledger, if anything.
 
     A call that fails by itself is rolled back alone; when the commit fails, all of them have failed.
     """
@@ -197,23 +222,36 @@ def commit_calls(store: SqliteStore, calls: Sequence[_Call]) -> SwipebellError |
             store.connection.execute("SAVEPOINT call")
             try:
                 call.result = call.operation(store)
-            except Exception as error:  # noqa: BLE001 - handed to the one who called
+            except Exception as error:
                 if not store.connection.in_transaction:  # SQLite gave the whole transaction up (disk full, I/O)
                     raise
                 call.error = explain_error(error, store.path) if isinstance(error, sqlite3.Error) else error
                 store.connection.execute("ROLLBACK TO call")
             store.connection.execute("RELEASE call")
         store.commit()
-    except Exception as error:  # noqa: BLE001 - every caller must hear of it, and the thread must go on
-        explained = explain_error(error, store.path) if isinstance(error, sqlite3.Error) else error
-        try:
-            store.rollback()
-        except sqlite3.Error as second:
-            explained = explain_error(second, store.path)
+    except BaseException as error:  # every caller must hear of it
+        explained = _give_up(store, error)
         for call in calls:
             call.result, call.error = None, explained
-        return explained if isinstance(explained, SwipebellError) else LedgerFailed(str(explained))
+        if not isinstance(error, Exception):
+            raise
+        return explained if isinstance(explained, LedgerFailed) else None
     return next((call.error for call in calls if isinstance(call.error, LedgerFailed)), None)
+
+
+def _give_up(store: SqliteStore, error: BaseException) -> LedgerUnavailable | LedgerFailed:
+    """Undo the transaction; returns what the callers are to be told."""
+    try:
+        store.rollback()
+    except sqlite3.Error as second:
+        error = second
+    if isinstance(error, LedgerUnavailable | LedgerFailed):
+        return error
+    if isinstance(error, sqlite3.Error):
+        return explain_error(error, store.path)
+    return LedgerFailed(
+        f"ledger {store.path}: {type(error).__name__} in a commit; this is a defect of Swipebell, please report it"
+    )
 
 
 def _wake(calls: Sequence[_Call]) -> None:

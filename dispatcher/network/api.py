@@ -15,6 +15,9 @@ MAX_BODY_BYTES = 1024 * 1024
 class Request(msgspec.Struct, frozen=True, gc=False):
     """One prepared request. ``tag`` is the caller's own; the response brings the whole request back.
 
+    ``body`` None is an empty one; GET and HEAD carry none. Nothing of it is printed: the URL may hold a token, the
+    headers a secret, the body a phone.
+
     ``headers`` should be one tuple shared by all requests of a channel: the same object is not set up twice.
     ``fresh`` asks for a connection of its own, for a provider that would not recognise the request if libcurl sent it
     again on its own account (it does so when a reused connection dies before the first byte of the answer).
@@ -29,6 +32,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     timeout_ms: int = 10_000
     fresh: bool = False
     want_headers: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} to {self.pool}>"
 
 
 class Failure(StrEnum):
@@ -54,6 +60,10 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     resends: int = 0
     seconds: float = 0.0
     headers: tuple[bytes, ...] = ()
+
+    def __repr__(self) -> str:
+        what = f"{self.status}" if self.failure is None else f"{self.failure} ({self.code})"
+        return f"<Response {what} from {self.request.pool}>"
 
 
 Deliver = Callable[[list[Response]], None]

@@ -1,12 +1,14 @@
 """The network over libcurl's multi handle, in one thread of its own.
 
 libcurl drops the GIL while it works, and a batch crosses between the threads at a time: that is what makes it two to
-four times as fast as any client inside the event loop (design.md section 5, docs/performance.md). Two things of
+four times as fast as any client inside the event loop (design.md section 5, docs/performance.md). Some things of
 libcurl's have to be minded:
 
 - When a *reused* connection dies before the first byte of an answer, libcurl sends the request again by itself, a POST
   too. It tells nobody, but ``REQUEST_SIZE`` counts the bytes of both, so we see it and report it as ``resends``.
 - Its error codes do not say whether anything had left. ``PRETRANSFER_TIME`` does: it is 0 until the connection stands.
+- ``curl_multi_fdset`` passes over descriptors that select() cannot hold, from 1,024 up, in silence. libcurl tells us of
+  each socket it makes, and those are watched by an epoll of ours.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import certifi
@@ -29,15 +31,29 @@ CONNECT_TIMEOUT_MS = 5_000
 
 COMPLETIONS_PER_READ = 128
 
+MAX_SLEEP_MS = 1_000
+"""Longest wait for a socket: one that libcurl watches and does not show us (its resolver's) is late by this at most."""
+
+SELECT_SETSIZE = 1024
+"""Descriptors from here on are invisible to ``curl_multi_fdset``."""
+
+HEAD_BYTES = 76
+"""Bytes of a request's head beside the URL and our headers: method, version, Host, User-Agent, Accept, Content-Length.
+Off by some five bytes for https, a URL without a path or a long Content-Length; the tests measure it."""
+
 _CLOSED_CODE = -1
+_REFUSED_CODE = pycurl.E_URL_MALFORMAT
+
+# What setopt raises for a text that libcurl cannot take: outside of ASCII, with a NUL, a number out of range.
+_NOT_TAKEN = (pycurl.error, ValueError, TypeError, OverflowError)
 
 
 class _Pool:
     """Easy handles of one provider, made once and used again; as many as there may be connections."""
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, on_socket: Callable[[int, int], int]) -> None:
         self.settings = settings
-        self.idle = [_Transfer(settings) for _ in range(settings.connections)]
+        self.idle = [_Transfer(settings, on_socket) for _ in range(settings.connections)]
         self.waiting: deque[tuple[Request, Deliver]] = deque()
 
 
@@ -47,6 +63,7 @@ class _Transfer:
     __slots__ = (
         "_fresh",
         "_headers",
+        "_headers_bytes",
         "_method",
         "_timeout",
         "_url",
@@ -57,7 +74,7 @@ class _Transfer:
         "request",
     )
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, on_socket: Callable[[int, int], int]) -> None:
         easy = self.easy = pycurl.Curl()
         self.body: list[bytes] = []
         self.head: list[bytes] = []
@@ -65,11 +82,16 @@ class _Transfer:
         self.deliver: Deliver | None = None
         self._url = self._method = ""
         self._headers: tuple[str, ...] | None = None
+        self._headers_bytes = 0
         self._timeout = -1
         self._fresh = False
         easy.transfer = self
         easy.setopt(pycurl.WRITEFUNCTION, self.body.append)
+        easy.setopt(pycurl.SOCKOPTFUNCTION, on_socket)
         easy.setopt(pycurl.NOSIGNAL, 1)
+        # One request a connection at a time: what a connection's death means is only known there, and the number of
+        # connections is the operator's to set.
+        easy.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         easy.setopt(pycurl.TCP_NODELAY, 1)
         easy.setopt(pycurl.CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS)
         easy.setopt(pycurl.MAXFILESIZE, MAX_BODY_BYTES)
@@ -81,35 +103,48 @@ class _Transfer:
         easy.setopt(pycurl.CAINFO, settings.ca_file or os.environ.get("SSL_CERT_FILE") or certifi.where())
 
     def start(self, request: Request, deliver: Deliver) -> None:
+        """Set the handle up for a request. Raises one of ``_NOT_TAKEN`` when libcurl cannot be given it."""
         easy = self.easy
-        self.request, self.deliver = request, deliver
         if request.url != self._url:
             easy.setopt(pycurl.URL, request.url)
             self._url = request.url
         if request.headers is not self._headers:
-            easy.setopt(pycurl.HTTPHEADER, ["Expect:", *request.headers])
+            lines = _header_lines(request.headers)
+            easy.setopt(pycurl.HTTPHEADER, lines)
             self._headers = request.headers
+            self._headers_bytes = sum(len(line) + 2 for line in lines if not line.endswith(b":"))
         if request.timeout_ms != self._timeout:
-            easy.setopt(pycurl.TIMEOUT_MS, request.timeout_ms)
+            easy.setopt(pycurl.TIMEOUT_MS, max(request.timeout_ms, 1))  # 0 would mean without end
             self._timeout = request.timeout_ms
         if request.fresh != self._fresh:
             easy.setopt(pycurl.FRESH_CONNECT, int(request.fresh))
             easy.setopt(pycurl.FORBID_REUSE, int(request.fresh))
             self._fresh = request.fresh
         if request.method != self._method:
-            if request.method == "GET":
-                easy.setopt(pycurl.HTTPGET, 1)
-            else:
-                easy.setopt(pycurl.POST, 1)
-            if request.method not in ("GET", "POST"):
-                easy.setopt(pycurl.CUSTOMREQUEST, request.method)
-            elif self._method not in ("", "GET", "POST"):
-                easy.unsetopt(pycurl.CUSTOMREQUEST)
-            self._method = request.method
-        if request.method != "GET":
+            self._set_method(request.method)
+        if request.method not in ("GET", "HEAD"):
             easy.setopt(pycurl.POSTFIELDS, request.body or b"")
+        elif request.body:
+            raise ValueError("GET and HEAD carry no body")
         if request.want_headers:
             easy.setopt(pycurl.HEADERFUNCTION, self.head.append)
+        self.request, self.deliver = request, deliver
+
+    def _set_method(self, method: str) -> None:
+        easy = self.easy
+        self._method = ""  # of nothing known, should one of these be refused
+        easy.unsetopt(pycurl.CUSTOMREQUEST)
+        if method == "GET":
+            easy.setopt(pycurl.HTTPGET, 1)
+        elif method == "HEAD":
+            easy.setopt(pycurl.NOBODY, 1)
+        else:
+            easy.setopt(pycurl.POST, 1)
+            if method != "POST":
+                if not method.isalpha():
+                    raise ValueError("no HTTP method")
+                easy.setopt(pycurl.CUSTOMREQUEST, method)
+        self._method = method
 
     def finish(self, code: int = 0) -> tuple[Deliver, Response]:
         """The response of the transfer that just ended (``code``: libcurl's error, 0 when there is an answer)."""
@@ -120,7 +155,12 @@ class _Transfer:
         status = 0
         if code == 0:
             status = easy.getinfo(pycurl.RESPONSE_CODE)
-        elif code == _CLOSED_CODE or easy.getinfo(pycurl.PRETRANSFER_TIME) > 0:
+        elif (
+            code == _CLOSED_CODE
+            or easy.getinfo(pycurl.PRETRANSFER_TIME) > 0
+            # A reused connection may have died with our request, and no new one come about.
+            or easy.getinfo(pycurl.REQUEST_SIZE) > 0
+        ):
             failure = Failure.UNKNOWN
         else:
             failure = Failure.NOT_SENT
@@ -136,18 +176,31 @@ class _Transfer:
             headers=tuple(self.head),
         )
         self.body.clear()
+        self.head.clear()
         if request.want_headers:
-            self.head.clear()
             easy.unsetopt(pycurl.HEADERFUNCTION)
         self.request = self.deliver = None
         return deliver, response
 
     def _resends(self, request: Request) -> int:
-        # REQUEST_SIZE counts head and body of every time the request was sent. The head is the URL, our headers and
-        # some 130 bytes of libcurl's (host, agent, length); a rounded quotient is safe from any guess within a third.
-        sent = self.easy.getinfo(pycurl.REQUEST_SIZE)
-        once = len(request.url) + sum(map(len, request.headers)) + len(request.body or b"") + 130
-        return max(0, round(sent / once) - 1) if sent > once * 1.4 else 0
+        # REQUEST_SIZE counts head and body of every time that the request was sent. What it is for one time is known
+        # to some bytes, so the rounded quotient is the number of times; less than half of a request is none.
+        sent: int = self.easy.getinfo(pycurl.REQUEST_SIZE)
+        once = len(request.url) + HEAD_BYTES + self._headers_bytes + len(request.body or b"")
+        return max(0, round(sent / once) - 1)
+
+
+def _header_lines(headers: Sequence[str]) -> list[bytes]:
+    """Our headers as libcurl takes them: ``Name;`` sends an empty one, ``Name:`` sends none where it would add one."""
+    lines = [b"Expect:"]
+    if not any(line[:13].lower() == "content-type:" for line in headers):
+        lines.append(b"Content-Type:")  # libcurl would call any body a form
+    for line in headers:
+        if "\r" in line or "\n" in line or "\0" in line:
+            raise ValueError("a header with a line break")
+        name, _, value = line.partition(":")
+        lines.append((line if value.strip() else f"{name};").encode("latin-1"))
+    return lines
 
 
 class CurlNetwork(Network):
@@ -159,7 +212,8 @@ class CurlNetwork(Network):
 
     def __init__(self, pools: Mapping[str, PoolSettings]) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        self._pools = {name: _Pool(settings) for name, settings in pools.items()}
+        self._high_sockets = select.epoll()
+        self._pools = {name: _Pool(settings, self._on_socket) for name, settings in pools.items()}
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, sum(settings.connections for settings in pools.values()))
         self._inbox: deque[tuple[Sequence[Request], Deliver]] = deque()
@@ -167,23 +221,28 @@ class CurlNetwork(Network):
         self._notified = False
         self._asleep = False
         self._closing = False
+        self._closed = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
-        """See `Network.submit`."""
+        """See `Network.submit`. Raises RuntimeError once it is closed, and KeyError for a pool that there is not."""
         if self._closing:
             raise RuntimeError("the network is closed")
+        for request in requests:
+            if request.pool not in self._pools:
+                raise KeyError(f"no pool {request.pool!r}")
         self._inbox.append((requests, deliver))
         if self._asleep:
+            self._asleep = False  # one byte a sleep: the pipe never fills
             os.write(self._wake_write, b"\0")
 
     async def aclose(self) -> None:
         """See `Network.aclose`."""
-        if self._closing:
+        if self._closed:
             return
-        self._closing = True
+        self._closed = self._closing = True
         os.write(self._wake_write, b"\0")
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._thread.join)
@@ -191,17 +250,26 @@ class CurlNetwork(Network):
         self._drain_outbox()
         os.close(self._wake_read)
         os.close(self._wake_write)
+        self._high_sockets.close()
 
     # ---- in the network's thread ------------------------------------------------------------------------------
 
     def _work(self) -> None:
         active: set[_Transfer] = set()
-        while not self._closing:
-            self._take_inbox()
-            self._start_waiting(active)
-            self._multi.perform()
-            if not self._collect(active):
-                self._sleep()
+        try:
+            while not self._closing:
+                self._take_inbox()
+                self._start_waiting(active)
+                self._multi.perform()
+                if not self._collect(active):
+                    self._sleep()
+        finally:
+            # Also when a defect ends this thread: nobody must wait for ever, and the next batch be refused.
+            self._closing = True
+            self._end_all(active)
+            self._notify()
+
+    def _end_all(self, active: set[_Transfer]) -> None:
         self._take_inbox()
         for pool in self._pools.values():
             self._outbox.extend(
@@ -217,6 +285,21 @@ class CurlNetwork(Network):
                 transfer.easy.close()
         self._multi.close()
 
+    def _notify(self) -> None:
+        if self._outbox and not self._notified:
+            self._notified = True
+            try:
+                self._token.run_sync_soon(self._drain_outbox)
+            except trio.RunFinishedError:  # the run ended without closing us: nobody is left to hear
+                self._closing = True
+
+    def _on_socket(self, descriptor: int, _purpose: int) -> int:
+        if descriptor >= SELECT_SETSIZE:
+            # Edges, because libcurl does not say what it waits for; it reads and writes until nothing more goes.
+            # A descriptor that is closed leaves the epoll by itself.
+            self._high_sockets.register(descriptor, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+        return 0
+
     def _take_inbox(self) -> None:
         while self._inbox:
             requests, deliver = self._inbox.popleft()
@@ -231,8 +314,8 @@ class CurlNetwork(Network):
                 try:
                     transfer.start(request, deliver)
                     self._multi.add_handle(transfer.easy)
-                except (pycurl.error, ValueError, UnicodeError):  # a URL or header that libcurl will not take
-                    self._outbox.append((deliver, Response(request, 0, b"", Failure.NOT_SENT, 3)))
+                except _NOT_TAKEN:
+                    self._outbox.append((deliver, Response(request, 0, b"", Failure.NOT_SENT, _REFUSED_CODE)))
                     pool.idle.append(transfer)
                 else:
                     active.add(transfer)
@@ -249,12 +332,7 @@ class CurlNetwork(Network):
             found = found or bool(finished or failed)
             if not left:
                 break
-        if self._outbox and not self._notified:
-            self._notified = True
-            try:
-                self._token.run_sync_soon(self._drain_outbox)
-            except trio.RunFinishedError:  # the run ended without closing us: nobody is left to hear
-                self._closing = True
+        self._notify()
         return found
 
     def _end(self, easy: Any, code: int, active: set[_Transfer]) -> None:
@@ -275,15 +353,19 @@ class CurlNetwork(Network):
             reads, writes, _ = self._multi.fdset()
             poll = select.poll()
             poll.register(self._wake_read, select.POLLIN)
+            poll.register(self._high_sockets.fileno(), select.POLLIN)
             for descriptor in reads:
                 poll.register(descriptor, select.POLLIN)
             for descriptor in writes:
                 poll.register(descriptor, select.POLLOUT | (select.POLLIN if descriptor in reads else 0))
-            events = poll.poll(min(timeout, 1000) if timeout >= 0 else 1000)
+            events = poll.poll(min(timeout, MAX_SLEEP_MS) if timeout >= 0 else MAX_SLEEP_MS)
         finally:
             self._asleep = False
-        if any(descriptor == self._wake_read for descriptor, _ in events):
-            os.read(self._wake_read, 4096)
+        for descriptor, _ in events:
+            if descriptor == self._wake_read:
+                os.read(self._wake_read, 4096)
+            elif descriptor == self._high_sockets.fileno():
+                self._high_sockets.poll(0)  # takes the edges; perform() looks at every socket anyway
 
     # ---- in trio's thread -------------------------------------------------------------------------------------
 

@@ -29,14 +29,10 @@ _LOOPBACK = ("127.", "::1", "localhost")
 class _Address(click.ParamType[tuple[str, int]]):
     name = "HOST:PORT"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         host, colon, port = str(value).rpartition(":")
         if not colon or not host or not port.isdecimal() or int(port) > 65535:
-            self.fail(
-                f"{value!r} is not HOST:PORT, such as 127.0.0.1:9000 (port 0: any free one)", param, ctx
-            )
+            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9000 (port 0: any free one)", param, ctx)
         return host.strip("[]"), int(port)
 
 
@@ -55,9 +51,7 @@ class _Faults(click.ParamType[Faults]):
 class _Weights(click.ParamType[dict[str, float]]):
     name = "NAME=W,…"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, float]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
         if isinstance(value, dict):
             return value
         try:
@@ -67,37 +61,21 @@ class _Weights(click.ParamType[dict[str, float]]):
 
 
 @click.command(name="providers")
-@click.option(
-    "--listen", type=_Address(), default="127.0.0.1:0", show_default=True, help="Port 0 takes any free port."
-)
+@click.option("--listen", type=_Address(), default="127.0.0.1:0", show_default=True, help="Port 0 takes any free port.")
 @click.option("--appid", default=DEFAULT_APPID, show_default=True, help="The WeChat service account.")
 @click.option("--secret", default=DEFAULT_SECRET.reveal(), show_default=True, help="Its secret.")
 @click.option("--sms-secret", help="Bearer secret of the SMS gateway.  [default: the one of --secret]")
-@click.option(
-    "--faults", type=_Faults(), default=Faults(), show_default="none", help="Faults and their probability."
-)
+@click.option("--faults", type=_Faults(), default=Faults(), show_default="none", help="Faults and their probability.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same faults.")
-@click.option(
-    "--latency", type=click.FloatRange(0, 600), default=0.0, help="Seconds before each answer to a send."
-)
-@click.option(
-    "--rate", type=click.FloatRange(0), default=0.0, help="WeChat sends a second before 45011; 0: no limit."
-)
-@click.option(
-    "--daily-quota", type=click.IntRange(0), help="WeChat sends a day before 45009.  [default: no limit]"
-)
-@click.option(
-    "--template", "templates", multiple=True, help="A known template id (repeat it).  [default: any]"
-)
+@click.option("--latency", type=click.FloatRange(0, 600), default=0.0, help="Seconds before each answer to a send.")
+@click.option("--rate", type=click.FloatRange(0), default=0.0, help="WeChat sends a second before 45011; 0: no limit.")
+@click.option("--daily-quota", type=click.IntRange(0), help="WeChat sends a day before 45009.  [default: no limit]")
+@click.option("--template", "templates", multiple=True, help="A known template id (repeat it).  [default: any]")
 @click.option("--token-lifetime", type=click.IntRange(1), default=7200, show_default=True, help="Seconds.")
-@click.option(
-    "--book", type=click.Path(dir_okay=False, path_type=Path), help="Append each acceptance to this file."
-)
+@click.option("--book", type=click.Path(dir_okay=False, path_type=Path), help="Append each acceptance to this file.")
 @click.option("--receipts-url", help="Post WeChat's delivery events to this address.")
 @click.option("--sms-receipts-url", help="Post SMS status reports to this address.")
-@click.option(
-    "--receipts-token", default="simulated-token", show_default=True, help="Signs both kinds of report."
-)
+@click.option("--receipts-token", default="simulated-token", show_default=True, help="Signs both kinds of report.")
 @click.option(
     "--receipts-delay",
     type=(float, float),
@@ -105,12 +83,8 @@ class _Weights(click.ParamType[dict[str, float]]):
     show_default=True,
     help="Earliest and latest, seconds.",
 )
-@click.option(
-    "--receipts-lost", type=click.FloatRange(0, 1), default=0.0, help="Probability that a report is lost."
-)
-@click.option(
-    "--receipts-twice", type=click.FloatRange(0, 1), default=0.0, help="Probability that it comes twice."
-)
+@click.option("--receipts-lost", type=click.FloatRange(0, 1), default=0.0, help="Probability that a report is lost.")
+@click.option("--receipts-twice", type=click.FloatRange(0, 1), default=0.0, help="Probability that it comes twice.")
 @click.option(
     "--receipts-status",
     type=_Weights(),
@@ -168,9 +142,7 @@ def providers_command(
         raise click.BadParameter("the earliest must be from 0 to the latest", param_hint="--receipts-delay")
     for url in (receipts_url, sms_receipts_url):
         if url is not None and not url.startswith(("http://", "https://")):
-            raise click.BadParameter(
-                f"{url!r} does not begin with http:// or https://", param_hint="receipts URL"
-            )
+            raise click.BadParameter(f"{url!r} does not begin with http:// or https://", param_hint="receipts URL")
     receipts = None
     if receipts_url or sms_receipts_url:
         receipts = ReceiptSettings(
@@ -236,9 +208,7 @@ def _first(group: BaseExceptionGroup[OSError]) -> OSError:
 
 def _advice(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"{host}:{port} is in use; choose another with --listen {host}:PORT, or port 0 for any free one"
-        )
+        return f"{host}:{port} is in use; choose another with --listen {host}:PORT, or port 0 for any free one"
     if isinstance(error, socket.gaierror):
         return f"there is no host {host!r}; use --listen 127.0.0.1:{port}"
     if error.filename is not None:

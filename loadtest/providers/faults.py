@@ -45,9 +45,7 @@ def parse_faults(text: str) -> Faults:
 
     Raises ``SettingsTextError`` that names the unknown name or the value out of range, and what is allowed.
     """
-    return Faults(
-        **parse_numbers(text, {name: _ceiling(name) for name in Faults.__struct_fields__}, what="fault")
-    )
+    return Faults(**parse_numbers(text, {name: _ceiling(name) for name in Faults.__struct_fields__}, what="fault"))
 
 
 def _ceiling(name: str) -> float:
@@ -68,9 +66,7 @@ def parse_numbers(text: str, ceilings: dict[str, float], *, what: str) -> dict[s
         except ValueError:
             value = float("nan")
         if not equals or not 0.0 <= value <= ceilings[name]:
-            raise SettingsTextError(
-                f"{what} {name} must be a number from 0 to {ceilings[name]:g}, not {number!r}"
-            )
+            raise SettingsTextError(f"{what} {name} must be a number from 0 to {ceilings[name]:g}, not {number!r}")
         found[name] = value
     return found
 

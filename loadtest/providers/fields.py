@@ -42,9 +42,7 @@ RULES: Final[dict[str, Rule]] = {
     "character_string": _pattern(r"[ -~]{1,32}"),
     "time": _pattern(rf"{_MOMENT}(?:~{_MOMENT})?"),
     "date": _pattern(rf"{_DATE}(?:\s?{_CLOCK})?(?:~{_DATE}(?:\s?{_CLOCK})?)?"),
-    "amount": _pattern(
-        rf"(?:[A-Z]{{0,3}}[{_SIGNS}]|[A-Z]{{1,3}} )?{_AT_MOST_10_DIGITS}\d+(?:,\d{{3}})*(?:\.\d+)?元?"
-    ),
+    "amount": _pattern(rf"(?:[A-Z]{{0,3}}[{_SIGNS}]|[A-Z]{{1,3}} )?{_AT_MOST_10_DIGITS}\d+(?:,\d{{3}})*(?:\.\d+)?元?"),
     "phone_number": _pattern(r"[0-9+\-() #*]{1,17}"),
     "phrase": _pattern(rf"[{_HAN}]{{1,5}}"),
     "number": _pattern(r"(?=.{1,32}\Z)\d+(?:\.\d+)?"),

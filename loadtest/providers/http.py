@@ -45,9 +45,7 @@ class Request:
 
     __slots__ = ("authorization", "body", "method", "path", "query")
 
-    def __init__(
-        self, method: str, path: str, query: str = "", body: bytes = b"", authorization: str = ""
-    ) -> None:
+    def __init__(self, method: str, path: str, query: str = "", body: bytes = b"", authorization: str = "") -> None:
         self.method = method
         self.path = path
         self.query = query

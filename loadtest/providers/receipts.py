@@ -77,9 +77,7 @@ class Receipts:
             "<MsgType><![CDATA[event]]></MsgType><Event><![CDATA[TEMPLATESENDJOBFINISH]]></Event>\n"
             f"<MsgID>{message.msgid}</MsgID><Status><![CDATA[{message.status}]]></Status></xml>"
         )
-        report = _Report(
-            self._settings.wechat_url, "text/xml", body.encode(), message.openid, self._book.wechat
-        )
+        report = _Report(self._settings.wechat_url, "text/xml", body.encode(), message.openid, self._book.wechat)
         self._plan(report)
 
     def sms(self, message: SmsMessage) -> None:

@@ -91,19 +91,14 @@ class Providers:
     def _get_book(self, request: Request, _now: float) -> Answer:
         if request.method != "GET":
             return _problem(405, "GET only")
-        return Answer(
-            _encoder.encode({"wechat": self.book.wechat, "sms": self.book.sms, "faults": self.faults})
-        )
+        return Answer(_encoder.encode({"wechat": self.book.wechat, "sms": self.book.sms, "faults": self.faults}))
 
     def _get_messages(self, request: Request, _now: float) -> Answer:
         if request.method != "GET":
             return _problem(405, "GET only")
         try:
             asked = msgspec.convert(
-                {
-                    name: values[-1]
-                    for name, values in parse_qs(request.query, keep_blank_values=True).items()
-                },
+                {name: values[-1] for name, values in parse_qs(request.query, keep_blank_values=True).items()},
                 _Listing,
                 strict=False,
             )

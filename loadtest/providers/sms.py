@@ -58,9 +58,7 @@ class SmsGateway:
         if message is None:
             counts.refuse(code)
             return Answer(b'{"code":%d}' % code, status=status, delay_seconds=self._latency_seconds)
-        self._deliver(
-            self._book.deliver_sms(message_id=message.id, to=message.to, text=message.text, now=now)
-        )
+        self._deliver(self._book.deliver_sms(message_id=message.id, to=message.to, text=message.text, now=now))
         reset = dice.falls(faults.reset)
         if reset:
             counts.resets += 1

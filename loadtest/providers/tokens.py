@@ -43,9 +43,7 @@ class Tokens:
         The same one while it has more than the overlap to live, then a new one beside it. A forced refresh
         kills the old one at once, except within 30 s of the one before, which changes nothing.
         """
-        forced = force_refresh and (
-            self._forced_at is None or now - self._forced_at >= FORCED_SPACING_SECONDS
-        )
+        forced = force_refresh and (self._forced_at is None or now - self._forced_at >= FORCED_SPACING_SECONDS)
         if forced:
             self._forced_at = now
             if self._stable is not None:

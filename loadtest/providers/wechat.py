@@ -98,7 +98,7 @@ _decode_send = msgspec.json.Decoder(_Send).decode
 _BAD_JSON = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
-class _Refused(Exception):  # noqa: N818 - an answer of the platform, not an error of ours
+class _Refused(Exception):
     def __init__(self, code: int, text: str = "") -> None:
         super().__init__(code)
         self.code = code
@@ -168,9 +168,7 @@ class WeChat:
         else:
             msgid = next(self._msgids)
             self._deliver(
-                self._book.deliver_wechat(
-                    openid=openid, client_msg_id=client_msg_id, msgid=msgid, data=data, now=now
-                )
+                self._book.deliver_wechat(openid=openid, client_msg_id=client_msg_id, msgid=msgid, data=data, now=now)
             )
         reset = dice.falls(faults.reset)
         if reset:
@@ -198,9 +196,7 @@ class WeChat:
             raise _Refused(45011)
         if dice.falls(faults.busy):
             raise _Refused(-1)
-        if not message.template_id or (
-            settings.template_ids and message.template_id not in settings.template_ids
-        ):
+        if not message.template_id or (settings.template_ids and message.template_id not in settings.template_ids):
             raise _Refused(40037)
         if _OPENID(message.touser) is None:
             raise _Refused(40003)
@@ -213,9 +209,7 @@ class WeChat:
             raise _Refused(47003, "argument invalid! data invalid")
         if (key := faulty_key(values)) is not None:
             # "emtpy" is the provider's own spelling.
-            raise _Refused(
-                47003, f"argument invalid! data.{key}.value {'invalid' if values[key] else 'is emtpy'}"
-            )
+            raise _Refused(47003, f"argument invalid! data.{key}.value {'invalid' if values[key] else 'is emtpy'}")
         return message, values
 
     def token(self, request: Request, now: float) -> Answer:

@@ -13,9 +13,7 @@ from loadtest.providers.book import Book
 
 
 def deliver(book: Book, number: int) -> None:
-    book.deliver_wechat(
-        openid="oSecret", client_msg_id=f"a{number}", msgid=number, data={"thing1": "x"}, now=5.0
-    )
+    book.deliver_wechat(openid="oSecret", client_msg_id=f"a{number}", msgid=number, data={"thing1": "x"}, now=5.0)
 
 
 def test_only_the_first_bodies_are_kept() -> None:

@@ -102,9 +102,7 @@ async def test_reports_come_within_their_time_and_not_in_order(
         await trio.sleep(4.0)
     assert len(receiver.times) == 50
     assert 1.0 <= min(receiver.times) - started < max(receiver.times) - started <= 3.1
-    order = [
-        defusedxml.ElementTree.fromstring(request.content).findtext("MsgID") for request in receiver.requests
-    ]
+    order = [defusedxml.ElementTree.fromstring(request.content).findtext("MsgID") for request in receiver.requests]
     assert order != sorted(order)
 
 
@@ -114,9 +112,7 @@ async def test_each_status_has_the_text_of_the_platform(autojump_clock: trio.tes
     async with reporting(receiver, weights=weights) as (receipts, book):
         deliver(book, receipts, count=100)
         await trio.sleep(6.0)
-    reported = {
-        defusedxml.ElementTree.fromstring(request.content).findtext("Status") for request in receiver.requests
-    }
+    reported = {defusedxml.ElementTree.fromstring(request.content).findtext("Status") for request in receiver.requests}
     assert reported == {"success", "failed:user block", "failed: system failed", "failed:freq limit"}
     assert {row.status for row in book.wechat_messages} == reported
 
@@ -195,9 +191,7 @@ async def test_a_text_message_is_reported_as_json(autojump_clock: trio.testing.M
         for number in range(20):
             receipts.sms(book.deliver_sms(message_id=f"a{number}", to="+8613800138000", text="x", now=1.0))
         await trio.sleep(6.0)
-    reports = {
-        report["id"]: report for report in (json.loads(request.content) for request in receiver.requests)
-    }
+    reports = {report["id"]: report for report in (json.loads(request.content) for request in receiver.requests)}
     assert {(report["status"], report["code"]) for report in reports.values()} == {
         ("delivered", 0),
         ("failed", 1),

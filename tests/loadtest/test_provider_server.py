@@ -197,9 +197,7 @@ async def test_a_client_that_leaves_while_its_answer_waits_is_forgotten(
         ([b"GET / HTTP/1.1\r\n"] + [b"X-%d: " % n + b"y" * 30_000 + b"\r\n" for n in range(6)], b"431"),
     ],
 )
-async def test_what_is_not_a_request_is_refused_and_the_server_lives(
-    parts: list[bytes], status: bytes
-) -> None:
+async def test_what_is_not_a_request_is_refused_and_the_server_lives(parts: list[bytes], status: bytes) -> None:
     async with serving() as (port, _):
         answer = await talk(port, *parts)
         assert answer.startswith(b"HTTP/1.1 " + status)

@@ -39,11 +39,11 @@ class Platform:
         token = self.token()["access_token"] if token is None else token
         return self.ask(SEND_PATH, body, method=method, query=f"access_token={token}")
 
-    def send(self, token: str | None = None, **changed: object) -> dict[str, Any]:
+    def send(self, token: str | None = None, **changed: Any) -> dict[str, Any]:
         return read(self.send_raw(json.dumps(message(**changed)).encode(), token=token))
 
 
-def message(**changed: object) -> dict[str, object]:
+def message(**changed: Any) -> dict[str, object]:
     data = {"thing1": {"value": "尾号0426"}, "amount2": {"value": "¥72.61"}}
     body = {"touser": OPENID, "template_id": "T1", "client_msg_id": "alert-1", "data": data, **changed}
     return {key: value for key, value in body.items() if value is not None}
@@ -90,7 +90,7 @@ def test_a_good_message_is_accepted_and_in_the_book() -> None:
         ({"data": "text"}, 47001, "data format error"),
     ],
 )
-def test_each_bad_message_gets_its_code(changed: dict[str, object], code: int, says: str) -> None:
+def test_each_bad_message_gets_its_code(changed: dict[str, Any], code: int, says: str) -> None:
     platform = Platform()
     answer = platform.send(**changed)
     assert answer["errcode"] == code
@@ -160,7 +160,7 @@ def test_the_same_message_after_ten_minutes_is_delivered_again() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"touser": "oOther"}, {"client_msg_id": "alert-2"}])
-def test_another_user_or_another_id_is_another_message(changed: dict[str, object]) -> None:
+def test_another_user_or_another_id_is_another_message(changed: dict[str, Any]) -> None:
     platform = Platform()
     assert platform.send()["msgid"] != platform.send(**changed)["msgid"]
     assert platform.counts.delivered == 2
@@ -286,7 +286,6 @@ def test_the_fetches_of_the_classic_token_are_two_thousand_a_day() -> None:
     platform = Platform()
     query = "&".join(f"{key}={value}" for key, value in CREDENTIALS.items())
     codes = [
-        read(platform.ask("/cgi-bin/token", b"", method="GET", query=query)).get("errcode", 0)
-        for _ in range(2001)
+        read(platform.ask("/cgi-bin/token", b"", method="GET", query=query)).get("errcode", 0) for _ in range(2001)
     ]
     assert codes == [0] * 2000 + [45009]

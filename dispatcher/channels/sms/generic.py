@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import orjson
+from msgspec import Meta
 
-from dispatcher.channels.base import CannotPrepare, classify_failure, classify_status
+from dispatcher.channels.base import (
+    CONFIGURATION_PAUSE_MS,
+    MAX_MSGID_CHARS,
+    THROTTLE_PAUSE_MS,
+    CannotPrepare,
+    classify_failure,
+    classify_status,
+)
 from dispatcher.config import SmsConfig
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
 from dispatcher.model.alert import Alert
+from dispatcher.model.event import Int64
 from dispatcher.model.private import Secret
 from dispatcher.network.api import Request, Response
 from ratelimit.retry import RetryPolicy
 from templates.errors import FieldRefused, RenderError, UnknownTemplate
 from templates.facts import SwipeFacts
 from templates.library import Library
-
-THROTTLE_PAUSE_MS = 1_000
-CONFIGURATION_PAUSE_MS = 60_000
 
 TABLE: dict[int, tuple[AnswerClass, int]] = {
     0: (AnswerClass.ACCEPTED, 0),
@@ -31,8 +39,8 @@ TABLE: dict[int, tuple[AnswerClass, int]] = {
 
 
 class _Body(msgspec.Struct):
-    code: int
-    id: str | None = None
+    code: Int64
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_MSGID_CHARS)] | None = None
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -65,7 +73,9 @@ class GenericSmsChannel:
         if secret is not None:
             self._headers += (f"Authorization: Bearer {secret.reveal()}",)
         self._resend_in = {category for category, policy in config.on_unknown.items() if policy == "resend"}
-        self._policies = {resend: ChannelPolicy(retry, resend, receipt_ms) for resend in (True, False)}
+        self._policies = {
+            resend: ChannelPolicy(retry, resend, receipt_ms, receipts_by_key=True) for resend in (True, False)
+        }
 
     def policy(self, alert: Alert) -> ChannelPolicy:
         """See `Channel.policy`."""
@@ -84,6 +94,8 @@ class GenericSmsChannel:
             raise CannotPrepare(f"template-field:{refused.key}") from None
         except (RenderError, UnknownTemplate) as error:
             raise CannotPrepare(f"template:{type(error).__name__}") from None
+        if recipient.phone is None:  # taken out since the alert was admitted
+            raise CannotPrepare("no-phone")
         body = {"id": alert.key, "to": recipient.phone, "text": text, "sign": self._sign}
         return Request(
             pool=self.name,
@@ -105,10 +117,13 @@ class GenericSmsChannel:
         try:
             body = _decode(response.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Answer(AnswerClass.UNKNOWN, "unreadable", scope="channel", took_ms=took_ms)
+            return Answer(AnswerClass.UNKNOWN, "unreadable", scope="channel", took_ms=took_ms, resends=response.resends)
+        if body.code == 0 and body.id is None:
+            # Acceptance carries an id; this may be a 200 from somewhere else.
+            return Answer(AnswerClass.UNKNOWN, "no-id", scope="channel", took_ms=took_ms, resends=response.resends)
         kind, pause_ms = TABLE.get(body.code, (AnswerClass.PERMANENT, 0))
-        return Answer(kind, str(body.code), msgid=body.id, pause_ms=pause_ms, took_ms=took_ms)
+        return Answer(kind, str(body.code), msgid=body.id, pause_ms=pause_ms, took_ms=took_ms, resends=response.resends)
 
     def knows(self, code: str) -> bool:
         """See `Channel.knows`."""
-        return not code.isdigit() or int(code) in TABLE
+        return not code.lstrip("-").isdigit() or int(code) in TABLE

@@ -10,16 +10,23 @@ from typing import Literal
 
 import msgspec
 
-from dispatcher.channels.base import classify_failure, classify_status
+from dispatcher.channels.base import (
+    CONFIGURATION_PAUSE_MS,
+    THROTTLE_PAUSE_MS,
+    classify_failure,
+    classify_status,
+)
 from dispatcher.delivery import Answer, AnswerClass
+from dispatcher.model.event import Int64
 from dispatcher.network.api import Response
 
 Scope = Literal["message", "recipient", "template", "channel"]
 
-SHORT_PAUSE_MS = 1_000
-LONG_PAUSE_MS = 60_000
+RECIPIENT_PAUSE_MS = 60_000
+"""For a recipient who is limited: long after a burst of one card's swipes."""
+
 UNTIL_QUOTA_MS = 15 * 60_000
-"""45009 holds until midnight in China or until someone clears the quota; a look every quarter of an hour notices both."""
+"""45009 holds until midnight in China or until someone clears the quota; a look every 15 minutes notices both."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -34,7 +41,7 @@ _TOKEN = Row(AnswerClass.REFRESH_TOKEN, "channel")
 _GONE = Row(AnswerClass.RECIPIENT_GONE, "recipient")
 _TEMPLATE = Row(AnswerClass.PERMANENT, "template")
 _MESSAGE = Row(AnswerClass.PERMANENT, "message")
-_CONFIG = Row(AnswerClass.CONFIGURATION, "channel", LONG_PAUSE_MS)
+_CONFIG = Row(AnswerClass.CONFIGURATION, "channel", CONFIGURATION_PAUSE_MS)
 
 TABLE: dict[int, Row] = {
     0: Row(AnswerClass.ACCEPTED, "message"),
@@ -49,10 +56,10 @@ TABLE: dict[int, Row] = {
     43019: _GONE,
     48002: _GONE,
     43101: Row(AnswerClass.OPTED_OUT, "template"),
-    50002: Row(AnswerClass.THROTTLE, "recipient", LONG_PAUSE_MS),
-    43117: Row(AnswerClass.THROTTLE, "recipient", LONG_PAUSE_MS),
-    43108: Row(AnswerClass.THROTTLE, "recipient", SHORT_PAUSE_MS),
-    45011: Row(AnswerClass.THROTTLE, "channel", SHORT_PAUSE_MS),
+    50002: Row(AnswerClass.THROTTLE, "recipient", RECIPIENT_PAUSE_MS),
+    43117: Row(AnswerClass.THROTTLE, "recipient", RECIPIENT_PAUSE_MS),
+    43108: Row(AnswerClass.THROTTLE, "recipient", THROTTLE_PAUSE_MS),
+    45011: Row(AnswerClass.THROTTLE, "channel", THROTTLE_PAUSE_MS),
     45009: Row(AnswerClass.THROTTLE, "channel", UNTIL_QUOTA_MS),
     # "message is duplicate in 60 seconds": WeChat has it already. Counting it as accepted cannot repeat it; the
     # receipt, where one is waited for, has the last word.
@@ -85,9 +92,8 @@ TABLE: dict[int, Row] = {
 
 
 class _Body(msgspec.Struct):
-    errcode: int = 0
-    errmsg: str = ""
-    msgid: int | None = None
+    errcode: Int64 = 0
+    msgid: Int64 | None = None
 
 
 _decode = msgspec.json.Decoder(_Body).decode

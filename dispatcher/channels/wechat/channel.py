@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote, unquote
+
 import httpx
 import orjson
 
@@ -20,6 +22,9 @@ from templates.facts import SwipeFacts
 from templates.library import Library
 
 HEADERS = ("Content-Type: application/json",)
+
+RESEND_WINDOW_MS = 9 * 60_000
+"""WeChat knows a ``client_msg_id`` again for 10 minutes (providers.md section 2.1); one is left for our own queues."""
 
 
 class WechatChannel:
@@ -42,7 +47,9 @@ class WechatChannel:
         self._timeout_ms = int(config.timeout_seconds * 1000)
         self._template_ids = config.template_ids
         self._detail_url = config.url
-        self._policy = ChannelPolicy(retry, config.on_unknown == "resend", receipt_ms)
+        self._policy = ChannelPolicy(
+            retry, config.on_unknown == "resend", receipt_ms, resend_window_ms=RESEND_WINDOW_MS
+        )
         client = httpx.AsyncClient(
             transport=NetworkTransport(network, self.name),
             base_url=config.base_url,
@@ -50,6 +57,8 @@ class WechatChannel:
         )
         self.steward = TokenSteward(client, config.appid, secret)
         self._send_url = f"{config.base_url}/cgi-bin/message/template/send?access_token="
+        self._token = ""
+        self._url = ""
 
     def policy(self, alert: Alert) -> ChannelPolicy:
         """See `Channel.policy`."""
@@ -71,6 +80,8 @@ class WechatChannel:
             raise CannotPrepare(f"template-field:{refused.key}") from None
         except (RenderError, UnknownTemplate) as error:
             raise CannotPrepare(f"template:{type(error).__name__}") from None
+        if recipient.openid is None:  # taken out since the alert was admitted
+            raise CannotPrepare("no-openid")
         body = {
             "touser": recipient.openid,
             "template_id": self._template_ids.get(template.id, template.id),
@@ -81,7 +92,7 @@ class WechatChannel:
             body["url"] = self._detail_url
         return Request(
             pool=self.name,
-            url=f"{self._send_url}{self.steward.current}",
+            url=self._url_now(),
             headers=HEADERS,
             body=orjson.dumps(body),
             tag=alert,
@@ -92,8 +103,18 @@ class WechatChannel:
         """See `Channel.classify`. A refused token is forgotten here, so that the next batch fetches a new one."""
         answer = classify(response)
         if answer.kind is AnswerClass.REFRESH_TOKEN:
-            self.steward.invalidate(response.request.url.removeprefix(self._send_url))
+            self.steward.invalidate(unquote(response.request.url.removeprefix(self._send_url)))
         return answer
+
+    def _url_now(self) -> str:
+        # The token may have been refused since `ready`; then the last one is good for a refusal that counts for
+        # nothing, while no token at all would look to WeChat like a bug of ours.
+        token = self.steward.current or self.steward.last
+        if token is None:
+            raise CannotPrepare("no-token")
+        if token != self._token:
+            self._token, self._url = token, self._send_url + quote(token, safe="")
+        return self._url
 
     def knows(self, code: str) -> bool:
         """See `Channel.knows`."""

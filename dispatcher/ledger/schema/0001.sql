@@ -21,7 +21,7 @@ CREATE TABLE recipients (
     channels   TEXT NOT NULL,                 -- JSON array, in order of preference
     min_amount TEXT NOT NULL DEFAULT '{}',    -- JSON {channel: {currency: minor units}}
     opt_out    TEXT NOT NULL DEFAULT '[]',    -- JSON array of categories
-    refused    TEXT NOT NULL DEFAULT '{}',    -- JSON {channel or channel/template: [code, since]}
+    refused    TEXT NOT NULL DEFAULT '{}',    -- JSON {channel or channel/template: {code, since}}
     UNIQUE (account, role)
 ) STRICT;
 
@@ -51,7 +51,10 @@ CREATE TABLE alerts (
     expires_at INTEGER NOT NULL,
     due_at     INTEGER,                       -- when the clock task must look at it; NULL while leased or ended
     owner      INTEGER NOT NULL DEFAULT 0,    -- the process that holds its lease; 0: nobody
-    ended_at   INTEGER
+    ended_at   INTEGER,
+    -- No alert may vanish: it has its one end, or somebody holds it, or it will be looked at.
+    CHECK ((ended_at IS NULL) = (state IN ('queued','sending','retrying','awaiting','interrupted'))),
+    CHECK (ended_at IS NOT NULL OR owner <> 0 OR due_at IS NOT NULL)
 ) STRICT;
 
 -- Only open alerts are in these, so they stay small however long the ledger grows.

@@ -1,0 +1,205 @@
+"""Delivery on SQLite: fencing, outcomes, what is due, receipts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from dispatcher.ledger.api import Receipt
+from dispatcher.ledger.sql import read_keys, write_rows
+from dispatcher.ledger.sqlite_admit import EPOCH
+from dispatcher.ledger.sqlite_recipients import RECIPIENT_JSON, refuse
+from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
+from dispatcher.model.event import Event
+from dispatcher.model.recipient import Recipient
+
+
+class _LeasedRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    id: int
+    recipient: Recipient
+    template: str
+    route: str
+    channel: str
+    state: State
+    day_total: int | None
+    attempts: int
+    first_at: int | None
+    expires_at: int
+    accepted_at: int
+    swiped_at: int
+    receipt: str | None
+    payload: Event
+
+
+_leased = msgspec.json.Decoder(list[_LeasedRow])
+_ids = msgspec.json.Decoder(list[int])
+_awaiting = msgspec.json.Decoder(list[tuple[int, str, str]])
+
+LOAD = f"""
+SELECT json_group_array(json_array(a.id, {RECIPIENT_JSON}, a.template, a.route, a.channel, a.state, a.day_total,
+       a.attempts, a.first_at, a.expires_at, e.accepted_at, e.swiped_at,
+       (SELECT status FROM receipts s WHERE s.channel = a.channel AND s.msgid = a.msgid
+        ORDER BY s.at DESC, s.status LIMIT 1),
+       json(e.payload)))
+FROM alerts a JOIN events e ON e.seq = a.id >> {ALERT_ID_BITS} JOIN recipients r ON r.id = a.recipient
+WHERE a.id IN ({{keys}})
+"""
+
+FENCE = (
+    "UPDATE alerts SET state='sending' FROM ({values}) AS v WHERE alerts.id=v.column1 AND owner=? AND state='queued'"
+)
+
+# A message id belongs to a channel: on another one it may be some other message's.
+RECORD = (
+    "UPDATE alerts SET state=v.column2, reason=v.column3, channel=v.column4, due_at=v.column5,"
+    " owner=v.column6, ended_at=v.column7, attempts=v.column8, first_at=v.column9,"
+    " msgid=iif(alerts.channel=v.column4, coalesce(v.column10, msgid), NULL) FROM ({values}) AS v"
+    " WHERE alerts.id=v.column1 AND alerts.owner=? AND alerts.ended_at IS NULL"
+)
+
+# An attempt that was given up as lost with its process may still get its answer. Others have decided by the unknown
+# outcome meanwhile, so unknown it stays, but the story tells what the provider said.
+ATTEMPTS = (
+    "INSERT INTO attempts (alert, n, owner, channel, at, took, outcome, code, msgid) {values}"
+    " ON CONFLICT (alert, n, owner) DO UPDATE SET at=excluded.at, took=excluded.took, msgid=excluded.msgid,"
+    " code=excluded.outcome || ':' || coalesce(excluded.code, '') WHERE attempts.code='process-died'"
+)
+
+ANSWERED = (
+    "SELECT json_group_array(a.id) FROM alerts a WHERE a.id IN ({keys}) AND a.owner=0 AND a.state='awaiting'"
+    " AND EXISTS (SELECT 1 FROM receipts s WHERE s.channel=a.channel AND s.msgid=a.msgid)"
+)
+
+DUE = (
+    "SELECT json_group_array(id) FROM (SELECT id FROM alerts WHERE owner=0 AND channel=? AND due_at<=?"
+    " AND ended_at IS NULL ORDER BY due_at, id LIMIT ?)"
+)
+
+# An alert whose receipt or policy is still to be applied is not about to be sent: only a retry is.
+LEASE = (
+    "UPDATE alerts SET owner=v.column2, due_at=NULL, state=iif(state='retrying', v.column3, state)"
+    " FROM ({values}) AS v WHERE alerts.id=v.column1"
+)
+
+AWAITING = (
+    "SELECT json_group_array(json_array(id, channel, msgid)) FROM alerts"
+    " WHERE msgid IN ({keys}) AND state='awaiting' AND owner=0"
+)
+
+
+def fence(connection: sqlite3.Connection, alert_ids: Sequence[int], owner: int) -> None:
+    """See `Ledger.fence`."""
+    write_rows(connection, FENCE, [(alert_id,) for alert_id in alert_ids], (owner,))
+
+
+def record(connection: sqlite3.Connection, steps: Sequence[Step], owner: int) -> None:
+    """See `Ledger.record`; what was answered already is asked for with `answered_already`."""
+    rows: dict[int, tuple[Any, ...]] = {}
+    attempts: list[tuple[Any, ...]] = []
+    let_go: set[int] = set()
+    for step in steps:
+        alert = step.alert
+        n = alert.attempts
+        if step.outcome is not None:
+            for _ in range(step.resends):
+                n += 1
+                attempts.append((alert.id, n, owner, alert.channel, step.at_ms, 0, "unknown", "resent", None))
+            n += 1
+            attempts.append(
+                (alert.id, n, owner, alert.channel, step.at_ms, step.took_ms, step.outcome, step.code, step.msgid)
+            )
+        # One UPDATE takes one row for each alert, and of two an arbitrary one; so steps of one alert are followed
+        # here, up to the one that lets go of it.
+        if alert.id not in let_go:
+            rows[alert.id] = _after(step, n, owner)
+            if not step.keep_lease:
+                let_go.add(alert.id)
+    write_rows(connection, RECORD, list(rows.values()), (owner,))
+    write_rows(connection, ATTEMPTS, attempts)
+    refuse(connection, steps)
+
+
+def _after(step: Step, attempts: int, owner: int) -> tuple[Any, ...]:
+    alert = step.alert
+    same_channel = step.position == alert.position
+    first = alert.first_attempt_ms if same_channel else None
+    if first is None and same_channel and step.outcome is not None:
+        first = step.at_ms - step.took_ms
+    return (
+        alert.id,
+        step.state,
+        step.reason,
+        alert.route[step.position],
+        step.due_ms,
+        owner if step.keep_lease else 0,
+        step.at_ms if step.ended else None,
+        attempts,
+        first,
+        step.msgid,
+    )
+
+
+def answered_already(connection: sqlite3.Connection, steps: Sequence[Step], owner: int) -> list[Alert]:
+    """Alerts that now wait for a receipt which came before the send's own answer, leased again."""
+    waiting = {step.alert.id for step in steps if step.state == "awaiting"}
+    early = [one for text in read_keys(connection, ANSWERED, sorted(waiting)) for one in _ids.decode(text)]
+    return _lease(connection, early, owner, "awaiting")
+
+
+def due(
+    connection: sqlite3.Connection, channel: str, now_ms: int, owner: int, limit: int, lease_as: State
+) -> list[Alert]:
+    """See `Ledger.due`."""
+    text = connection.execute(DUE, (channel, now_ms, limit)).fetchall()[0][0]
+    return _lease(connection, _ids.decode(text), owner, lease_as)
+
+
+def _lease(connection: sqlite3.Connection, ids: Sequence[int], owner: int, lease_as: State) -> list[Alert]:
+    """Take free alerts, in this order; they come back with the state they had before."""
+    loaded: dict[int, Alert] = {}
+    for text in read_keys(connection, LOAD, ids):
+        loaded.update((row.id, _as_alert(row)) for row in _leased.decode(text))
+    write_rows(connection, LEASE, [(alert_id, owner, lease_as) for alert_id in loaded], ())
+    return [loaded[alert_id] for alert_id in ids if alert_id in loaded]
+
+
+def receipts(
+    connection: sqlite3.Connection, receipts: Sequence[Receipt], now_ms: int, owner: int
+) -> list[tuple[Alert, Receipt]]:
+    """See `Ledger.receipts`."""
+    write_rows(
+        connection,
+        "INSERT INTO receipts (channel, msgid, status, at) {values}"
+        " ON CONFLICT (channel, msgid, status) DO UPDATE SET times=times+1",
+        [(receipt.channel, receipt.msgid, receipt.status, now_ms) for receipt in receipts],
+    )
+    by_message = {(receipt.channel, receipt.msgid): receipt for receipt in receipts}
+    found: dict[int, Receipt] = {}
+    for text in read_keys(connection, AWAITING, list({receipt.msgid for receipt in receipts})):
+        for alert_id, channel, msgid in _awaiting.decode(text):
+            if (channel, msgid) in by_message:
+                found[alert_id] = by_message[channel, msgid]
+    return [(alert, found[alert.id]) for alert in _lease(connection, sorted(found), owner, "awaiting")]
+
+
+def _as_alert(row: _LeasedRow) -> Alert:
+    route = tuple(row.route.split(","))
+    return Alert(
+        id=row.id,
+        event=msgspec.structs.replace(row.payload, time=EPOCH + timedelta(milliseconds=row.swiped_at)),
+        recipient=row.recipient,
+        route=route,
+        accepted_ms=row.accepted_at,
+        expires_ms=row.expires_at,
+        template=row.template,
+        day_total=row.day_total,
+        position=route.index(row.channel),
+        attempts=row.attempts,
+        first_attempt_ms=row.first_at,
+        state=row.state,
+        receipt=row.receipt,
+    )
