@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench clean help
+.PHONY: run test lint bench soak clean help
 
 help:
 	@echo "make run    install, then the demonstration: a day of swipes becomes alerts"
 	@echo "make test   install the test extras, then ruff, mypy and the whole suite"
 	@echo "make lint   ruff and mypy only"
 	@echo "make bench  alerts a second of the real path beside the raw network, into build/bench.json"
+	@echo "make soak   the whole recorded files of ../shared/data through providers that misbehave (minutes)"
 	@echo "make clean  remove .venv, build and the caches"
 
 $(VENV)/installed: requirements.lock pyproject.toml
@@ -37,6 +38,9 @@ test: lint
 
 bench: $(VENV)/installed
 	$(BIN)/python -m loadtest.bench --json build/bench.json
+
+soak: $(VENV)/installed-test
+	SWIPEBELL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_send_real_input.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -35,6 +35,8 @@ def admit(
         return Admission(0, duplicates, conflicts, [], {})
     recipients = _recipients_of(connection, {accepted.event.account for accepted in fresh})
     decisions = decide(fresh, recipients, now_ms, lambda keys: _read_counters(connection, keys))
+    if len(decisions.drafts) != len(fresh):
+        raise ValueError(f"{len(decisions.drafts)} decisions for {len(fresh)} events")
     # Sequence numbers are given out here and not by SQLite: the transaction is the only writer, and the rows of
     # two tables can then be written without asking for each key.
     seq = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]

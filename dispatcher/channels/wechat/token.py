@@ -46,7 +46,7 @@ _CONFIGURATION = {
     41002: "the appid is missing; set channels.wechat.appid",
     41004: f"the app secret is missing; {_SECRET}",
 }
-"""errcode of the token endpoint -> what is wrong and what to do (providers.md section 1). Waiting mends none of these."""
+"""errcode of the token endpoint -> what is wrong and what to do (providers.md section 1). Waiting mends none of it."""
 
 
 class _TokenAnswer(msgspec.Struct):
