@@ -81,11 +81,11 @@ def pick_wechat(sent: Sequence[dict[str, str]]) -> list[WechatSample]:
     abroad = [data for data in chinese if not data["amount2"].startswith("¥")]
     picked = []
     if chinese:
-        why, data = ("abroad", max(abroad, key=_length)) if abroad else ("purchase", max(chinese, key=_size))
+        why, data = ("abroad", max(abroad, key=_fullest)) if abroad else ("purchase", max(chinese, key=_largest))
         picked.append(WechatSample(data, False, why))
     if english:
         large = [data for data in english if data["amount2"].startswith("¥")] or english
-        picked.append(WechatSample(max(large, key=_size), True, "a large one"))
+        picked.append(WechatSample(max(large, key=_largest), True, "a large one"))
     return picked
 
 
@@ -93,13 +93,17 @@ def _is_chinese(data: dict[str, str]) -> bool:
     return data["thing1"].startswith("尾号")
 
 
-def _size(data: dict[str, str]) -> int:
-    return int("".join(_DIGITS.findall(data["amount2"])))
+def _is_plain(data: dict[str, str]) -> bool:
+    # An ordinary purchase; of anything else the card's line says what it was.
+    return data["thing1"].startswith("Card ") or (_is_chinese(data) and " " not in data["thing1"])
 
 
-def _length(data: dict[str, str]) -> tuple[bool, int]:
-    # An ordinary purchase before a refund or a decline, whose card line says more; then the fullest card.
-    return " " not in data["thing1"], len(data["thing5"])
+def _largest(data: dict[str, str]) -> tuple[bool, int]:
+    return _is_plain(data), int("".join(_DIGITS.findall(data["amount2"])))
+
+
+def _fullest(data: dict[str, str]) -> tuple[bool, int]:
+    return _is_plain(data), len(data["thing5"])
 
 
 async def _messages(client: httpx.AsyncClient, channel: str, kind: type[_Message]) -> list[_Message]:

@@ -36,7 +36,7 @@ _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _RETRIES: Final = (
     ("provider busy", ("retry", "throttle")),
     ("no answer", ("unknown",)),
-    ("refused, next channel", ("recipient_gone", "opted_out")),
+    ("recipient refused", ("recipient_gone", "opted_out")),
 )
 
 
@@ -192,10 +192,10 @@ def _wechat_card(sample: WechatSample) -> Panel:
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for key, value in sample.data.items():
-        chinese, english = _LABELS.get(key, (key, key))
+    for key, (chinese, english) in _LABELS.items():
         # A merchant may be called "[red]": it is text, not markup.
-        table.add_row(english if sample.english else chinese, Text(value, "bold" if key == "amount2" else ""))
+        value = Text(sample.data.get(key, ""), "bold" if key == "amount2" else "")
+        table.add_row(english if sample.english else chinese, value)
     title = "WeChat · Transaction" if sample.english else "微信 · 交易提醒"
     return Panel(table, title=title, subtitle=sample.why, border_style="green", width=CARD_COLUMNS)
 

@@ -36,6 +36,7 @@ LATE_FROM_SECONDS = 15 * 60
 alarmed.
 """
 
+_TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
 _MONEY_BACK = frozenset({"refund", "reversal", "decline", "entry"})
 _ENGLISH_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -89,10 +90,11 @@ def _local(minute: float, timezone: str) -> datetime:
 
 @lru_cache(maxsize=MAX_CACHED_MINUTES)
 def _long_form(minute: float, timezone: str, language: str) -> str:
-    at = _local(minute, timezone)
+    at, two = _local(minute, timezone), _TWO_DIGITS
+    clock = f"{two[at.hour]}:{two[at.minute]}"
     if language == "zh":
-        return f"{at.year:04}年{at.month:02}月{at.day:02}日 {at.hour:02}:{at.minute:02}"
-    return f"{at.year:04}-{at.month:02}-{at.day:02} {at.hour:02}:{at.minute:02}"
+        return f"{at.year:04}年{two[at.month]}月{two[at.day]}日 {clock}"
+    return f"{at.year:04}-{two[at.month]}-{two[at.day]} {clock}"
 
 
 @lru_cache(maxsize=MAX_CACHED_MINUTES)

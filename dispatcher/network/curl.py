@@ -6,7 +6,9 @@ libcurl's have to be minded:
 
 - When a *reused* connection dies before the first byte of an answer, libcurl sends the request again by itself, a POST
   too. It tells nobody, but ``REQUEST_SIZE`` counts the bytes of both, so we see it and report it as ``resends``.
-- Its error codes do not say whether anything had left. ``PRETRANSFER_TIME`` does: it is 0 until the connection stands.
+- Its error codes do not say whether anything had left: "could not connect" may be what became of sending it again.
+  ``REQUEST_SIZE`` does; the times do not (in libcurl 8.23 a refused connection has a
+  ``PRETRANSFER_TIME``).
 - ``curl_multi_fdset`` passes over descriptors that select() cannot hold, from 1,024 up, in silence. libcurl tells us of
   each socket it makes, and those are watched by an epoll of ours.
 """
@@ -83,7 +85,7 @@ class _Transfer:
         self._url = self._method = ""
         self._headers: tuple[str, ...] | None = None
         self._headers_bytes = 0
-        self._timeout = -1
+        self._timeout: int | None = None
         self._fresh = False
         easy.transfer = self
         easy.setopt(pycurl.WRITEFUNCTION, self.body.append)
@@ -155,12 +157,7 @@ class _Transfer:
         status = 0
         if code == 0:
             status = easy.getinfo(pycurl.RESPONSE_CODE)
-        elif (
-            code == _CLOSED_CODE
-            or easy.getinfo(pycurl.PRETRANSFER_TIME) > 0
-            # A reused connection may have died with our request, and no new one come about.
-            or easy.getinfo(pycurl.REQUEST_SIZE) > 0
-        ):
+        elif code == _CLOSED_CODE or easy.getinfo(pycurl.REQUEST_SIZE) > 0:
             failure = Failure.UNKNOWN
         else:
             failure = Failure.NOT_SENT

@@ -150,6 +150,13 @@ async def read_and_reset(talk: Conversation) -> None:
     talk.reset()
 
 
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
 @asynccontextmanager
 async def networking(connections: int = 1, *, ca_file: str | None = None) -> AsyncIterator[CurlNetwork]:
     """A real network with one pool."""
@@ -183,8 +190,8 @@ class Mailbox:
 
 def post(url: str, body: bytes | None = b"{}", **fields: object) -> Request:
     """A request such as a channel makes."""
-    given: dict[str, object] = {"headers": ("Content-Type: application/json",), "timeout_ms": 5_000}
-    return Request(pool=POOL, url=url, body=body, **(given | fields))  # type: ignore[arg-type]
+    given: dict[str, object] = {"pool": POOL, "headers": ("Content-Type: application/json",), "timeout_ms": 5_000}
+    return Request(url=url, body=body, **(given | fields))  # type: ignore[arg-type]
 
 
 async def ask(network: Network, *requests: Request) -> list[Response]:
