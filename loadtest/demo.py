@@ -47,6 +47,8 @@ SHOWN_REJECTIONS: Final = 5
 LINES_AT_ONCE: Final = 2_000
 """Most lines of one read of a paced feed: a longer pause must not be caught up at full speed."""
 PACE_TICK_S: Final = 0.05
+MIN_SLEEP_S: Final = 0.001
+"""A paced read sleeps so long at most and at least: to end soon after Ctrl-C, and not to spin on rounding."""
 BOOK_TIMEOUT_S: Final = 30.0
 
 
@@ -92,12 +94,12 @@ def demo(events: int, accounts: int, folder: Path | None, seed: int, rate: float
         try:
             result: Result = run_trio(_perform, world, day, rate, load)
         except Interrupted:
-            kept = f"what was accepted is in {world.ledger}" if folder else "nothing of it was kept"
-            raise Interrupted(f"the demonstration was stopped, and its providers with it; {kept}") from None
+            kept = f"what it had accepted is in {world.ledger}" if folder else "nothing of it was kept"
+            raise Interrupted(f"the demonstration was stopped; {kept}") from None
     agrees, words = compare(result.summary, result.book)
     complete, accounted = account_for(result.summary, result.made)
     if as_json:
-        print_json(_as_data(result, day, agrees=agrees and complete))
+        print_json(_as_data(result, day, complete=complete, agrees=agrees))
     else:
         console = _console()
         print_summary(result.summary, console)
@@ -162,22 +164,31 @@ def _keep_first(kept: list[Rejected]) -> Callable[[Rejected], None]:
 class PacedLines(io.RawIOBase):
     """A stream of lines that gives so many a second and no more. Made for a thread: ``read1`` sleeps."""
 
-    def __init__(self, lines: BinaryIO, per_second: float) -> None:
+    def __init__(
+        self,
+        lines: BinaryIO,
+        per_second: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         super().__init__()
         self._lines = lines
         self._per_second = per_second
+        self._clock = clock
+        self._sleep = sleep
         self._due = 0.0
-        self._at = time.monotonic()
+        self._at = clock()
 
     def read1(self, _size: int = -1) -> bytes:
         """The lines whose time has come, at least one; empty at the end."""
         while True:
-            now = time.monotonic()
+            now = self._clock()
             self._due = min(self._due + (now - self._at) * self._per_second, float(LINES_AT_ONCE))
             self._at = now
             if self._due >= 1:
                 break
-            time.sleep(min(PACE_TICK_S, (1 - self._due) / self._per_second))
+            self._sleep(min(PACE_TICK_S, max(MIN_SLEEP_S, (1 - self._due) / self._per_second)))
         lines = [self._lines.readline() for _ in range(int(self._due))]
         self._due -= len(lines)
         return b"".join(lines)
@@ -219,12 +230,12 @@ def account_for(summary: Summary, made: Made) -> tuple[bool, str]:
     )
 
 
-def _as_data(result: Result, day: Day, *, agrees: bool) -> dict[str, Any]:
+def _as_data(result: Result, day: Day, *, complete: bool, agrees: bool) -> dict[str, Any]:
     made = msgspec.to_builtins(result.made)
     del made["by_minute"]
     return {
         **msgspec.to_builtins(result.summary),
-        "generated": {"lines": result.made.lines, **made, **msgspec.to_builtins(day)},
+        "generated": {**msgspec.to_builtins(day), "lines": result.made.lines, **made, "accounted_for": complete},
         "providers": {**msgspec.to_builtins(result.book), "agree": agrees},
     }
 
@@ -260,6 +271,8 @@ def _print_more(result: Result, console: Console, world: World | None) -> None:
 
 def _own_name() -> str:
     """What to type for this program: its name where the shell finds it, otherwise the path it was started by."""
-    started = sys.argv[0]
-    found = shutil.which("swipebell")
-    return "swipebell" if found and Path(found).resolve() == Path(started).resolve() else started
+    started = Path(sys.argv[0])
+    found = shutil.which(started.name)
+    if started.name != "swipebell" or (found and Path(found).resolve() == started.resolve()):
+        return "swipebell"
+    return str(started)

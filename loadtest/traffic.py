@@ -203,7 +203,10 @@ class _Generator:
         made.good += 1
         made.types[event["type"]] += 1
         made.abroad += event["currency"] != "CNY" or "orig_currency" in event
-        made.unmasked += "*" not in event["pan"]
+        masked = event["pan"].startswith("*")
+        made.unmasked += not masked
+        if masked and event["type"] == "purchase":
+            self._refundable.append(event)
 
     def _event(self, second: int) -> dict[str, Any]:
         random = self._random
@@ -232,8 +235,6 @@ class _Generator:
             }
         if random.random() < SHARE_UNMASKED:
             event["pan"] = self._card(event["account"])
-        else:
-            self._refundable.append(event)
         return event
 
     def _head(self, second: int) -> dict[str, Any]:

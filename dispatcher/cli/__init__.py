@@ -13,6 +13,7 @@ from dispatcher.cli.recipients import recipients
 from dispatcher.cli.run import run
 from dispatcher.cli.send import send
 from dispatcher.errors import SwipebellError
+from dispatcher.logs import get_logger
 from loadtest.demo import demo
 from loadtest.providers.command import providers_command
 
@@ -41,8 +42,18 @@ def main() -> None:
     except BaseExceptionGroup as group:
         known, rest = group.split(SwipebellError)
         if rest is not None or known is None:
-            raise
-        fail(first_of(known))
+            defect(group)
+        else:
+            fail(first_of(known))
+    except Exception as error:
+        defect(error)
+
+
+def defect(error: BaseException) -> None:
+    """A defect of ours: where it happened goes to the log, masked; a raw traceback could show personal data."""
+    get_logger("cli").error("defect", exc_info=error)
+    click.echo("swipebell: this is a defect of Swipebell; please report the log line above", err=True)
+    sys.exit(1)
 
 
 def first_of(group: BaseExceptionGroup[SwipebellError]) -> SwipebellError:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from dispatcher.delivery import ENDED
 from dispatcher.events import Accepted, decode_event
@@ -181,3 +186,54 @@ async def counted(ledger: Ledger, owner: int, key: str) -> int:
     except _Seen as seen:
         return seen.value
     raise AssertionError("the rules were not asked")
+
+
+HELD_S = 60
+"""Longest that the ledger's thread is held; a test that needs it has hung."""
+
+
+class Held:
+    """Rules that hold the ledger's thread in the middle of a commit, until they are let go."""
+
+    def __init__(self) -> None:
+        self.entered, self.let_go = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: Any) -> Decisions:
+        self.entered.set()
+        assert self.let_go.wait(HELD_S)
+        return Tell()(*arguments)
+
+
+class Commits:
+    """A ledger with its thread, its owner, and how many calls each of its commits had."""
+
+    def __init__(self, path: str) -> None:
+        self.sizes: list[int] = []
+        self.seconds: list[float] = []
+        self.ledger = ThreadedLedger(path, self._observe)
+
+    def _observe(self, calls: int, seconds: float) -> None:
+        self.sizes.append(calls)
+        self.seconds.append(seconds)
+
+    @asynccontextmanager
+    async def in_one_commit(self, owner: int, event: str = "held") -> AsyncIterator[trio.Nursery]:
+        """Calls started in the nursery all arrive while one commit is going on, that of ``event``."""
+        held = Held()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.ledger.admit, [accepted(event)], NOW, owner, held)
+            await trio.to_thread.run_sync(held.entered.wait)
+            yield nursery
+            await wait_all_tasks_blocked()
+            held.let_go.set()
+
+
+Told = list[tuple[str, Any]]
+
+
+async def tell(told: Told, name: str, call: Callable[[], Awaitable[Any]]) -> None:
+    """Run the call and write down what came of it."""
+    try:
+        told.append((name, await call()))
+    except Exception as error:  # noqa: BLE001 - it is what the test looks at
+        told.append((name, error))

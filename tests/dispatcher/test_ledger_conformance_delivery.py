@@ -119,12 +119,13 @@ async def test_steps_of_one_alert_in_one_call_follow_each_other(ledger: Ledger) 
     owner = await owner_of(ledger)
     alerts = await admitted(ledger, owner, *(accepted(f"e-{number}") for number in range(20)))
     first = [step(alert, "sending", outcome="refresh_token", keep_lease=True) for alert in alerts]
-    second = [step(tried(alert, 1), "delivered", at_ms=NOW + 1) for alert in alerts]
-    # And a third one that comes when the lease was already let go
-    third = [step(tried(alert, 2), "failed", reason="late") for alert in alerts]
+    second = [step(tried(alert, 1), "delivered", msgid="m-1", at_ms=NOW + 1) for alert in alerts]
+    # And a third one that comes when the lease was already let go, of a message whose receipt is there
+    third = [step(tried(alert, 2), "awaiting", msgid="m-1") for alert in alerts]
+    await ledger.receipts([receipt("wechat", "m-1")], NOW, owner)
 
     # When they are recorded in one call
-    await ledger.record(first + second + third, owner)
+    assert await ledger.record(first + second + third, owner) == []
 
     # Then the one that let go of the alert stands, and all attempts are kept
     books = await ledger.books()

@@ -25,7 +25,7 @@ def make_facts() -> MakeFacts:
     """A lunch in Shanghai, 38.00 yuan; anything of the event or the facts can be given otherwise."""
 
     def make(**changed: Any) -> SwipeFacts:
-        of_facts = {name: changed.pop(name) for name in SwipeFacts.__struct_fields__ if name in changed}
+        of_facts: dict[str, Any] = {name: changed.pop(name) for name in SwipeFacts.__struct_fields__ if name in changed}
         event: dict[str, Any] = {
             "id": "e1",
             "account": "a1",
@@ -36,6 +36,7 @@ def make_facts() -> MakeFacts:
             "city": "上海",
             "time": datetime(2026, 11, 22, 5, 5, 59, tzinfo=UTC),
         }
-        return SwipeFacts(**{"event": Event(**(event | changed)), "day_total_minor": 123450} | of_facts)
+        facts: dict[str, Any] = {"event": Event(**(event | changed)), "day_total_minor": 123450} | of_facts
+        return SwipeFacts(**facts)
 
     return make

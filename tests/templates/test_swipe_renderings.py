@@ -96,6 +96,10 @@ def test_every_type_says_what_happened(
         (100, "CHF", "CHF 1.00"),
         (100, "XOF", "XOF 100"),
         (0, "CNY", "¥0.00"),
+        (99, "CNY", "¥0.99"),
+        (100, "CNY", "¥1.00"),
+        (99_999, "CNY", "¥999.99"),
+        (100_000, "CNY", "¥1,000.00"),
     ],
 )
 @pytest.mark.parametrize("locale", ["zh-CN", "en"])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
 import msgspec
 import orjson
-from msgspec import Meta
 
 from dispatcher.channels.base import (
     CONFIGURATION_PAUSE_MS,
@@ -40,7 +39,7 @@ TABLE: dict[int, tuple[AnswerClass, int]] = {
 
 class _Body(msgspec.Struct):
     code: Int64
-    id: Annotated[str, Meta(min_length=1, max_length=MAX_MSGID_CHARS)] | None = None
+    id: Any = None  # gateways put all sorts of things here when they refuse
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -118,11 +117,12 @@ class GenericSmsChannel:
             body = _decode(response.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return Answer(AnswerClass.UNKNOWN, "unreadable", scope="channel", took_ms=took_ms, resends=response.resends)
-        if body.code == 0 and body.id is None:
+        msgid = body.id if isinstance(body.id, str) and 0 < len(body.id) <= MAX_MSGID_CHARS else None
+        if body.code == 0 and msgid is None:
             # Acceptance carries an id; this may be a 200 from somewhere else.
             return Answer(AnswerClass.UNKNOWN, "no-id", scope="channel", took_ms=took_ms, resends=response.resends)
         kind, pause_ms = TABLE.get(body.code, (AnswerClass.PERMANENT, 0))
-        return Answer(kind, str(body.code), msgid=body.id, pause_ms=pause_ms, took_ms=took_ms, resends=response.resends)
+        return Answer(kind, str(body.code), msgid=msgid, pause_ms=pause_ms, took_ms=took_ms, resends=response.resends)
 
     def knows(self, code: str) -> bool:
         """See `Channel.knows`."""

@@ -1,0 +1,192 @@
+"""The SQLite ledger and other processes on the same file: opening, deduplication, waiting, sudden death."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.worker import InlineLedger, ThreadedLedger
+from tests.dispatcher.ledger_kit import HOUR_MS, NOW, Tell, accepted, attempts_of, owner_of
+
+PROJECT = Path(__file__).parents[2]
+ANSWER_S = 60
+"""Longest that another process of a test may take; none comes near it."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "ledger.db")
+
+
+OPEN_AT_ONCE = """
+import sys
+from dispatcher.ledger.sqlite import SqliteStore
+print("ready", flush=True)
+sys.stdin.readline()
+store = SqliteStore(sys.argv[1])
+store.begin()
+store.register(sys.argv[2], 1, 2)
+store.commit()
+store.close()
+"""
+
+
+@contextmanager
+def processes(script: str, count: int, path: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that have said ready and wait for a line."""
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, path, str(number)],
+            text=True,
+            cwd=PROJECT,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+        )
+        for number in range(count)
+    ]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n", process.communicate()
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def test_processes_that_open_a_new_ledger_at_the_same_moment(tmp_path: Path) -> None:
+    # Given processes that all find no file yet
+    path = str(tmp_path / "ledger.db")
+    with processes(OPEN_AT_ONCE, 6, path) as started:
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+
+        # When they open it, then all of them get it
+        answers = [process.communicate(timeout=ANSWER_S) for process in started]
+    assert [process.returncode for process in started] == [0] * 6, answers
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM processes").fetchone() == (6,)
+
+
+SAME_STREAM = """
+import sys
+import trio
+from dispatcher.ledger.worker import ThreadedLedger
+from tests.dispatcher.ledger_kit import NOW, Tell, accepted, owner_of
+
+async def main(path, number):
+    ledger = ThreadedLedger(path)
+    owner = await owner_of(ledger, number)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    total = 0
+    for start in range(0, 200, 10):
+        batch = [accepted(f"e-{n}") for n in range(start, start + 30)]
+        total += (await ledger.admit(batch, NOW, owner, Tell())).accepted
+    print(total)
+    await ledger.aclose()
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+async def test_two_processes_with_the_same_stream_admit_each_event_once(path: str) -> None:
+    # Given two processes that read the same overlapping batches at the same time
+    with processes(SAME_STREAM, 2, path) as started:
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        totals = [int(process.communicate(timeout=ANSWER_S)[0]) for process in started]
+
+    # Then together they have accepted and counted each event once
+    ledger = InlineLedger(path)
+    assert sum(totals) == (await ledger.books()).events == 220
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT value FROM counters WHERE key='told|A-1'").fetchone() == (220,)
+    await ledger.aclose()
+
+
+HOLD = """
+import sys
+import trio
+from dispatcher.ledger.worker import InlineLedger
+from tests.dispatcher.ledger_kit import HOUR_MS, accepted, admitted, owner_of
+
+async def main(path):
+    ledger = InlineLedger(path)
+    owner = await owner_of(ledger, "there", lease_ms=HOUR_MS)
+    await admitted(ledger, owner, accepted("e-1"))
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+trio.run(main, sys.argv[1])
+"""
+
+
+async def test_a_killed_process_is_taken_over_at_once(path: str) -> None:
+    # Given another process with a long lease
+    ledger = InlineLedger(path)
+    owner = await owner_of(ledger)
+    with processes(HOLD, 1, path) as (other,):
+        # When it lives, then its alert is its own
+        assert await ledger.take_over(owner, NOW) == 0
+        assert await ledger.due("wechat", NOW, owner, 9, "sending") == []
+
+        # When it is killed, then its alert is taken over without waiting for the lease
+        other.send_signal(signal.SIGKILL)
+        other.wait(ANSWER_S)
+        assert await ledger.take_over(owner, NOW) == 1
+    assert await attempts_of(ledger) == [(1, "wechat", "unknown", "process-died")]
+    (alert,) = await ledger.due("wechat", NOW, owner, 9, "sending")
+    assert (alert.state, alert.attempts) == ("interrupted", 1)
+    await ledger.aclose()
+
+
+async def test_a_commit_waits_for_another_process(path: str) -> None:
+    # Given another process in the middle of its commit
+    ledger = ThreadedLedger(path)
+    owner = await owner_of(ledger)
+    with closing(SqliteStore(path)) as other:
+        other.begin()
+        other.register("other", NOW, NOW + HOUR_MS)
+
+        # When a batch comes meanwhile, then it is admitted as soon as the other is done
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ledger.admit, [accepted("e-1")], NOW, owner, Tell())
+            await wait_all_tasks_blocked()
+            other.commit()
+    assert (await ledger.books()).events == 1
+    await ledger.aclose()
+
+
+async def test_another_process_that_hangs_is_named_as_the_reason(path: str) -> None:
+    # Given another process that holds the ledger for longer than anybody waits
+    ledger = InlineLedger(path)
+    owner = await owner_of(ledger)
+    ledger.store.connection.execute("PRAGMA busy_timeout=0")
+    with closing(SqliteStore(path)) as other:
+        other.begin()
+        with pytest.raises(LedgerUnavailable, match="another process has held it for 10 seconds; see which one"):
+            await ledger.admit([accepted("e-1")], NOW, owner, Tell())
+        other.rollback()
+
+    # When it has let go, then the same call succeeds
+    assert (await ledger.admit([accepted("e-1")], NOW, owner, Tell())).accepted == 1
+    await ledger.aclose()

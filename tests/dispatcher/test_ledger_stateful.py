@@ -1,0 +1,407 @@
+"""The ledger against a model of plain dictionaries: random lives with repeats, deaths, crashes and late words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from dispatcher.errors import LeaseLost
+from dispatcher.events import Accepted
+from dispatcher.ledger.api import Receipt
+from dispatcher.ledger.worker import InlineLedger
+from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
+from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, receipt, recipient, step
+
+EXAMPLES, STEPS = (2000, 80) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 30)
+
+ACCOUNTS = {"A": ("primary",), "B": ("primary", "second"), "C": ()}
+ROUTE = ("wechat", "sms")
+EVENTS = [accepted(f"e-{n}", account="ABC"[n % 3], amount=amount) for n in range(9) for amount in (1, 2)]
+
+some = st.integers(0, 2**16)
+"""Which of those that there are."""
+
+messages = st.sampled_from(["m-1", "m-2", "m-3", "m-4"])
+outcomes = st.sampled_from(["delivered", "failed", "expired", "retrying", "later", "awaiting", "next", "gone", "again"])
+
+
+@dataclass
+class Modelled:
+    """One alert, as the ledger should have it."""
+
+    person: tuple[str, str] | None
+    state: str
+    owner: int
+    ended: bool
+    route: tuple[str, ...] = ROUTE
+    position: int = 0
+    due: int | None = None
+    attempts: int = 0
+    msgid: str | None = None
+
+    @property
+    def channel(self) -> str:
+        return self.route[self.position] if self.route else ""
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """What every rule does to the ledger it does to the model, and what the ledger answers is what the model says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="ledger-"))
+        self.ledger = self._open()
+        self.now = NOW
+        self.events: dict[str, Accepted] = {}
+        self.alerts: dict[int, Modelled] = {}
+        self.ends: dict[int, tuple[Any, ...]] = {}
+        self.tries: dict[tuple[int, int, int], tuple[str, str, str]] = {}
+        self.counters: Counter[str] = Counter()
+        self.words: dict[tuple[str, str], dict[str, int]] = {}
+        self.people: dict[tuple[str, str], str] = {}
+        self.refused: dict[tuple[str, str], set[str]] = {}
+        self.alive: dict[int, int] = {}
+        self.silent: set[int] = set()
+        self.unlocked: set[int] = set()
+        self.handed: dict[int, dict[int, Alert]] = {}
+
+    def _open(self) -> InlineLedger:
+        ledger = InlineLedger(str(self.folder / "ledger.db"))
+        # The files are copied from what the system has, so nothing is to be learnt from waiting for the disk.
+        ledger.store.connection.execute("PRAGMA synchronous=OFF")
+        return ledger
+
+    def teardown(self) -> None:
+        self.ledger.store.close()
+        shutil.rmtree(self.folder)
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return trio.run(call, *arguments)
+
+    def _owner(self, which: int) -> int:
+        """Mostly one that lives, now and then one whose lease is lost."""
+        pool = [owner for owner, until in self.alive.items() if until and which % 8] or list(self.alive)
+        return pool[which % len(pool)]
+
+    def _refused_when_lost(self, owner: int, call: Callable[..., Any], *arguments: Any) -> bool:
+        """True, having tried it, when the owner's lease is lost."""
+        if self.alive[owner]:
+            return False
+        with pytest.raises(LeaseLost):
+            self._ask(call, *arguments)
+        return True
+
+    # ---- processes ------------------------------------------------------------------------------------------------
+
+    @initialize()
+    def begin(self) -> None:
+        for account, roles in ACCOUNTS.items():
+            for role in roles:
+                self.people_change((account, role), "o-1")
+        self.somebody_starts()
+
+    @precondition(lambda self: sum(until > 0 for until in self.alive.values()) < 2)
+    @rule()
+    def somebody_starts(self) -> None:
+        owner = self._ask(self.ledger.register, "x", self.now, self.now + LEASE_MS)
+        assert owner not in self.alive
+        self.alive[owner], self.handed[owner] = self.now + LEASE_MS, {}
+
+    @precondition(lambda self: len(self.silent) < len(self.alive) // 2)
+    @rule(which=some)
+    def somebody_falls_silent(self, which: int) -> None:
+        self.silent.add(self._owner(which))
+
+    @rule(ms=st.sampled_from([1, 1000, LEASE_MS]))
+    def time_passes(self, ms: int) -> None:
+        self.now += ms
+        for owner, until in self.alive.items():
+            if owner not in self.silent:
+                assert self._ask(self.ledger.heartbeat, owner, self.now + LEASE_MS) == (until > 0)
+                self.alive[owner] = self.now + LEASE_MS if until else 0
+
+    @rule(which=some)
+    def somebody_leaves(self, which: int) -> None:
+        owner = self._owner(which)
+        self._ask(self.ledger.leave, owner, self.now)
+        self._free(owner)
+
+    @rule(which=some)
+    def somebody_takes_over(self, which: int) -> None:
+        owner = self._owner(which)
+        dead = [
+            other
+            for other, until in self.alive.items()
+            if other != owner and until and (until <= self.now or other in self.unlocked)
+        ]
+        freed = sum(not one.ended and one.owner in dead for one in self.alerts.values())
+        assert self._ask(self.ledger.take_over, owner, self.now) == freed
+        for other in dead:
+            self._free(other)
+
+    def _free(self, owner: int) -> None:
+        self.alive[owner] = 0
+        for alert_id, one in self.alerts.items():
+            if one.owner != owner or one.ended:
+                continue
+            if one.state == "sending":
+                one.attempts += 1
+                self.tries.setdefault((alert_id, one.attempts, owner), (one.channel, "unknown", "process-died"))
+            one.state = {"sending": "interrupted", "queued": "retrying"}.get(one.state, one.state)
+            one.owner, one.due = 0, self.now
+
+    @rule(in_transaction=st.booleans(), which=some)
+    def all_of_it_crashes(self, in_transaction: bool, which: int) -> None:
+        old, before = self.ledger, self.folder
+        if in_transaction:
+            old.store.begin()
+            if self.alive[self._owner(which)]:
+                old.store.admit([accepted("lost")], self.now, self._owner(which), Tell())
+        self.folder = Path(tempfile.mkdtemp(prefix="ledger-"))
+        for name in ("ledger.db", "ledger.db-wal"):
+            shutil.copy(before / name, self.folder / name)
+        old.store.close()
+        shutil.rmtree(before)
+        self.ledger = self._open()
+        self.unlocked = set(self.alive)
+
+    # ---- admission ------------------------------------------------------------------------------------------------
+
+    @rule(batch=st.lists(st.sampled_from(EVENTS), max_size=6), which=some, first=st.sampled_from(["sending", "queued"]))
+    def admit(self, batch: list[Accepted], which: int, first: State) -> None:
+        owner = self._owner(which)
+        if self._refused_when_lost(owner, self.ledger.admit, batch, self.now, owner, Tell(first)):
+            return
+        admission = self._ask(self.ledger.admit, batch, self.now, owner, Tell(first))
+        fresh = 0
+        duplicates: list[int] = []
+        conflicts: list[int] = []
+        told: list[int] = []
+        for position, one in enumerate(batch):
+            stands = self.events.get(one.event.id)
+            if stands is not None:
+                (duplicates if stands.payload == one.payload else conflicts).append(position)
+                continue
+            fresh += 1
+            self.events[one.event.id] = one
+            self.counters[f"told|{one.event.account}"] += 1
+            told += self._admit_one(len(self.events), one.event.account, owner, first)
+        assert (admission.accepted, admission.duplicates, admission.conflicts) == (fresh, duplicates, conflicts)
+        assert [alert.id for alert in admission.alerts] == told
+        self.handed[owner].update((alert.id, alert) for alert in admission.alerts)
+
+    def _admit_one(self, seq: int, account: str, owner: int, first: State) -> list[int]:
+        told: list[int] = []
+        for place, role in enumerate(ACCOUNTS[account]):
+            person, alert_id = (account, role), (seq << ALERT_ID_BITS) + place
+            route = tuple(channel for channel in ROUTE if channel not in self.refused[person])
+            if route:
+                told.append(alert_id)
+                self.alerts[alert_id] = Modelled(person, first, owner, ended=False, route=route)
+            else:
+                self.alerts[alert_id] = Modelled(person, "suppressed", 0, ended=True, route=())
+        if not ACCOUNTS[account]:
+            self.alerts[seq << ALERT_ID_BITS] = Modelled(None, "suppressed", 0, ended=True, route=())
+        return told
+
+    @rule(person=st.sampled_from([("A", "primary"), ("B", "second")]), openid=st.sampled_from(["o-1", "o-2"]))
+    def people_change(self, person: tuple[str, str], openid: str) -> None:
+        done = self._ask(self.ledger.import_recipients, [recipient(*person, openid=openid)])
+        before = self.people.get(person)
+        assert (done.added, done.changed, done.same) == (before is None, before not in (None, openid), before == openid)
+        if before != openid:
+            self.people[person], self.refused[person] = openid, set()
+
+    # ---- delivery -------------------------------------------------------------------------------------------------
+
+    @rule(which=some, picks=st.lists(some, min_size=1, max_size=4))
+    def fence(self, which: int, picks: list[int]) -> None:
+        owner = self._owner(which)
+        ids = [sorted(self.alerts)[pick % len(self.alerts)] for pick in picks] if self.alerts else []
+        if self._refused_when_lost(owner, self.ledger.fence, ids, owner):
+            return
+        self._ask(self.ledger.fence, ids, owner)
+        for one in map(self.alerts.__getitem__, ids):
+            if one.owner == owner and one.state == "queued":
+                one.state = "sending"
+
+    @rule(
+        which=some,
+        picks=st.lists(st.tuples(some, outcomes, messages, st.integers(0, 1)), min_size=1, max_size=5),
+    )
+    def record(self, which: int, picks: list[tuple[int, str, str, int]]) -> None:
+        # Mostly of alerts that this owner holds, now and then of one that it has let go or lost.
+        owner = self._owner(which)
+        mine = self.handed[owner]
+        if not mine:
+            return
+        held = [alert_id for alert_id in sorted(mine) if self.alerts[alert_id].owner == owner]
+        steps = []
+        for pick, kind, msgid, resends in picks:
+            pool = held if held and pick % 8 else sorted(mine)
+            alert = mine[pool[pick % len(pool)]]
+            steps.append(self._step(alert, kind, msgid, resends))
+            if steps[-1].keep_lease:
+                mine[alert.id] = msgspec.structs.replace(alert, attempts=alert.attempts + 1 + resends)
+        answered = self._ask(self.ledger.record, steps, owner)
+        for one in steps:
+            self._apply(one, owner)
+        waiting = {one.alert.id for one in steps if one.state == "awaiting"} if self.alive[owner] else set()
+        early = [alert_id for alert_id in sorted(waiting) if self._word(alert_id) and self._waits(alert_id)]
+        self._lease(early, owner, "awaiting", answered)
+
+    def _step(self, alert: Alert, kind: str, msgid: str, resends: int) -> Step:
+        fields: dict[str, Any] = {"at_ms": self.now, "resends": resends}
+        has_next = alert.position + 1 < len(alert.route)
+        if kind == "gone":
+            fields["refusal"] = alert.channel
+        if kind in ("next", "gone"):
+            if not has_next:
+                return step(alert, "failed", outcome="permanent", **fields)
+            return step(alert, "retrying", position=alert.position + 1, due_ms=self.now, **fields)
+        if kind == "again":
+            return step(alert, "sending", keep_lease=True, outcome="refresh_token", **fields)
+        if kind == "awaiting":
+            return step(alert, "awaiting", msgid=msgid, due_ms=self.now + 1000, **fields)
+        if kind in ("retrying", "later"):
+            return step(alert, "retrying", due_ms=self.now + (0 if kind == "retrying" else 1000), **fields)
+        state: State = "delivered" if kind == "delivered" else "failed" if kind == "failed" else "expired"
+        return step(alert, state, **fields)
+
+    def _apply(self, done: Step, owner: int) -> None:
+        alert, one = done.alert, self.alerts[done.alert.id]
+        n = alert.attempts
+        if done.outcome is not None:
+            for outcome, code in [("unknown", "resent")] * done.resends + [(done.outcome, done.code or "")]:
+                n += 1
+                key, told = (alert.id, n, owner), (alert.channel, outcome, code)
+                if self.tries.setdefault(key, told)[2] == "process-died":
+                    self.tries[key] = (alert.channel, "unknown", f"{outcome}:{code}")
+        if done.refusal is not None and one.person is not None:
+            self.refused[one.person].add(done.refusal)
+        if one.owner != owner or one.ended:
+            return
+        one.msgid = (done.msgid or one.msgid) if done.position == one.position else None
+        one.state, one.position, one.due, one.ended = done.state, done.position, done.due_ms, done.ended
+        one.attempts, one.owner = n, owner if done.keep_lease else 0
+
+    def _waits(self, alert_id: int) -> bool:
+        one = self.alerts[alert_id]
+        return one.owner == 0 and one.state == "awaiting"
+
+    def _word(self, alert_id: int) -> str | None:
+        """The last word about an alert; of several at one moment the better."""
+        one = self.alerts[alert_id]
+        said = self.words.get((one.channel, one.msgid or ""), {})
+        return min(said, key=lambda status: (-said[status], status), default=None)
+
+    def _lease(self, ids: list[int], owner: int, lease_as: str, given: list[Alert]) -> None:
+        assert [alert.id for alert in given] == ids
+        for alert in given:
+            one = self.alerts[alert.id]
+            assert (alert.state, alert.attempts, alert.position) == (one.state, one.attempts, one.position)
+            assert alert.receipt == self._word(alert.id)
+            one.state = lease_as if one.state == "retrying" else one.state
+            one.owner, one.due = owner, None
+            self.handed[owner][alert.id] = alert
+
+    @rule(
+        which=some,
+        channel=st.sampled_from(ROUTE),
+        limit=st.integers(0, 4),
+        lease_as=st.sampled_from(["sending", "queued"]),
+    )
+    def due(self, which: int, channel: str, limit: int, lease_as: State) -> None:
+        owner = self._owner(which)
+        arguments = (channel, self.now, owner, limit, lease_as)
+        if self._refused_when_lost(owner, self.ledger.due, *arguments):
+            return
+        ready = sorted(
+            (one.due, alert_id)
+            for alert_id, one in self.alerts.items()
+            if one.owner == 0 and one.channel == channel and one.due is not None and one.due <= self.now
+        )
+        given = self._ask(self.ledger.due, *arguments)
+        self._lease([alert_id for _, alert_id in ready[:limit]], owner, lease_as, given)
+
+    @rule(
+        which=some,
+        said=st.lists(
+            st.builds(receipt, st.sampled_from(ROUTE), messages, st.sampled_from(["delivered", "failed:x"])), max_size=3
+        ),
+    )
+    def receipts(self, which: int, said: list[Receipt]) -> None:
+        owner = self._owner(which)
+        if self._refused_when_lost(owner, self.ledger.receipts, said, self.now, owner):
+            return
+        found = self._ask(self.ledger.receipts, said, self.now, owner)
+        last = {(word.channel, word.msgid): word for word in said}
+        for word in said:
+            self.words.setdefault((word.channel, word.msgid), {}).setdefault(word.status, self.now)
+        about = {
+            alert_id: last[one.channel, one.msgid or ""]
+            for alert_id, one in sorted(self.alerts.items())
+            if self._waits(alert_id) and (one.channel, one.msgid or "") in last
+        }
+        assert [word for _, word in found] == list(about.values())
+        self._lease(list(about), owner, "awaiting", [alert for alert, _ in found])
+
+    # ---- what always holds ----------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_ledger_holds_what_the_model_holds(self) -> None:
+        query = self.ledger.store.connection.execute
+        rows = query(
+            "SELECT id, state, owner, due_at, attempts, channel, msgid, ended_at IS NOT NULL FROM alerts ORDER BY id"
+        ).fetchall()
+        assert rows == [
+            (alert_id, one.state, one.owner, one.due, one.attempts, one.channel, one.msgid, int(one.ended))
+            for alert_id, one in sorted(self.alerts.items())
+        ]
+        tries = query("SELECT alert, n, owner, channel, outcome, code FROM attempts").fetchall()
+        assert {row[:3]: row[3:] for row in tries} == self.tries
+        assert dict(query("SELECT key, value FROM counters").fetchall()) == self.counters
+        payloads = dict(query("SELECT id, payload FROM events").fetchall())
+        assert payloads == {event_id: one.payload.decode() for event_id, one in self.events.items()}
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        books = self._ask(self.ledger.books)
+        ended = sum(one.ended for one in self.alerts.values())
+        assert books.balanced
+        assert books.events == len(self.events)
+        assert books.open == self._ask(self.ledger.open_count) == len(self.alerts) - ended
+        assert books.states == Counter(one.state for one in self.alerts.values())
+        assert books.unknown_attempts == sum(outcome == "unknown" for _, outcome, _ in self.tries.values())
+        # Each open alert is held by somebody who will be missed, or will be looked at.
+        stuck = self.ledger.store.connection.execute(
+            "SELECT id FROM alerts WHERE ended_at IS NULL AND NOT (owner = 0 AND due_at IS NOT NULL)"
+            " AND owner NOT IN (SELECT id FROM processes WHERE alive_until > 0)"
+        ).fetchall()
+        assert stuck == []
+
+    @invariant()
+    def no_alert_ends_twice(self) -> None:
+        rows = self.ledger.store.connection.execute(
+            "SELECT id, state, reason, ended_at FROM alerts WHERE ended_at IS NOT NULL"
+        ).fetchall()
+        ends = {row[0]: row[1:] for row in rows}
+        assert self.ends.items() <= ends.items()
+        self.ends = ends
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None)
+TestLedgerMachine = LedgerMachine.TestCase
