@@ -242,7 +242,8 @@ class Engine:
     async def _bring_back(self, channel: str) -> bool:
         """Lease what is due on a channel; True when there may be more."""
         lane = self.lanes.get(channel)
-        limit = DUE_BATCH if lane is None else min(DUE_BATCH, lane.free)
+        # A lane that intake keeps full still takes what is due, one batch over its capacity: it is older.
+        limit = DUE_BATCH if lane is None else min(DUE_BATCH, lane.free + DUE_BATCH)
         if limit <= 0:
             return False
         lease_as: State = "queued" if lane is None or lane.channel.fenced else "sending"
@@ -261,7 +262,7 @@ class Engine:
             elif alert.state == "interrupted":
                 steps.append(after_interruption(alert, lane.channel.policy(alert), now_ms))
             else:
-                lane.put(alert)
+                lane.put(alert, first=True)
         if steps:
             self.record(steps, None)
         return len(alerts) == limit

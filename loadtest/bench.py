@@ -1,7 +1,7 @@
 """``make bench``: alerts a second of the real path into a static sink, beside the raw network in the same run.
 
 The sink is a process of its own that answers at once; everything else is the product: decode, one durable transaction
-a batch, rules, rendering, libcurl, outcomes recorded. The machine shares its cores with the sink, and is noisy: read the
+a batch, rules, rendering, libcurl, outcomes recorded. The machine shares its cores with the sink, and is noisy: read
 ratio, and the median of the rounds.
 """
 

@@ -22,6 +22,7 @@ import msgspec
 import trio
 from rich.console import Console
 
+from dispatcher.cli.common import load, print_json, print_summary, run_trio
 from dispatcher.config import Config
 from dispatcher.errors import Interrupted
 from dispatcher.events import Rejected
@@ -83,9 +84,6 @@ def demo(events: int, accounts: int, folder: Path | None, seed: int, rate: float
     have accepted a message, answer slowly, and know users who have unsubscribed. Ends with status 0 when every line
     and every alert is accounted for, and the providers' own record agrees.
     """
-    # Imported late: the command line imports this module while it is being put together.
-    from dispatcher.cli.common import load, print_json, print_summary, run_trio
-
     yesterday = (datetime.now(ZoneInfo(ZONE)) - timedelta(days=1)).date()
     day = Day(accounts=accounts, events=events, seed=seed, date=yesterday, zone=ZONE)
     with ExitStack() as stack:

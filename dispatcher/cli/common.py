@@ -110,8 +110,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     verdict = "[green]balanced[/green]" if summary.balanced else "[red]NOT BALANCED[/red]"
     latency = summary.latency_ms
     console.print(
-        f"{verdict}: accepted = ended + open.  {summary.seconds:,.1f} s, {summary.alerts_per_second:,.0f} alerts/s,"
-        f" accepted to delivered p50 {latency['p50']:,.0f} ms, p99 {latency['p99']:,.0f} ms",
+        f"{verdict}: accepted = ended + open\n{summary.seconds:,.1f} s, {summary.alerts_per_second:,.0f} alerts/s,"
+        f" from acceptance p50 {latency['p50']:,.0f} ms, p99 {latency['p99']:,.0f} ms",
         highlight=False,
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-MAIN = "from dispatcher.cli import main; main()"
+MAIN = "from dispatcher.cli.main import main; main()"
 PATIENCE_S = 60.0
 
 

@@ -1,0 +1,71 @@
+"""The ``swipebell`` command: the group of all commands, and the way errors end."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dispatcher import __version__
+from dispatcher.cli.explain import explain
+from dispatcher.cli.init import init
+from dispatcher.cli.recipients import recipients
+from dispatcher.cli.run import run
+from dispatcher.cli.send import send
+from dispatcher.errors import SwipebellError
+from dispatcher.logs import get_logger
+from loadtest.demo import demo
+from loadtest.providers.command import providers_command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="swipebell")
+def commands() -> None:
+    """Swipebell rings a cardholder's phone for every card swipe.
+
+    Start with `swipebell demo`; then `swipebell init DIR` writes a configuration, `swipebell run` is the service.
+
+    Exit status: 0 all well and balanced; 1 it failed; 2 usage or configuration; 3 some input was rejected.
+    """
+
+
+for command in (demo, init, run, send, recipients, explain, providers_command):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Entry point: whatever goes wrong in a known way ends in one line on stderr and its exit status."""
+    try:
+        commands(prog_name="swipebell")
+    except SwipebellError as error:
+        fail(error)
+    except BaseExceptionGroup as group:
+        known, rest = group.split(SwipebellError)
+        if rest is not None or known is None:
+            defect(group)
+        else:
+            fail(first_of(known))
+    except Exception as error:
+        defect(error)
+
+
+def defect(error: BaseException) -> None:
+    """A defect of ours: where it happened goes to the log, masked; a raw traceback could show personal data."""
+    get_logger("cli").error("defect", exc_info=error)
+    click.echo("swipebell: this is a defect of Swipebell; please report the log line above", err=True)
+    sys.exit(1)
+
+
+def first_of(group: BaseExceptionGroup[SwipebellError]) -> SwipebellError:
+    """The first error inside a group: one cause cancels the rest of a nursery, so the others only echo it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, SwipebellError)
+    return error
+
+
+def fail(error: SwipebellError) -> None:
+    """Say it in one line and end."""
+    click.echo(f"swipebell: {error}", err=True)
+    sys.exit(error.exit_status)
