@@ -105,7 +105,7 @@ class ReceiptDesk:
         return Response("success", media_type="text/plain")
 
     async def sms(self, request: Request) -> Response:
-        """The generic gateway's status report, one object or an array; a bearer token or WeChat's signature proves it."""
+        """The generic gateway's status reports, one or an array; a bearer token or WeChat's signature proves them."""
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         bearer = self._token is not None and hmac.compare_digest(given.encode(), self._token.reveal().encode())
         if not bearer and not self._signed(request):

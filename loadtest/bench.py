@@ -2,7 +2,7 @@
 
 The sink is a process of its own that answers at once; everything else is the product: decode, one durable transaction
 a batch, rules, rendering, libcurl, outcomes recorded. The machine shares its cores with the sink, and is noisy: read
-ratio, and the median of the rounds.
+the ratio, and the median of the rounds.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ async def raw_network(url: str, requests: int) -> float:
 
 async def real_path(url: str, events: Path, folder: Path) -> dict[str, Any]:
     """The product's own path over ``events`` with a new ledger; its summary and processor time."""
-    for old in folder.glob("ledger.db*"):
+    for old in sorted(folder.glob("ledger.db*")):  # noqa: ASYNC240 - before the clock starts
         old.unlink()
     (folder / "secret").write_text("bench-secret")
     (folder / "secret").chmod(0o600)

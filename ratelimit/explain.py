@@ -62,9 +62,7 @@ def explain_decision(
 def _below_minimum(saw: Mapping[str, int], currency: str | None) -> str:
     unit = "minor units" if currency is None else currency
     thresholds = {key.partition("/")[2]: value for key, value in saw.items() if key.startswith("threshold/")}
-    named = " and ".join(
-        f"{_money(value, currency)} {unit} for {channel}" for channel, value in thresholds.items()
-    )
+    named = " and ".join(f"{_money(value, currency)} {unit} for {channel}" for channel, value in thresholds.items())
     least = _money(min(thresholds.values()), currency)
     seen = _money(saw["amount"], currency)
     return f"{seen} {unit} is below {named}; an amount of {least} or more would have been sent"

@@ -54,9 +54,7 @@ _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 Whole = Annotated[int, Meta(ge=0, le=MAX_EXPIRE_AFTER_SECONDS)]
 
 
-class MinAmount(
-    msgspec.Struct, frozen=True, tag_field="effect", tag="min_amount", forbid_unknown_fields=True
-):
+class MinAmount(msgspec.Struct, frozen=True, tag_field="effect", tag="min_amount", forbid_unknown_fields=True):
     """Leave ``channel`` out below an amount; ``amounts`` maps a currency to minor units."""
 
     id: str
@@ -64,9 +62,7 @@ class MinAmount(
     amounts: dict[str, int]
 
 
-class ExpireAfter(
-    msgspec.Struct, frozen=True, tag_field="effect", tag="expire_after", forbid_unknown_fields=True
-):
+class ExpireAfter(msgspec.Struct, frozen=True, tag_field="effect", tag="expire_after", forbid_unknown_fields=True):
     """Do not send alerts of ``category`` that are older than the sum of hours, minutes and seconds."""
 
     id: str
@@ -164,9 +160,7 @@ def _rule(source: str, place: int, table: dict[str, Any]) -> Rule:
             raise RulesError(source, "is missing", rule=name, key=field.name)
     for key, allowed in _CHOICES.items():
         if key in table and table[key] not in allowed:
-            raise RulesError(
-                source, f"{table[key]!r} is not known{_nearest(table[key], allowed)}", rule=name, key=key
-            )
+            raise RulesError(source, f"{table[key]!r} is not known{_nearest(table[key], allowed)}", rule=name, key=key)
     if kind is MinAmount:
         _check_amounts(source, name, table["amounts"])
     try:
@@ -190,9 +184,7 @@ def _id(source: str, place: int, table: dict[str, Any]) -> str:
         message = f"{name!r} must be 1 to 64 lower case letters, digits and dashes"
         raise RulesError(source, message, rule=number, key="id")
     if name in RESERVED_IDS:
-        raise RulesError(
-            source, f"{name!r} is a reason of Swipebell's own; choose another", rule=number, key="id"
-        )
+        raise RulesError(source, f"{name!r} is a reason of Swipebell's own; choose another", rule=number, key="id")
     return name
 
 

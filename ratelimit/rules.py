@@ -144,9 +144,7 @@ class Decider:
         self._caps = tuple(rule for rule in rules.rule if isinstance(rule, Cap))
         self._default_expiry = (DEFAULT_EXPIRE_AFTER_SECONDS * 1000, DEFAULT_EXPIRY)
 
-    def plan(
-        self, event: Event, swipe_ms: int, recipient: Recipient, now_ms: int, template: str | None = None
-    ) -> Plan:
+    def plan(self, event: Event, swipe_ms: int, recipient: Recipient, now_ms: int, template: str | None = None) -> Plan:
         """Plan the alert for one recipient; ``swipe_ms`` is ``event.time`` and both times are epoch ms.
 
         ``template`` is the name of the template it would use, for refusals of one template (WeChat 43101); by
@@ -171,9 +169,7 @@ class Decider:
         if self._caps and state == "send":
             today = self._days.of(recipient.timezone, now_ms)
             # The day's date without its zone: an account with recipients in two zones has one cap, not two.
-            caps = tuple(
-                (cap.id, f"cap|{cap.id}|{today.day}|{event.account}", cap.limit) for cap in self._caps
-            )
+            caps = tuple((cap.id, f"cap|{cap.id}|{today.day}|{event.account}", cap.limit) for cap in self._caps)
             increments = tuple((key, 1, today.ends_ms + KEEP_COUNTER_MS) for _, key, _ in caps)
             keys = (*(key for _, key, _ in caps), total_key)
         decided = Decision(state, route, rule, saw, expires_ms, increments, total_key, total, day.fallback)

@@ -45,7 +45,7 @@ def main() -> None:
             defect(group)
         else:
             fail(first_of(known))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last one there is
         defect(error)
 
 

@@ -24,8 +24,8 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
 
     ``route`` is every channel the send rules allow, in order; ``position`` the one it is on now. ``attempts`` counts
     what was handed to a provider so far on all channels; ``first_attempt_ms`` is when the present channel was first
-    tried (its idempotency window runs from there). ``state`` is the state it had when it was leased; ``receipt`` what the
-    provider's receipt says, when one has come.
+    tried (its idempotency window runs from there). ``state`` is the state it had when it was leased; ``receipt`` what
+    the provider's receipt says, when one has come.
     """
 
     id: int

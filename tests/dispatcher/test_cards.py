@@ -128,9 +128,7 @@ def test_the_pan_field_is_masked_whatever_its_check_digit(pan: str, masked: str)
     assert unmasked_number(masked) is None
 
 
-@pytest.mark.parametrize(
-    "pan", ["************5770", "622848******1234", "62284800****1234", "5770", "", "x" * 40]
-)
+@pytest.mark.parametrize("pan", ["************5770", "622848******1234", "62284800****1234", "5770", "", "x" * 40])
 def test_a_masked_pan_stays_as_it_is(pan: str) -> None:
     assert unmasked_number(pan) is None
     assert mask_pan(pan) == pan

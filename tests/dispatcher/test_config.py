@@ -164,9 +164,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(folder, text, expect
             "[engine]\nin_flight = true",
             "in_flight: allowed is a whole number from 1 to 16384, and here is true",
         ),
-        pytest.param(
-            f"[engine]\nin_flight = 1{'0' * 400}", "and here is a number far outside", id="401 digits"
-        ),
+        pytest.param(f"[engine]\nin_flight = 1{'0' * 400}", "and here is a number far outside", id="401 digits"),
         ("[engine]\nlease_seconds = nan", "engine.lease_seconds: allowed is a number from 1.0 to 300.0"),
         ("[engine]\nlease_seconds = inf", "engine.lease_seconds: allowed is a number from 1.0 to 300.0"),
         ("[engine]\nlane_capacity = 10", "engine.lane_capacity: is below batch_events"),
@@ -349,9 +347,7 @@ def test_an_unusable_secret_file_is_refused_at_load(folder, content, expected):
 
 
 def test_a_secret_file_that_is_a_folder_is_refused(folder):
-    with pytest.raises(
-        ConfigurationError, match=r"^intake.http.token_file: .* cannot be read: Is a directory$"
-    ):
+    with pytest.raises(ConfigurationError, match=r"^intake.http.token_file: .* cannot be read: Is a directory$"):
         read_secret_file(folder, "intake.http.token_file")
 
 

@@ -87,7 +87,9 @@ def expected(kind: AnswerClass, *, last: bool, resend: bool, receipt: bool, refr
         return awaiting if receipt else {"state": "delivered", "position": 0, "due_ms": None, "reason": None}
     if kind is A.REFRESH_TOKEN and not refreshed:
         return {"state": "sending", "position": 0, "due_ms": None, "keep_lease": True, "reason": None}
-    if kind in (A.REFRESH_TOKEN, A.THROTTLE, A.RETRY, A.CONFIGURATION):
+    if kind is A.CONFIGURATION:
+        return retrying | {"due_ms": NOW + 250}  # as after a first attempt
+    if kind in (A.REFRESH_TOKEN, A.THROTTLE, A.RETRY):
         return retrying
     if kind is A.UNKNOWN:
         if resend:

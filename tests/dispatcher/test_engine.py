@@ -59,7 +59,8 @@ class ScriptedChannel:
         self.receipt_ms = receipt_ms
 
     def policy(self, alert: Alert) -> ChannelPolicy:
-        return ChannelPolicy(RetryPolicy(base_seconds=1.0, cap_seconds=60.0, max_attempts=12), self.resend, self.receipt_ms)
+        retry = RetryPolicy(base_seconds=1.0, cap_seconds=60.0, max_attempts=12)
+        return ChannelPolicy(retry, self.resend, self.receipt_ms)
 
     async def ready(self) -> None:
         if self.paused is not None:

@@ -123,12 +123,8 @@ def card_number(body: str) -> str:
         st.sampled_from("234569"),
         st.text("0123456789", min_size=11, max_size=17),
     ),
-    place=st.sampled_from(
-        ["pan", "merchant", "city", "type", "mcc", "currency", "time", "unknown", "deep", "number"]
-    ),
-    around=st.sampled_from(
-        [("", ""), ("card ", " x"), ("店", "店"), ("12 ", " 34"), ('"', '"'), ("\\", "\\")]
-    ),
+    place=st.sampled_from(["pan", "merchant", "city", "type", "mcc", "currency", "time", "unknown", "deep", "number"]),
+    around=st.sampled_from([("", ""), ("card ", " x"), ("店", "店"), ("12 ", " 34"), ('"', '"'), ("\\", "\\")]),
     escaped=st.booleans(),
     broken=st.booleans(),
 )

@@ -90,9 +90,7 @@ def imported(site: Any, *lines: dict[str, Any]) -> None:
 RECIPIENT = {"account": "acc-1", "openid": "oHTTPtest0000000000000000001", "phone": "+8613800000001"}
 
 
-def test_events_over_http_become_alerts(
-    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
-) -> None:
+def test_events_over_http_become_alerts(site: Any, providers: Callable[..., Any], free_port: Callable[[], int]) -> None:
     # Given a running service
     provider = providers()
     site.configure(provider.url)
@@ -147,8 +145,8 @@ def test_a_token_is_wanted_where_one_is_configured(
     (site.folder / "token").write_text("core-token")
     with serving(site, free_port, http='token_file = "token"') as running:
         without = running.http.post("/v1/events", content=ndjson(event(1)))
-        wrong = running.http.post("/v1/events", content=ndjson(event(1)), headers={"Authorization": "Bearer nope"})
-        right = running.http.post("/v1/events", content=ndjson(event(1)), headers={"Authorization": "Bearer core-token"})
+        bearers = [{"Authorization": f"Bearer {token}"} for token in ("nope", "core-token")]
+        wrong, right = (running.http.post("/v1/events", content=ndjson(event(1)), headers=one) for one in bearers)
     assert [without.status_code, wrong.status_code, right.status_code] == [401, 401, 202]
 
 
@@ -217,7 +215,8 @@ def test_receipts_have_the_last_word(site: Any, providers: Callable[..., Any], f
         book = provider.book()
         assert book["wechat"]["delivered"] == 90
         assert 10 < book["sms"]["delivered"] < 50
-        ended = [running.metric(f'swipebell_alerts_ended_total{{state="{state}"}}') for state in ("delivered", "failed")]
+        name = 'swipebell_alerts_ended_total{state="%s"}'
+        ended = [running.metric(name % state) for state in ("delivered", "failed")]
         assert sum(ended) == 90
         assert ended[1] == book["sms"]["delivered"] - (ended[0] - (90 - book["sms"]["delivered"]))
         # And a callback without the right signature is refused

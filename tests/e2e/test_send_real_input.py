@@ -31,9 +31,7 @@ def head_of(source: Path, target: Path, lines: int | None) -> int:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_two_independent_books_agree(
-    name: str, shared_data: Path, site: Any, providers: Callable[..., Any]
-) -> None:
+def test_two_independent_books_agree(name: str, shared_data: Path, site: Any, providers: Callable[..., Any]) -> None:
     # Given real card transactions, a recipient for each account, and providers that misbehave a little
     events = site.folder / "events.ndjson.gz"
     lines = head_of(shared_data / name, events, LINES)

@@ -255,9 +255,7 @@ async def test_a_cancelled_lane_does_not_take_permits_even_when_there_are_some()
     ),
     lanes=st.integers(1, 3),
 )
-def test_the_guarantee_holds_for_any_use(
-    rate: float, steps: list[tuple[float, int, float | None]], lanes: int
-) -> None:
+def test_the_guarantee_holds_for_any_use(rate: float, steps: list[tuple[float, int, float | None]], lanes: int) -> None:
     # Given some lanes that ask, pause and give up as they like
     grants: list[tuple[float, int]] = []
 

@@ -12,9 +12,7 @@ from ratelimit.retry import RetryPolicy, backoff_ms, next_retry
 
 draws = st.floats(0, 1, exclude_max=True)
 policies = st.builds(
-    lambda base, factor, attempts: RetryPolicy(
-        base_seconds=base, cap_seconds=base * factor, max_attempts=attempts
-    ),
+    lambda base, factor, attempts: RetryPolicy(base_seconds=base, cap_seconds=base * factor, max_attempts=attempts),
     st.floats(0.001, 1000),
     st.floats(1, 10_000),
     st.integers(1, 200),
@@ -32,9 +30,7 @@ def test_a_wait_is_below_the_doubled_base_and_the_cap(policy: RetryPolicy, attem
 
 
 @given(policy=policies, attempt=st.integers(1, 10_000), draw=draws)
-def test_a_larger_draw_or_a_later_attempt_never_waits_less(
-    policy: RetryPolicy, attempt: int, draw: float
-) -> None:
+def test_a_larger_draw_or_a_later_attempt_never_waits_less(policy: RetryPolicy, attempt: int, draw: float) -> None:
     # Given any policy, when only the draw grows, or only the attempts, then the wait does not shrink
     wait_ms = backoff_ms(policy, attempt, draw)
     assert backoff_ms(policy, attempt, draw / 2) <= wait_ms <= backoff_ms(policy, attempt + 1, draw)
@@ -68,9 +64,7 @@ def test_a_retry_obeys_the_pause_the_age_and_the_attempts(
 ) -> None:
     # Given any failure with an alert's age limit and a provider's wish
     expires_ms = now_ms + left_ms
-    due_ms = next_retry(
-        policy, attempt=attempt, now_ms=now_ms, expires_at_ms=expires_ms, draw=draw, pause_ms=pause_ms
-    )
+    due_ms = next_retry(policy, attempt=attempt, now_ms=now_ms, expires_at_ms=expires_ms, draw=draw, pause_ms=pause_ms)
     earliest_ms = now_ms + max(pause_ms, 0)
     if due_ms is not None:
         # Then a retry is neither too early nor too late nor one too many

@@ -28,9 +28,7 @@ def test_the_commented_cap_of_the_shipped_rules_is_right_once_uncommented() -> N
     head, block = default_rules_text().split("# [[rule]]")
     text = head + "[[rule]]" + block.replace("\n# ", "\n")
     # When it is loaded, then the cap is there
-    assert load_rules(text, "rules.toml").rule[-1] == Cap(
-        id="daily-cap", limit=20, per="account", window="day"
-    )
+    assert load_rules(text, "rules.toml").rule[-1] == Cap(id="daily-cap", limit=20, per="account", window="day")
 
 
 def test_hours_minutes_and_seconds_add_up() -> None:
@@ -112,8 +110,7 @@ BROKEN_RULES = [
     (f"{MINIMUM}amounts = {{ CNY = true }}", f"rule sms: amounts.CNY: True {NO_AMOUNT}"),
     (f"{MINIMUM}amounts = {{ CNY = {2**63} }}", f"rule sms: amounts.CNY: {2**63} {NO_AMOUNT}"),
     (
-        MINIMUM.replace('"sms"\n', '"wechta"\n').replace('id = "wechta"', 'id = "w"')
-        + "amounts = { CNY = 1 }",
+        MINIMUM.replace('"sms"\n', '"wechta"\n').replace('id = "wechta"', 'id = "w"') + "amounts = { CNY = 1 }",
         "rule w: channel: 'wechta' is not known; did you mean 'wechat'?",
     ),
     (AGE, f"rule age: {NO_AGE}"),
@@ -130,9 +127,7 @@ BROKEN_RULES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), BROKEN_FILES + [(f"version = 1\n{t}", m) for t, m in BROKEN_RULES]
-)
+@pytest.mark.parametrize(("text", "message"), BROKEN_FILES + [(f"version = 1\n{t}", m) for t, m in BROKEN_RULES])
 def test_a_broken_file_is_refused_with_a_message_that_says_where(text: str, message: str) -> None:
     # Given a broken rule file, when it is loaded
     with pytest.raises(RulesError) as caught:

@@ -36,8 +36,7 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
             "saw": {"amount": 900, "threshold/sms": 1000},
             "currency": "KRW",
         },
-        "suppressed by rule r: 900 KRW is below 1000 KRW for sms; an amount of 1000 or more would have "
-        "been sent",
+        "suppressed by rule r: 900 KRW is below 1000 KRW for sms; an amount of 1000 or more would have been sent",
     ),
     (
         {"state": "suppressed", "rule": "r", "saw": {"amount": 900, "threshold/sms": 1000}},
@@ -56,8 +55,7 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"state": "suppressed", "rule": "opt-out", "saw": None},
-        "suppressed (opt-out): the recipient has opted out of this category; without that it would have "
-        "been sent",
+        "suppressed (opt-out): the recipient has opted out of this category; without that it would have been sent",
     ),
     (
         {"state": "suppressed", "rule": "no-channel", "saw": None},

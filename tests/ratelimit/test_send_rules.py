@@ -104,9 +104,7 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("_said", "event", "recipient", "route"), ROUTES, ids=[row[0] for row in ROUTES])
-def test_the_route(
-    _said: str, event: dict[str, Any], recipient: dict[str, Any], route: tuple[str, ...]
-) -> None:
+def test_the_route(_said: str, event: dict[str, Any], recipient: dict[str, Any], route: tuple[str, ...]) -> None:
     # Given a swipe and a recipient, when it is decided, then these channels are allowed and no rule has
     # stopped it
     decision = decided(an_event(**event), a_recipient(**recipient))
@@ -193,9 +191,7 @@ def test_age_is_measured_from_the_swipe(
 def test_a_swipe_from_the_future_is_as_old_as_its_arrival() -> None:
     # Given a source whose clock is a year ahead, when its swipe is decided, then it expires a day after it
     # arrived
-    assert (
-        decided(an_event(), a_recipient(), age_ms=-365 * 24 * HOUR_MS).expires_at_ms == NOW_MS + 24 * HOUR_MS
-    )
+    assert decided(an_event(), a_recipient(), age_ms=-365 * 24 * HOUR_MS).expires_at_ms == NOW_MS + 24 * HOUR_MS
 
 
 def test_what_would_not_have_been_sent_in_time_is_not_called_expired() -> None:
@@ -279,9 +275,7 @@ MOVED = [
 
 
 @pytest.mark.parametrize(("kind", "status", "amount", "moved"), MOVED)
-def test_what_counts_for_the_balance_of_the_day(
-    kind: str, status: str | None, amount: int, moved: int
-) -> None:
+def test_what_counts_for_the_balance_of_the_day(kind: str, status: str | None, amount: int, moved: int) -> None:
     # Given an event, when it is decided, then its day total grows by the money that moved, or is left alone
     event = an_event(type=kind, status=status, amount=amount)
     assert moved_amount(event) == moved
@@ -316,9 +310,7 @@ def test_alerts_of_one_batch_see_each_other_at_the_cap() -> None:
     # When two events come in one batch
     states = []
     for _ in range(2):
-        decisions = tally.decide_event(
-            [decider.plan(an_event(), NOW_MS, each, NOW_MS) for each in recipients]
-        )
+        decisions = tally.decide_event([decider.plan(an_event(), NOW_MS, each, NOW_MS) for each in recipients])
         states.append([decision.state for decision in decisions])
     # Then the cap is the account's: two alerts in all, not two per recipient
     assert states == [["send", "send"], ["suppressed", "suppressed"]]
