@@ -33,7 +33,7 @@ _NEWER_THAN_CLDR = ("XAD",)
 """In ISO 4217 since 2025 (amendment 178), not yet in CLDR."""
 
 
-class UnknownCurrency(ValueError): - reads as what it says
+class UnknownCurrency(ValueError):
     """The code is not in ISO 4217, or has no minor unit to count in. The message does not repeat the code."""
 
     def __init__(self) -> None:
