@@ -135,8 +135,10 @@ def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: in
     )
     if due is None:
         return _next_channel(alert, answer, now_ms, reason="retries-exhausted")
-    if follow is Next.POLICY and not _recognised(alert, policy, due, first_ms=now_ms - answer.took_ms):
-        return _next_channel(alert, answer, now_ms, reason="unknown-outcome")
+    if follow is Next.POLICY and _has_next(alert) and not _recognised(alert, policy, due, now_ms - answer.took_ms):
+        # The provider would ring a second time, and the next channel rings at least at once. Without a next one it is
+        # tried further: after hours of 502s a late alert is worth more than none.
+        return _next_channel(alert, answer, now_ms)
     return _step(alert, answer, now_ms, "retrying", due_ms=due)
 
 
@@ -168,12 +170,15 @@ def after_interruption(alert: Alert, policy: ChannelPolicy, now_ms: int) -> Step
         return _left_alone(alert, None, policy, now_ms)
     if alert.attempts >= policy.retry.max_attempts:  # it may be what kills the process
         return _next_channel(alert, None, now_ms, reason="retries-exhausted")
-    if not _recognised(alert, policy, now_ms, first_ms=now_ms):
-        return _next_channel(alert, None, now_ms, reason="unknown-outcome")
+    # However long the process was dead: most of what it held had only waited in its lane and never left.
     return _step(alert, None, now_ms, "retrying", due_ms=now_ms)
 
 
-def _recognised(alert: Alert, policy: ChannelPolicy, due_ms: int, *, first_ms: int) -> bool:
+def _has_next(alert: Alert) -> bool:
+    return alert.position + 1 < len(alert.route)
+
+
+def _recognised(alert: Alert, policy: ChannelPolicy, due_ms: int, first_ms: int) -> bool:
     """Whether the provider will still know a resend at ``due_ms``; ``first_ms`` is when the first attempt was, if it is
     the one that just ended."""
     if policy.resend_window_ms is None:
@@ -194,7 +199,7 @@ def _left_alone(alert: Alert, answer: Answer | None, policy: ChannelPolicy, now_
 def _next_channel(
     alert: Alert, answer: Answer | None, now_ms: int, *, reason: str | None = None, refusal: str | None = None
 ) -> Step:
-    if alert.position + 1 < len(alert.route):
+    if _has_next(alert):
         # Through the ledger and not straight into the other lane: lanes never push into each other, so they
         # cannot block each other.
         return _step(alert, answer, now_ms, "retrying", position=alert.position + 1, due_ms=now_ms, refusal=refusal)

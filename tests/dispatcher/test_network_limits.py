@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ import pytest
 import trio
 
 from dispatcher.network.api import Failure, PoolSettings, Response
-from dispatcher.network.curl import SELECT_SETSIZE, CurlNetwork
+from dispatcher.network.curl import CurlNetwork
 from loadtest.providers.http import Answer, serve_http
 from tests.dispatcher.network_kit import (
     POOL,
@@ -24,13 +25,13 @@ from tests.dispatcher.network_kit import (
     networking,
     post,
     serving,
-    unused_port,
 )
 
 
 async def test_closing_answers_everything_once() -> None:
     # Given five requests on the wire and ten that wait for a connection
     async with serving(answers_nothing) as server:
+        before = open_descriptors()
         network = CurlNetwork({POOL: PoolSettings(connections=5)})
         mailbox = Mailbox()
         network.submit([post(f"{server.url}/{n}", tag=n) for n in range(15)], mailbox.deliver)
@@ -51,6 +52,15 @@ async def test_closing_answers_everything_once() -> None:
             network.submit([post(server.url)], mailbox.deliver)
         await network.aclose()
         assert len(mailbox.responses) == 16
+        # And leaves nothing behind but the server's ends, which close in their time
+        with trio.fail_after(5):
+            while open_descriptors() > before:
+                await trio.lowlevel.checkpoint()
+        assert "network" not in {thread.name for thread in threading.enumerate()}
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def test_a_defect_in_the_network_thread_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +117,10 @@ def peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+SELECT_SETSIZE = 1024
+"""Of glibc's select()."""
+
+
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
     """Every descriptor that select() could hold is taken."""
@@ -148,17 +162,20 @@ async def test_a_sleeping_network_wakes_for_every_batch() -> None:
 
 
 async def test_a_run_that_forgets_to_close_does_not_hang() -> None:
-    # Given a run that ends with a request under way, when its answer comes, then the thread ends as well
+    # Given a run that ends with a request under way, when its time is up, then the thread ends as well
     networks = []
+    listener = socket.create_server(("127.0.0.1", 0))
 
     async def forgetful() -> None:
         network = CurlNetwork({POOL: PoolSettings(connections=1)})
         networks.append(network)
-        network.submit([post(f"http://127.0.0.1:{unused_port()}/")], lambda _responses: None)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        network.submit([post(url, timeout_ms=200)], lambda _responses: None)
 
-    await trio.to_thread.run_sync(lambda: trio.run(forgetful))
-    with trio.fail_after(5):
-        await trio.to_thread.run_sync(networks[0]._thread.join)
+    with listener:
+        await trio.to_thread.run_sync(lambda: trio.run(forgetful))
+        with trio.fail_after(5):
+            await trio.to_thread.run_sync(networks[0]._thread.join, abandon_on_cancel=True)
 
 
 def test_a_request_and_a_response_print_nothing_of_what_they_carry() -> None:

@@ -123,6 +123,12 @@ async def test_a_fresh_request_has_a_connection_of_its_own_and_is_never_sent_twi
             assert (await ask_one(network, post(server.url, fresh=True))).status == 200
         assert [seen.connection for seen in server.seen] == [0, 1, 2, 3]
 
+    # And none is left for others
+    async with serving(echo) as server, networking() as network:
+        for fresh in (True, False, False):
+            assert (await ask_one(network, post(server.url, fresh=fresh))).status == 200
+        assert [seen.connection for seen in server.seen] == [0, 1, 1]
+
     # And when one dies after another, then none is sent again
     async with serving(read_and_reset) as server, networking() as network:
         responses = [await ask_one(network, post(server.url, b"%d" % n, fresh=True)) for n in range(5)]
