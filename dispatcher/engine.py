@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
@@ -199,9 +200,10 @@ class Engine:
                 log.error("ledger_unavailable", error=str(error), waiting_steps=len(steps) + len(self._steps))
                 await trio.sleep(LEDGER_RETRY_S)
         self.meter.recorded(steps)
-        for step, lane in batch:
+        for lane, count in Counter(lane for _, lane in batch).items():
             if lane is not None:
-                lane.settled(1)
+                lane.settled(count)
+        for step, _ in batch:
             if step.keep_lease:
                 self.lanes[step.alert.channel].put(_tried_again(step), first=True)
             elif step.due_ms is not None and step.due_ms <= self.now_ms():

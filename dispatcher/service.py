@@ -35,6 +35,9 @@ SWITCH_INTERVAL_S = 0.0005
 """How long a thread that waits for the GIL lets another one run on. With Python's 5 ms the network and ledger threads
 wait for the event loop most of their time (measured: docs/decisions/0002-multi-row-statements.md)."""
 
+GC_THRESHOLDS = (50_000, 20, 50)
+"""A batch makes thousands of short-lived tuples and no cycles; Python's 700 would look through them several times."""
+
 FIRST_TOKEN_WAIT_S = 15.0
 """How long a start waits for a channel's first token before it goes on without (the lane keeps trying)."""
 
@@ -105,6 +108,7 @@ async def service(
             # What was loaded so far lives as long as the process: keep it out of every later collection.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             async with engine.running():
                 yield Service(engine, ledger, meter, config)
         finally:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,51 +22,10 @@ from dispatcher.events import Accepted
 from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
-from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, receipt, recipient, step
+from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, recipient
+from tests.dispatcher.ledger_model import ACCOUNTS, EVENTS, ROUTE, TURN, Modelled, some, step_of
 
 EXAMPLES, STEPS = (2000, 80) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 30)
-
-ACCOUNTS = {"A": ("primary",), "B": ("primary", "second"), "C": ()}
-ROUTE = ("wechat", "sms")
-EVENTS = [accepted(f"e-{n}", account="ABC"[n % 3], amount=amount) for n in range(9) for amount in (1, 2)]
-
-some = st.integers(0, 2**16)
-"""Which of those that there are."""
-
-messages = st.sampled_from(["m-1", "m-2", "m-3"])
-outcomes = st.sampled_from(
-    ["awaiting", "awaiting", "awaiting", "retrying", "later", "next", "gone", "again", "delivered", "failed", "expired"]
-)
-
-words = st.builds(receipt, st.sampled_from(ROUTE), messages, st.sampled_from(["delivered", "failed:x"]))
-leases = st.sampled_from(["sending", "queued"])
-
-TURN: dict[str, Any] = {
-    "which": some,
-    "ms": st.sampled_from([1000, 500, 0]),
-    "lease_as": leases,
-    "fenced": st.booleans(),
-    "picks": st.lists(st.tuples(some, outcomes, messages, st.integers(0, 1)), min_size=2, max_size=6),
-}
-
-
-@dataclass
-class Modelled:
-    """One alert, as the ledger should have it."""
-
-    person: tuple[str, str] | None
-    state: str
-    owner: int
-    ended: bool
-    route: tuple[str, ...] = ROUTE
-    position: int = 0
-    due: int | None = None
-    attempts: int = 0
-    msgid: str | None = None
-
-    @property
-    def channel(self) -> str:
-        return self.route[self.position] if self.route else ""
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -282,7 +240,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for place, (pick, kind, msgid, resends) in enumerate(picks):
             pool = held if held and pick % 8 < 7 else sorted(mine)
             alert = mine[pool[(pick + place) % len(pool)]]
-            steps.append(self._step(alert, kind, msgid, resends))
+            steps.append(step_of(alert, kind, msgid, resends, self.now))
             if steps[-1].keep_lease:
                 mine[alert.id] = msgspec.structs.replace(alert, attempts=alert.attempts + 1 + resends)
         answered = self._ask(self.ledger.record, steps, owner)
@@ -291,24 +249,6 @@ class LedgerMachine(RuleBasedStateMachine):
         waiting = {one.alert.id for one in steps if one.state == "awaiting"} if self.alive[owner] else set()
         early = [alert_id for alert_id in sorted(waiting) if self._word(alert_id) and self._waits(alert_id)]
         self._lease(early, owner, "awaiting", answered)
-
-    def _step(self, alert: Alert, kind: str, msgid: str, resends: int) -> Step:
-        fields: dict[str, Any] = {"at_ms": self.now, "resends": resends}
-        has_next = alert.position + 1 < len(alert.route)
-        if kind == "gone":
-            fields["refusal"] = alert.channel
-        if kind in ("next", "gone"):
-            if not has_next:
-                return step(alert, "failed", outcome="permanent", **fields)
-            return step(alert, "retrying", position=alert.position + 1, due_ms=self.now, **fields)
-        if kind == "again":
-            return step(alert, "sending", keep_lease=True, outcome="refresh_token", **fields)
-        if kind == "awaiting":
-            return step(alert, "awaiting", msgid=msgid, due_ms=self.now + 1000, **fields)
-        if kind in ("retrying", "later"):
-            return step(alert, "retrying", due_ms=self.now + (0 if kind == "retrying" else 1000), **fields)
-        state: State = "delivered" if kind == "delivered" else "failed" if kind == "failed" else "expired"
-        return step(alert, state, **fields)
 
     def _apply(self, done: Step, owner: int) -> None:
         alert, one = done.alert, self.alerts[done.alert.id]

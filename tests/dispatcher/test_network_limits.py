@@ -56,7 +56,7 @@ async def test_closing_answers_everything_once() -> None:
         with trio.fail_after(5):
             while open_descriptors() > before:
                 await trio.lowlevel.checkpoint()
-        assert "network" not in {thread.name for thread in threading.enumerate()}
+        assert not network._thread.is_alive()
 
 
 def open_descriptors() -> int:
