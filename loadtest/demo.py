@@ -264,7 +264,8 @@ def _print_more(result: Result, console: Console, world: World | None) -> None:
         if event_id is not None:
             words = shlex.join([_own_name(), "explain", event_id, "--config", str(world.config)])
             # Not wrapped, so that it can be copied as one line.
-            console.print(f"  {words}  # {why}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"  # {why}", style="dim", highlight=False)
+            console.print(f"  {words}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _own_name() -> str:

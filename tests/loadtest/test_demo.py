@@ -91,7 +91,7 @@ def test_again_in_the_same_folder_it_begins_anew_and_says_what_to_look_at(
     ):
         assert words in ended.stdout
     # The hint can be pasted
-    hint = re.search(r" explain (\S+) --config (\S+)  # fell back to SMS", ended.stdout)
+    hint = re.search(r"# fell back to SMS\n.* explain (\S+) --config (\S+)", ended.stdout)
     assert hint is not None
     told = run("explain", hint[1], "--config", hint[2])
     assert told.returncode == 0
