@@ -23,7 +23,7 @@ from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
 from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, recipient
-from tests.dispatcher.ledger_model import ACCOUNTS, EVENTS, ROUTE, TURN, Modelled, some, step_of
+from tests.dispatcher.ledger_model import ACCOUNTS, EVENTS, ROUTE, TURN, Modelled, some, step_of, words
 
 EXAMPLES, STEPS = (2000, 80) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 30)
 
@@ -299,14 +299,7 @@ class LedgerMachine(RuleBasedStateMachine):
         given = self._ask(self.ledger.due, *arguments)
         self._lease([alert_id for _, alert_id in ready[:limit]], owner, lease_as, given)
 
-    @rule(
-        which=some,
-        said=st.lists(
-            st.builds(receipt, st.sampled_from(ROUTE), messages, st.sampled_from(["delivered", "failed:x"])),
-            min_size=1,
-            max_size=4,
-        ),
-    )
+    @rule(which=some, said=st.lists(words, min_size=1, max_size=4))
     def receipts(self, which: int, said: list[Receipt]) -> None:
         owner = self._owner(which)
         if self._refused_when_lost(owner, self.ledger.receipts, said, self.now, owner):
