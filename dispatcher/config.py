@@ -258,13 +258,12 @@ class EngineConfig(_Section, frozen=True, kw_only=True):
     """Tuning. The bounds keep a process within its 200 MB whatever the backlog.
 
     ``batch_events`` is the most that one ledger transaction admits; commits of 64 to 512 rows cost the same
-    a row. ``batch_wait_ms`` is how long an incomplete batch waits. ``lane_capacity`` (alerts a channel) and
+    a row. ``lane_capacity`` (alerts a channel) and
     ``in_flight`` (requests a channel) bound what is held; ``lease_seconds`` is how soon another process
     takes over from a dead one. ``drain_seconds`` is how long SIGTERM waits for answers.
     """
 
     batch_events: Annotated[int, Meta(ge=1, le=4096)] = 256
-    batch_wait_ms: Annotated[int, Meta(ge=0, le=1000)] = 2
     lane_capacity: Annotated[int, Meta(ge=1, le=65_536)] = 4096
     in_flight: Annotated[int, Meta(ge=1, le=16_384)] = 1024
     lease_seconds: Annotated[float, Meta(ge=1.0, le=300.0)] = 8.0

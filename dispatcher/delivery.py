@@ -32,6 +32,9 @@ ENDED: frozenset[State] = frozenset({"delivered", "suppressed", "failed", "expir
 OPEN: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting", "interrupted"})
 
 
+FIRST_PAUSE_MS = 2_000
+
+
 class AnswerClass(StrEnum):
     """What a provider's answer means for the alert."""
 
@@ -130,7 +133,7 @@ def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: in
         attempt=1 if misconfigured else attempts,
         now_ms=now_ms,
         expires_at_ms=alert.expires_ms,
-        pause_ms=0 if misconfigured else answer.pause_ms,
+        pause_ms=0 if misconfigured else _pause_ms(answer, attempts),
         draw=draw,
     )
     if due is None:
@@ -140,6 +143,14 @@ def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: in
         # tried further: after hours of 502s a late alert is worth more than none.
         return _next_channel(alert, answer, now_ms)
     return _step(alert, answer, now_ms, "retrying", due_ms=due)
+
+
+def _pause_ms(answer: Answer, attempts: int) -> int:
+    """How long to wait at least. Of a long pause of ours (a spent quota) the first waits are short: it may be over
+    soon, or have been one wrong answer. A Retry-After is the provider's own word and is kept as it is."""
+    if answer.code.startswith("http-"):
+        return answer.pause_ms
+    return min(answer.pause_ms, FIRST_PAUSE_MS << min(attempts - 1, 20))
 
 
 def after_refusal(alert: Alert, code: str, now_ms: int) -> Step:
@@ -172,6 +183,22 @@ def after_interruption(alert: Alert, policy: ChannelPolicy, now_ms: int) -> Step
         return _next_channel(alert, None, now_ms, reason="retries-exhausted")
     # However long the process was dead: most of what it held had only waited in its lane and never left.
     return _step(alert, None, now_ms, "retrying", due_ms=now_ms)
+
+
+def given_back(alert: Alert, now_ms: int) -> Step:
+    """The step for an alert that its process never handed to the network: as untouched as it came."""
+    return _step(alert, None, now_ms, "retrying", due_ms=now_ms)
+
+
+def tried_again(step: Step) -> Alert:
+    """The alert of a step that keeps its lease, as it goes back to its lane with a new token."""
+    alert = step.alert
+    return msgspec.structs.replace(
+        alert,
+        attempts=alert.attempts + 1 + step.resends,
+        first_attempt_ms=alert.first_attempt_ms or step.at_ms - step.took_ms,
+        token_refreshed=True,
+    )
 
 
 def _has_next(alert: Alert) -> bool:

@@ -17,25 +17,36 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
-import msgspec
 import trio
 
 from dispatcher.channels.base import Channel
 from dispatcher.config import EngineConfig
-from dispatcher.delivery import after_deadline, after_expiry, after_interruption, after_receipt, after_refusal
+from dispatcher.delivery import (
+    after_deadline,
+    after_expiry,
+    after_interruption,
+    after_receipt,
+    after_refusal,
+    given_back,
+    tried_again,
+)
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted
 from dispatcher.lane import Lane
 from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
-from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.alert import State, Step
 from dispatcher.network.api import Network
 from ratelimit.pacing import Pacer
+
+ADMISSIONS = 4
+"""Batches that may be in the ledger at a time: enough to keep its thread busy while one of them is being fsynced. So
+many batches at most go over a lane's capacity."""
 
 CLOCK_TICK_S = 0.2
 """How often the ledger is asked for what is due: a retry is late by this at most, and a look costs 0.1 ms."""
@@ -94,6 +105,8 @@ class Engine:
         self._fatal: ChannelMisconfigured | None = None
         self._fatal_known = trio.Event()
         self._recorder_ended = False
+        self._admissions = trio.Semaphore(ADMISSIONS)
+        self.trouble: str | None = None
         self.lanes = {
             name: Lane(
                 channel,
@@ -103,7 +116,8 @@ class Engine:
                 pacer=pacer,
                 random=random or Random(),  # noqa: S311 - jitter
                 capacity=config.lane_capacity,
-                in_flight=config.in_flight,
+                # Fenced alerts that a crash catches in flight end as unknown, so no more than can be on the wire.
+                in_flight=min(config.in_flight, channel.connections) if channel.fenced else config.in_flight,
             )
             for name, (channel, pacer) in channels.items()
         }
@@ -118,10 +132,15 @@ class Engine:
         await self._ledger.take_over(self.owner, self.now_ms())
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._record_steps)
-                nursery.start_soon(self._keep_lease)
-                for lane in self.lanes.values():
-                    nursery.start_soon(lane.run_classifier)
+                # These outlive a cancellation from outside (Ctrl-C, a failed sibling) until the drain is over.
+                draining = [
+                    self._record_steps,
+                    self._keep_lease,
+                    *(lane.run_classifier for lane in self.lanes.values()),
+                ]
+                shields = [trio.CancelScope(shield=True) for _ in draining]
+                for shield, task in zip(shields, draining, strict=True):
+                    nursery.start_soon(_inside, shield, task)
                 try:
                     async with trio.open_nursery() as senders:
                         senders.start_soon(self._bring_back_due)
@@ -133,7 +152,8 @@ class Engine:
                 finally:  # however it ends, answers that can still come are recorded
                     with trio.move_on_after(self.config.drain_seconds, shield=True):
                         await self._in_flight_settled()
-                nursery.cancel_scope.cancel()
+                    for shield in shields:
+                        shield.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await self._leave()
@@ -143,25 +163,40 @@ class Engine:
     async def admit(self, batch: Sequence[Accepted]) -> Admission:
         """Admit a batch; when this returns, it is durable and may be acknowledged.
 
-        Waits while lanes are full (that is the backpressure). Raises `LedgerUnavailable` or `LedgerFailed`, and then
-        nothing of the batch is in the ledger. When cancelled, the batch may have been admitted: send it again, it is
-        recognised.
+        Call it between `reserve` and `release`, which are the backpressure. Raises `LedgerUnavailable` or
+        `LedgerFailed`, and then nothing of the batch is in the ledger. When cancelled, the batch may have been
+        admitted: send it again, it is recognised.
         """
-        await self.room()
-        admission = await self._ledger.admit(batch, self.now_ms(), self.owner, self._decide)
+        try:
+            admission = await self._ledger.admit(batch, self.now_ms(), self.owner, self._decide)
+        except LedgerUnavailable as error:
+            self.trouble = str(error)
+            raise
         for alert in admission.alerts:
             self.lanes[alert.channel].put(alert)
         self.meter.admitted(admission)
         return admission
 
-    async def room(self) -> None:
-        """Wait until no lane is full."""
-        for lane in self.lanes.values():
-            await lane.room()
+    async def reserve(self) -> None:
+        """Wait for the right to admit one batch: until no lane is full and fewer than ``ADMISSIONS`` are under way.
+
+        Cancelled, it has taken nothing. `release` gives the right back.
+        """
+        await self._admissions.acquire()
+        try:
+            for lane in self.lanes.values():
+                await lane.room()
+        except BaseException:
+            self._admissions.release()
+            raise
+
+    def release(self) -> None:
+        """Give back what `reserve` took."""
+        self._admissions.release()
 
     @property
     def full(self) -> bool:
-        """Whether `admit` would wait now."""
+        """Whether a lane is full, so that `reserve` would wait now."""
         return any(lane.free <= 0 for lane in self.lanes.values())
 
     # ---- answers → recorder → ledger --------------------------------------------------------------------------
@@ -195,17 +230,15 @@ class Engine:
                 answered = await self._ledger.record(steps, self.owner)
                 break
             except LedgerUnavailable as error:
-                if self._fail_fast:
-                    raise
-                log.error("ledger_unavailable", error=str(error), waiting_steps=len(steps) + len(self._steps))
-                await trio.sleep(LEDGER_RETRY_S)
+                await self.ledger_trouble(error)
+        self.trouble = None
         self.meter.recorded(steps)
         for lane, count in Counter(lane for _, lane in batch).items():
             if lane is not None:
                 lane.settled(count)
         for step, _ in batch:
             if step.keep_lease:
-                self.lanes[step.alert.channel].put(_tried_again(step), first=True)
+                self.lanes[step.alert.channel].put(tried_again(step), first=True)
             elif step.due_ms is not None and step.due_ms <= self.now_ms():
                 self._something_due.set()
         if answered:  # their receipt had come before the answer to the send
@@ -232,10 +265,9 @@ class Engine:
                 if trio.current_time() >= housekeeping_at:
                     housekeeping_at += HOUSEKEEPING_S
                     await self._ledger.forget_counters(self.now_ms())
-            except LedgerUnavailable:
-                if self._fail_fast:
-                    raise
-                await trio.sleep(LEDGER_RETRY_S)
+                self.trouble = None
+            except LedgerUnavailable as error:
+                await self.ledger_trouble(error)
             if not more:
                 self._something_due = trio.Event()
                 with trio.move_on_after(CLOCK_TICK_S):
@@ -257,12 +289,12 @@ class Engine:
                 steps.append(after_receipt(alert, alert.receipt, now_ms))
             elif alert.state == "awaiting":
                 steps.append(after_deadline(alert, now_ms))
+            elif alert.state == "interrupted" and lane is not None:
+                steps.append(after_interruption(alert, lane.channel.policy(alert), now_ms))
             elif alert.expires_ms <= now_ms:
                 steps.append(after_expiry(alert, now_ms))
             elif lane is None:  # its channel was taken out of the configuration
                 steps.append(after_refusal(alert, "channel-not-configured", now_ms))
-            elif alert.state == "interrupted":
-                steps.append(after_interruption(alert, lane.channel.policy(alert), now_ms))
             else:
                 lane.put(alert, first=True)
         if steps:
@@ -281,9 +313,8 @@ class Engine:
             until = self.now_ms() + self._lease_ms
             try:
                 kept = await self._ledger.heartbeat(self.owner, until)
-            except LedgerUnavailable:
-                if self._fail_fast:
-                    raise
+            except LedgerUnavailable as error:
+                await self.ledger_trouble(error)
                 continue  # no lease, no sending: see lease_held
             if not kept:
                 raise LeaseLost(
@@ -308,6 +339,14 @@ class Engine:
             self._fatal = ChannelMisconfigured(channel, reason)
             self._fatal_known.set()
 
+    async def ledger_trouble(self, error: LedgerUnavailable) -> None:
+        """See `LaneHost.ledger_trouble`."""
+        self.trouble = str(error)
+        if self._fail_fast:
+            raise error
+        log.error("ledger_unavailable", error=str(error), waiting_steps=len(self._steps))
+        await trio.sleep(LEDGER_RETRY_S)
+
     def resumed(self, channel: str) -> None:
         """See `LaneHost.resumed`."""
         log.info("channel_resumed", channel=channel)
@@ -322,8 +361,9 @@ class Engine:
 
     async def idle(self) -> None:
         """Wait until no alert in the whole ledger is open."""
-        while self._busy() or await self._ledger.open_count():  # noqa: ASYNC110
-            await trio.sleep(0.05)  # polled, because other processes may hold some of them
+        while self._busy() or (left := await self._ledger.open_count()):  # noqa: ASYNC110
+            # Polled, because other processes may hold some of them; counting a backlog takes its time.
+            await trio.sleep(0.05 if self._busy() else min(1.0, 0.05 + left / 100_000))
 
     def _busy(self) -> bool:
         return any(lane.queue or lane.in_flight for lane in self.lanes.values())
@@ -344,7 +384,7 @@ class Engine:
         """Give back what was never handed to the network (as untouched), then the rest (as of unknown outcome)."""
         now_ms = self.now_ms()
         try:
-            untouched = [_given_back(alert, now_ms) for lane in self.lanes.values() for alert in lane.queue]
+            untouched = [given_back(alert, now_ms) for lane in self.lanes.values() for alert in lane.queue]
             if untouched:
                 await self._ledger.record(untouched, self.owner)
             await self._ledger.leave(self.owner, now_ms)
@@ -353,24 +393,6 @@ class Engine:
             log.warning("leases_left_behind", error=str(error))
 
 
-def _tried_again(step: Step) -> Alert:
-    """The alert as it goes back to its lane with a new token."""
-    alert = step.alert
-    return msgspec.structs.replace(
-        alert,
-        attempts=alert.attempts + 1 + step.resends,
-        first_attempt_ms=alert.first_attempt_ms or step.at_ms,
-        token_refreshed=True,
-    )
-
-
-def _given_back(alert: Alert, now_ms: int) -> Step:
-    return Step(
-        alert=alert,
-        state="retrying",
-        position=alert.position,
-        reason=None,
-        due_ms=now_ms,
-        ended=False,
-        at_ms=now_ms,
-    )
+async def _inside(scope: trio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await task()

@@ -16,6 +16,7 @@ import trio
 
 from dispatcher.channels.base import CannotPrepare, Channel, ChannelPaused
 from dispatcher.delivery import AnswerClass, after_answer, after_expiry, after_refusal
+from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger.api import Ledger
 from dispatcher.logs import get_logger
 from dispatcher.model.alert import Alert, Step
@@ -26,6 +27,11 @@ log = get_logger("lane")
 
 SEND_BATCH = 256
 """Most alerts rendered in one go (about 5 ms of work), so that other tasks get their turn in between."""
+
+
+LANE_PAUSE_MS = 15_000
+"""Longest throttle that holds the whole lane. A spent daily quota asks for more; then each alert waits by itself, so
+that one wrong answer does not silence the channel."""
 
 
 class LaneHost(Protocol):
@@ -41,6 +47,9 @@ class LaneHost(Protocol):
 
     def record(self, steps: Sequence[Step], lane: Lane | None) -> None:
         """Hand steps to the recorder; ``lane`` gets its places in flight back once they are in the ledger."""
+
+    async def ledger_trouble(self, error: LedgerUnavailable) -> None:
+        """The ledger cannot write: waits a moment, or raises the error where waiting is not wanted."""
 
     def paused(self, channel: str, reason: str, *, misconfigured: bool) -> None:
         """The channel cannot send for a while."""
@@ -114,7 +123,9 @@ class Lane:
             granted = await self._pacer.acquire_up_to(room)
             batch = [self.queue.popleft() for _ in range(min(granted, len(self.queue)))]
             with trio.CancelScope(shield=True):  # a popped alert is either handed over or given a step
-                await self._send(batch)
+                trouble = await self._send(batch)
+            if trouble is not None:
+                await self._host.ledger_trouble(trouble)
             # Every waiter has this event; the next one to find the lane full gets a new one.
             self._room.set()
             self._room = trio.Event()
@@ -137,7 +148,8 @@ class Lane:
                 else:
                     return
 
-    async def _send(self, batch: list[Alert]) -> None:
+    async def _send(self, batch: list[Alert]) -> LedgerUnavailable | None:
+        """Hand a batch over; the error when it could not be fenced and is back in the queue."""
         now_ms = self._host.now_ms()
         steps: list[Step] = []
         requests: list[Request] = []
@@ -153,13 +165,18 @@ class Lane:
                 # A defect of ours in one alert's words fails that alert, never the engine.
                 log.exception("prepare_failed", channel=self.channel.name, alert=alert.id)
                 steps.append(after_refusal(alert, f"internal:{type(error).__name__}", now_ms))
-        self.in_flight += len(batch)
         if requests and self.channel.fenced:
-            await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
+            try:
+                await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
+            except LedgerUnavailable as error:
+                self.queue.extendleft(reversed(batch))  # nothing left: they are as they were
+                return error
+        self.in_flight += len(batch)
         if requests:
             self._network.submit(requests, self._on_responses)
         if steps:
             self._host.record(steps, self)
+        return None
 
     def _on_responses(self, responses: list[Response]) -> None:
         self._answers.extend(responses)
@@ -183,8 +200,8 @@ class Lane:
                     # Nothing else can succeed before a person has changed something.
                     self._paused_until_ms = now_ms + answer.pause_ms
                     refused = answer.code
-                elif answer.pause_ms and answer.code.startswith("http-"):
-                    self._paused_until_ms = now_ms + answer.pause_ms  # Retry-After holds for the whole provider
+                elif answer.scope == "channel" and 0 < answer.pause_ms <= LANE_PAUSE_MS:
+                    self._paused_until_ms = now_ms + answer.pause_ms  # throttled as a whole: the others would be, too
                 elif answer.kind is AnswerClass.ACCEPTED and self._alarmed:
                     self._alarmed = False
                     self._host.resumed(self.channel.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from xml.etree.ElementTree import ParseError
 
 import msgspec
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatcher.engine import Engine
-from dispatcher.errors import LedgerFailed, LedgerUnavailable
+from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger.api import Receipt
 from dispatcher.model.private import Secret
 
@@ -30,6 +31,9 @@ MAX_BODY_BYTES = 64 * 1024
 
 MAX_WAITING = 4096
 """Receipts that wait for their commit; beyond it the provider is told to come again (it tries three times)."""
+
+
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,32}")
 
 
 class _SmsReport(msgspec.Struct):
@@ -78,10 +82,7 @@ class ReceiptDesk:
         done = trio.Event()
         self._waiting += [(receipt, done) for receipt in receipts]
         self._work.set()
-        try:
-            await done.wait()
-        except LedgerFailed:
-            return False
+        await done.wait()
         return self._error is None
 
     async def wechat(self, request: Request) -> Response:
@@ -119,7 +120,7 @@ class ReceiptDesk:
             return Response("json", 400)
         several = reports if isinstance(reports, list) else [reports]
         receipts = [
-            Receipt("sms", one.id[:64], "delivered" if one.status == "delivered" else f"failed:sms:{one.code}")
+            Receipt("sms", one.id[:64], "delivered" if one.status == "delivered" else f"failed:sms:{_code(one.code)}")
             for one in several
         ]
         if receipts and not await self._keep(receipts):
@@ -140,8 +141,13 @@ def _status(text: str) -> str:
     """``success`` or ``failed:<why>``; WeChat writes one of them with a blank (providers.md section 3)."""
     if text == "success":
         return "delivered"
-    why = text.removeprefix("failed:").strip() or "unknown"
-    return f"failed:{why.replace(' ', '-')[:40]}"
+    return f"failed:{_code(text.removeprefix('failed:').strip().replace(' ', '-'))}"
+
+
+def _code(given: object) -> str:
+    """A provider's code as it may be stored and shown: whatever is not a short word could be anything, a phone too."""
+    text = str(given)
+    return text if _CODE.fullmatch(text) and sum(map(str.isdigit, text)) < 8 else "other"
 
 
 async def _read(request: Request) -> bytes | None:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from dispatcher.config import HttpIntakeConfig, MetricsConfig, ReceiptsConfig, parse_listen
 from dispatcher.errors import PortInUse
+from dispatcher.intake.http import health_answer
 from dispatcher.model.private import Secret
 from dispatcher.service import Service
 
@@ -46,11 +47,15 @@ async def listen(
     config.include_server_header = False
     if isinstance(section, HttpIntakeConfig) and section.tls_cert_file is not None:
         config.certfile, config.keyfile = str(section.tls_cert_file), str(section.tls_key_file)
+    started = False
     try:
         async with trio.open_nursery() as nursery:
             bound: list[str] = await nursery.start(_serve, app, config, stop)
+            started = True
             task_status.started(bound[0])
     except* OSError as group:
+        if started:  # not about listening: a defect, to be seen as one
+            raise
         error = next(one for one in _leaves(group) if isinstance(one, OSError))
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(f"{key}: {where} is in use by another process; stop it or choose another port") from None
@@ -88,7 +93,6 @@ def metrics_app(service: Service, token: Secret | None) -> Starlette:
         return Response(generate_latest(service.meter.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def health(_request: Request) -> Response:
-        await service.ledger.open_count()  # the ledger answers
-        return Response('{"status":"ok"}', media_type="application/json")
+        return health_answer(service.engine)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", health)])

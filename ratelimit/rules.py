@@ -23,7 +23,7 @@ from typing import Literal
 import msgspec
 
 from dispatcher.model.event import MAX_INT64, Event
-from dispatcher.model.recipient import Recipient
+from dispatcher.model.recipient import Recipient, Refusal
 from ratelimit.errors import RulesError
 from ratelimit.localday import LocalDays
 from ratelimit.rulefile import (
@@ -64,6 +64,10 @@ __all__ = [
     "load_rules",
     "moved_amount",
 ]
+
+REFUSAL_HOLDS_MS = 7 * 24 * 3600 * 1000
+"""How long a provider's "gone" is believed: somebody who follows the account again keeps the same openid, and one
+refused attempt a week is what it costs to notice."""
 
 KEEP_COUNTER_MS = 2 * 24 * 3600 * 1000
 """How long a day's counter outlives its day: swipes that come in late still find it."""
@@ -158,7 +162,7 @@ class Decider:
         # A swipe that claims to lie in the future is as old as its arrival: a wrong clock at the source must
         # not keep an alert open for longer.
         expires_ms = (swipe_ms if swipe_ms < now_ms else now_ms) + age_ms
-        route, rule, saw = self._route(event, recipient, template or event.category)
+        route, rule, saw = self._route(event, recipient, template or event.category, now_ms)
         state: State = "send" if route else "suppressed"
         if route and now_ms >= expires_ms:
             state, rule = "expired", expiry_rule
@@ -176,7 +180,7 @@ class Decider:
         return Plan(keys, decided, caps)
 
     def _route(
-        self, event: Event, recipient: Recipient, template: str
+        self, event: Event, recipient: Recipient, template: str, now_ms: int
     ) -> tuple[tuple[str, ...], str, dict[str, int] | None]:
         """The allowed channels, or the reason of the one that came closest to being allowed, with what it
         saw.
@@ -200,7 +204,7 @@ class Decider:
                 if reason is NO_CHANNEL:
                     reason = NO_ADDRESS
                 continue
-            if refused and (channel in refused or f"{channel}/{template}" in refused):
+            if refused and _still_refused(refused, channel, template, now_ms):
                 reason = RECIPIENT_GONE
                 continue
             threshold, rule = minimum.get(currency, _NO_MINIMUM)
@@ -221,6 +225,11 @@ class Decider:
             saw.update((f"threshold/{channel}", threshold) for threshold, _, channel in below)
             return (), min(below)[1], saw
         return (), reason, None
+
+
+def _still_refused(refused: Mapping[str, Refusal], channel: str, template: str, now_ms: int) -> bool:
+    found = (refused.get(channel), refused.get(f"{channel}/{template}"))
+    return any(refusal is not None and now_ms - refusal.since < REFUSAL_HOLDS_MS for refusal in found)
 
 
 def decide(plan: Plan, counters: Mapping[str, int]) -> Decision:

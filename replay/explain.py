@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from dispatcher.cards import mask_text
 from dispatcher.channels.wechat.answers import TABLE as WECHAT_TABLE
 from dispatcher.ledger.api import AlertStory, AttemptStory, EventStory
 from dispatcher.model.event import Event
@@ -107,7 +108,11 @@ def _span(milliseconds: int) -> str:
 
 
 def as_data(story: EventStory) -> dict[str, Any]:
-    """The story for ``--json``: the stored payload as an object, everything else as the ledger holds it."""
+    """The story for ``--json``. Of the stored payload it shows the fields that an event has; of the others, which may
+    hold anything about the cardholder, only the names."""
     data: dict[str, Any] = msgspec.to_builtins(story)
-    data["payload"] = msgspec.json.decode(story.payload)
+    payload = msgspec.json.decode(story.payload, type=dict[str, Any])
+    known = set(Event.__struct_fields__)
+    data["payload"] = {name: value for name, value in payload.items() if name in known}
+    data["other_fields"] = sorted(mask_text(name) for name in payload if name not in known)
     return data

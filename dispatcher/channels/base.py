@@ -51,6 +51,7 @@ class Channel(Protocol):
     """One way to reach a cardholder, at one provider. Stateless but for its credentials."""
 
     name: str
+    connections: int
     fenced: bool
     """True when the provider does not recognise a resend: the intent to send is then committed before it leaves."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
+import trio
 
 from dispatcher.engine import Engine
 from dispatcher.events import Accepted, Rejected, decode_event, restamp
@@ -25,8 +26,8 @@ class Taken(msgspec.Struct):
 async def take(engine: Engine, lines: Sequence[tuple[int, bytes]], *, restamped: bool = False) -> Taken:
     """Decode and admit a batch of (line number, line); what it reports as accepted is durable.
 
-    ``restamped`` gives each event the present time. Waits while lanes are full. Raises what `Engine.admit` raises;
-    then none of these lines was accepted.
+    ``restamped`` gives each event the present time. Call it between `Engine.reserve` and `release`. Raises what
+    `Engine.admit` raises; then none of these lines was accepted. A checkpoint in any case.
     """
     rejected: list[Rejected] = []
     batch: list[Accepted] = []
@@ -48,6 +49,8 @@ async def take(engine: Engine, lines: Sequence[tuple[int, bytes]], *, restamped:
         for position in admission.conflicts:
             rejected.append(Rejected(numbers[position], batch[position].event.id, "id", CONFLICT))
         rejected.sort(key=lambda one: one.line)
+    else:
+        await trio.lowlevel.checkpoint()
     engine.meter.read(len(lines))
     engine.meter.rejected(len(rejected))
     return Taken(len(lines), accepted, duplicate, rejected)

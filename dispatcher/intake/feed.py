@@ -12,10 +12,6 @@ from dispatcher.events import Rejected
 from dispatcher.intake.door import take
 from dispatcher.intake.ndjson import read_batches
 
-BATCHES_IN_FLIGHT = 4
-"""Batches that may wait for their commit while the next one is read: enough to keep the ledger's thread busy while one
-of them is being fsynced, and little enough that reading stops soon when lanes are full."""
-
 Batch = list[tuple[int, bytes]]
 
 
@@ -25,15 +21,14 @@ async def feed(engine: Engine, stream: BinaryIO, *, restamped: bool, on_rejected
     Raises `InputError` when the input breaks off (what came before it was taken), and what `Engine.admit` raises.
     """
     batches = read_batches(stream, max_lines=engine.config.batch_events)
-    limiter = trio.CapacityLimiter(BATCHES_IN_FLIGHT)
 
-    async def take_one(batch: Batch, token: object) -> None:
+    async def take_one(batch: Batch) -> None:
         try:
             taken = await take(engine, batch, restamped=restamped)
             for one in taken.rejected:
                 on_rejected(one)
         finally:
-            limiter.release_on_behalf_of(token)
+            engine.release()
 
     async with trio.open_nursery() as nursery:
         while True:
@@ -41,6 +36,5 @@ async def feed(engine: Engine, stream: BinaryIO, *, restamped: bool, on_rejected
             batch = await trio.to_thread.run_sync(next, batches, None, abandon_on_cancel=True)
             if batch is None:
                 return
-            token = object()
-            await limiter.acquire_on_behalf_of(token)
-            nursery.start_soon(take_one, batch, token)
+            await engine.reserve()
+            nursery.start_soon(take_one, batch)

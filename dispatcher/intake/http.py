@@ -19,14 +19,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatcher.engine import Engine
-from dispatcher.errors import LedgerFailed, LedgerUnavailable
+from dispatcher.errors import LeaseLost, LedgerFailed, LedgerUnavailable
 from dispatcher.events import Rejected, UnreadableBody, split_array
 from dispatcher.intake.door import Taken, take
 from dispatcher.intake.ndjson import LineSplitter
 from dispatcher.model.private import Secret
+from dispatcher.strictjson import BOM
 
 FULL_WAIT_S = 1.0
 """How long a request waits for room in the lanes before it is told 429: a short jam is cheaper than a retry."""
+
+BODY_WAIT_S = 300.0
+"""A whole body may take this long, waiting for room included; a sender that drips must not hold a place for ever."""
+
+MAX_UNREADABLE = 10_000
+"""So many unreadable lines at the start of a body and no event: this is no stream of events, and not worth decoding."""
 
 CHUNK_WAIT_S = 30.0
 """A sender that says nothing for so long in mid-body is gone."""
@@ -39,6 +46,7 @@ SHOWN_REJECTIONS = 1000
 """Rejections listed in one answer; beyond it only counted, so that an answer is bounded like its request."""
 
 UNZIP_BYTES = 256 * 1024
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 class _Refused(Exception):
@@ -47,6 +55,22 @@ class _Refused(Exception):
         self.status = status
         self.error = error
         self.headers = headers
+
+
+class _Total:
+    """What a request came to, in bounded memory however many of its lines are refused."""
+
+    def __init__(self) -> None:
+        self.read = self.accepted = self.duplicate = self.rejected = self.unreadable = 0
+        self.shown: list[Rejected] = []
+
+    def add(self, taken: Taken) -> None:
+        self.read += taken.read
+        self.accepted += taken.accepted
+        self.duplicate += taken.duplicate
+        self.rejected += len(taken.rejected)
+        self.unreadable += sum(one.field is None for one in taken.rejected)
+        self.shown += taken.rejected[: SHOWN_REJECTIONS - len(self.shown)]
 
 
 class HttpIntake:
@@ -66,28 +90,29 @@ class HttpIntake:
         )
 
     async def health(self, _request: Request) -> Response:
-        """200 while this process can admit."""
-        return _answer(200, {"status": "ok", "lanes": "full" if self._engine.full else "open"})
+        """200 while this process can admit, 503 with the reason while its ledger cannot write."""
+        return health_answer(self._engine)
 
     async def events(self, request: Request) -> Response:
         """See the module."""
-        total = Taken()
+        total = _Total()
         try:
             self._check(request)
-            async with self._streams:
-                await self._take_body(request, total)
+            with trio.move_on_after(BODY_WAIT_S) as whole:
+                async with self._streams:
+                    await self._take_body(request, total)
+            if whole.cancelled_caught:
+                raise _Refused(408, f"the body took more than {BODY_WAIT_S:.0f} seconds; send it in parts")
         except _Refused as refused:
             return _answer(refused.status, {"error": refused.error, **_counts(total)}, refused.headers)
-        except LedgerUnavailable as error:
+        except (LedgerUnavailable, LedgerFailed, LeaseLost) as error:
+            # After the latter two the engine's own tasks meet the same failure and end the process.
             return _answer(503, {"error": str(error), **_counts(total)}, {"Retry-After": "5"})
-        except LedgerFailed as error:
-            # The engine's own tasks meet the same failure and end the process.
-            return _answer(503, {"error": str(error), **_counts(total)})
         except ClientDisconnect:
             return Response(status_code=400)
         if not total.read:
             return _answer(400, {"error": "the body holds no event", **_counts(total)})
-        if len(total.rejected) == total.read and all(one.field is None for one in total.rejected):
+        if total.unreadable == total.read:
             return _answer(400, {"error": "nothing in the body can be read as an event", **_counts(total)})
         return _answer(202, _counts(total))
 
@@ -101,13 +126,14 @@ class HttpIntake:
         if length.isdigit() and int(length) > self._max_bytes:
             raise _Refused(413, f"the body is over {self._max_bytes:,} bytes; send it in parts")
 
-    async def _take_body(self, request: Request, total: Taken) -> None:
+    async def _take_body(self, request: Request, total: _Total) -> None:
         chunks = _bounded(_unzipped(_chunks(request)), self._max_bytes)
         start = b""
         async for chunk in chunks:
-            start += chunk
-            if start.lstrip():
+            start = start.lstrip() + chunk
+            if len(start.lstrip()) > len(BOM):
                 break
+        start = start.removeprefix(BOM)
         if start.lstrip()[:1] == b"[":
             async with self._arrays:
                 await self._take_array(start, chunks, total)
@@ -118,7 +144,7 @@ class HttpIntake:
             await self._take_lines(splitter.feed(chunk), total)
         await self._take_lines(splitter.finish(), total)
 
-    async def _take_array(self, start: bytes, chunks: AsyncIterator[bytes], total: Taken) -> None:
+    async def _take_array(self, start: bytes, chunks: AsyncIterator[bytes], total: _Total) -> None:
         parts = [start]
         async for chunk in chunks:
             parts.append(chunk)
@@ -128,19 +154,20 @@ class HttpIntake:
             raise _Refused(400, str(error)) from None
         await self._take_lines(list(enumerate(items, 1)), total)
 
-    async def _take_lines(self, lines: list[tuple[int, bytes]], total: Taken) -> None:
+    async def _take_lines(self, lines: list[tuple[int, bytes]], total: _Total) -> None:
         size = self._engine.config.batch_events
         for start in range(0, len(lines), size):
             with trio.move_on_after(FULL_WAIT_S) as waiting:
-                await self._engine.room()
+                await self._engine.reserve()
             if waiting.cancelled_caught:
                 why = "the lanes are full; send again later, what was accepted will be recognised"
                 raise _Refused(429, why, {"Retry-After": "1"})
-            taken = await take(self._engine, lines[start : start + size])
-            total.read += taken.read
-            total.accepted += taken.accepted
-            total.duplicate += taken.duplicate
-            total.rejected += taken.rejected
+            try:
+                total.add(await take(self._engine, lines[start : start + size]))
+            finally:
+                self._engine.release()
+            if total.unreadable > MAX_UNREADABLE and not total.accepted:
+                raise _Refused(400, f"the first {total.unreadable:,} lines cannot be read as events; is this NDJSON?")
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
@@ -153,30 +180,47 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
                 return
         if waiting.cancelled_caught:
             raise _Refused(408, f"nothing came for {CHUNK_WAIT_S:.0f} seconds")
-        yield chunk
+        if chunk:
+            yield chunk
 
 
 async def _unzipped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Unzip when the content says gzip (whatever the header says), a bounded piece at a time."""
-    unzip = None
-    first = True
+    """Unzip when the content says gzip (whatever the header says), member after member, a bounded piece at a time."""
+    start = b""
     async for chunk in chunks:
-        if first and chunk:
-            first = False
-            if chunk[:2] == b"\x1f\x8b":
-                unzip = zlib.decompressobj(wbits=31)
-        if unzip is None:
+        start += chunk
+        if len(start) >= len(GZIP_MAGIC):
+            break
+    if not start.startswith(GZIP_MAGIC):
+        yield start
+        async for chunk in chunks:
             yield chunk
-            continue
-        try:
-            piece = unzip.decompress(chunk, UNZIP_BYTES)
-            yield piece
-            while unzip.unconsumed_tail:
-                yield unzip.decompress(unzip.unconsumed_tail, UNZIP_BYTES)
-        except zlib.error:
-            raise _Refused(400, "the gzip body is damaged; what came before the damage was taken") from None
-    if unzip is not None and not unzip.eof:
+        return
+    unzip = _gunzip()
+    waiting = start
+    try:
+        while waiting:
+            if unzip.eof:
+                unzip = _gunzip()
+            yield unzip.decompress(waiting, UNZIP_BYTES)
+            waiting = unzip.unused_data if unzip.eof else unzip.unconsumed_tail
+            if not waiting:
+                waiting = await anext(chunks, b"")
+    except zlib.error:
+        raise _Refused(400, "the gzip body is damaged; what came before the damage was taken") from None
+    if not unzip.eof:
         raise _Refused(400, "the gzip body is cut off; what came before was taken")
+
+
+def _gunzip() -> zlib._Decompress:
+    return zlib.decompressobj(wbits=31)
+
+
+def health_answer(engine: Engine) -> Response:
+    """What ``/healthz`` says."""
+    if engine.trouble is not None:
+        return _answer(503, {"status": "trouble", "error": engine.trouble})
+    return _answer(200, {"status": "ok", "lanes": "full" if engine.full else "open"})
 
 
 async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
@@ -188,14 +232,14 @@ async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
         yield chunk
 
 
-def _counts(total: Taken) -> dict[str, Any]:
+def _counts(total: _Total) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "accepted": total.accepted,
         "duplicate": total.duplicate,
-        "rejected": [_shown(one) for one in total.rejected[:SHOWN_REJECTIONS]],
+        "rejected": [_shown(one) for one in total.shown],
     }
-    if len(total.rejected) > SHOWN_REJECTIONS:
-        counts["rejected_in_all"] = len(total.rejected)
+    if total.rejected > len(total.shown):
+        counts["rejected_in_all"] = total.rejected
     return counts
 
 

@@ -26,11 +26,14 @@ def refuse(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
     for step in steps:
         if step.refusal is not None:
             connection.execute(
-                "UPDATE recipients SET refused=json_set(refused, ?, json(?)) WHERE id=?",
+                # Only of the address that was refused: it may have been mended while the alert was on its way.
+                "UPDATE recipients SET refused=json_set(refused, ?, json(?)) WHERE id=? AND openid IS ? AND phone IS ?",
                 (
                     f'$."{step.refusal}"',
                     _encode({"code": step.code or "", "since": step.at_ms}).decode(),
                     step.alert.recipient.id,
+                    step.alert.recipient.openid,
+                    step.alert.recipient.phone,
                 ),
             )
 

@@ -42,9 +42,9 @@ def policy(
     return ChannelPolicy(RETRY, resend, RECEIPT_MS if receipt else None, window_ms, by_key)
 
 
-def an_answer(kind: AnswerClass, **fields: Any) -> Answer:
+def an_answer(kind: AnswerClass, code: str = "17", **fields: Any) -> Answer:
     given: dict[str, Any] = {"msgid": "m-1", "took_ms": 40}
-    return Answer(kind, "17", **(given | fields))
+    return Answer(kind, code, **(given | fields))
 
 
 def well_formed(step: Step, alert: Alert) -> None:
@@ -182,12 +182,24 @@ def test_a_channel_that_is_not_set_up_right_costs_an_alert_no_attempts() -> None
 
 
 def test_a_retry_waits_as_long_as_it_was_asked_to_and_ends_with_the_alerts_age() -> None:
-    paused = an_answer(A.THROTTLE, pause_ms=20_000)
+    paused = an_answer(A.THROTTLE, "http-429", pause_ms=20_000)
     step = after_answer(an_alert(expires_ms=NOW + 20_501), paused, policy(), NOW, 0.5)
     assert step.due_ms == NOW + 20_500
     # When it would come too late, the next channel is tried at once
     step = after_answer(an_alert(expires_ms=NOW + 20_500), paused, policy(), NOW, 0.5)
     assert (step.state, step.position, step.due_ms) == ("retrying", 1, NOW)
+
+
+def test_a_long_pause_of_ours_begins_short_and_grows() -> None:
+    # Given a spent quota, whose pause is a quarter of an hour
+    spent = an_answer(A.THROTTLE, "45009", pause_ms=900_000)
+    patient = ChannelPolicy(RetryPolicy(max_attempts=100), resend_unknown=True, receipt_ms=None)
+    dues = [
+        after_answer(an_alert(attempts=attempts, expires_ms=NOW + 10**9), spent, patient, NOW, 0.0).due_ms
+        for attempts in (0, 1, 2, 8, 9, 50)
+    ]
+    # Then the first looks come soon, the later ones after the whole pause
+    assert [due - NOW for due in dues if due is not None] == [2_000, 4_000, 8_000, 512_000, 900_000, 900_000]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ class ScriptedChannel:
     ) -> None:
         self.name = name
         self.fenced = fenced
+        self.connections = 8
         self.answers = answers
         self.tried: list[tuple[int, str]] = []
         self.paused: ChannelPaused | None = None
@@ -359,12 +360,52 @@ async def test_full_lanes_make_admission_wait(world: Any, autojump_clock: Any) -
     await w.tell()
     async with w.running(rate=10, lane_capacity=8, batch_events=8) as engine:
         for start in range(0, 32, 8):
+            await engine.reserve()
             await engine.admit([swipe(number) for number in range(start, start + 8)])
+            engine.release()
             # Then never more than one batch over its capacity is queued
             assert len(engine.lanes["wechat"].queue) < 16
         assert trio.current_time() > 1
         await engine.idle()
     assert len(w.wechat.tried) == 32
+
+
+async def test_an_interrupt_waits_for_the_answers_that_are_under_way(world: Any, autojump_clock: Any) -> None:
+    # Given alerts on the wire of a channel whose resends nobody would recognise
+    w = world([GONE], [OK])
+    w.sms.resend = False
+    w.seconds = 2.0
+    await w.tell()
+    with trio.CancelScope() as interrupt:
+        async with w.running() as engine:
+            await engine.admit([swipe(number) for number in range(5)])
+            await trio.sleep(3)  # WeChat has refused, the SMS are under way
+            interrupt.cancel()
+    # Then each has its answer, and none is of unknown outcome
+    books = await w.ledger.books()
+    assert books.states == {"delivered": 5}
+    assert books.unknown_attempts == 0
+
+
+async def test_a_ledger_that_cannot_fence_holds_the_sms_back(world: Any, autojump_clock: Any) -> None:
+    w = world([GONE], [OK])
+    await w.tell()
+    fence, failures = w.ledger.fence, 2
+
+    async def failing(ids: Any, owner: int) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            assert w.sms.tried == []
+            raise LedgerUnavailable("the disk is full")
+        await fence(ids, owner)
+
+    w.ledger.fence = failing
+    async with w.running() as engine:
+        await engine.admit([swipe()])
+        await engine.idle()
+        assert engine.trouble is None
+    assert (await w.state("e1")).channel == "sms"
 
 
 async def test_what_a_dead_process_held_is_taken_over_and_marked_unknown(

@@ -24,7 +24,7 @@ from ratelimit.rules import (
 HOUR_MS = 3600 * 1000
 NOW_MS = 1_767_254_400_000  # 2026-01-01T08:00Z, four in the afternoon in Shanghai
 CAP = '\n[[rule]]\nid = "daily-cap"\neffect = "cap"\nlimit = 2\nper = "account"\nwindow = "day"\n'
-GONE = Refusal(code="43004", since=0)
+GONE = Refusal(code="43004", since=NOW_MS - 6 * 24 * HOUR_MS)
 
 
 def an_event(**changes: Any) -> Event:
@@ -337,3 +337,10 @@ def test_a_decision_can_be_stored() -> None:
     # Given any decision, when it is encoded and decoded, then it is the same
     decision = decided(an_event(), a_recipient(), extra=CAP, counters={CAP_KEY: 1})
     assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
+
+
+def test_a_refusal_is_believed_for_a_week() -> None:
+    # Given a recipient who was gone a week ago, and may follow the account again with the same openid
+    gone = Refusal(code="43004", since=NOW_MS - 7 * 24 * HOUR_MS)
+    # Then WeChat is tried again
+    assert decided(an_event(), a_recipient(refused={"wechat": gone})).route == ("wechat", "sms")

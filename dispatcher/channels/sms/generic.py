@@ -64,6 +64,7 @@ class GenericSmsChannel:
         retry: RetryPolicy,
         receipt_ms: int | None,
     ) -> None:
+        self.connections = config.connections
         self._library = library
         self._url = config.base_url
         self._sign = config.sign

@@ -43,6 +43,7 @@ class WechatChannel:
         retry: RetryPolicy,
         receipt_ms: int | None,
     ) -> None:
+        self.connections = config.connections
         self._library = library
         self._timeout_ms = int(config.timeout_seconds * 1000)
         self._template_ids = config.template_ids
