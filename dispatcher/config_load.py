@@ -93,6 +93,11 @@ def read_secret_file(path: Path, key: str) -> Secret:
     return _secret_of(content, f"{key}: {shown}")
 
 
+def read_token(path: Path | None, key: str) -> Secret | None:
+    """The token of a listener, or None where none is configured. Raises ConfigurationError."""
+    return None if path is None else read_secret_file(path, key)
+
+
 def _read_environment(variable: str, environ: Mapping[str, str], key: str) -> Secret:
     if variable not in environ:
         raise ConfigurationError(f"{key}: the environment variable {variable} is not set")

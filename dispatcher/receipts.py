@@ -21,8 +21,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dispatcher.config import ReceiptsConfig
+from dispatcher.config_load import read_token
 from dispatcher.engine import Engine
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.ledger.api import Receipt
 from dispatcher.model.private import Secret
 
@@ -135,6 +137,15 @@ class ReceiptDesk:
         joined = "".join(sorted([self._token.reveal(), query.get("timestamp", ""), query.get("nonce", "")]))
         signature = query.get("signature", "")
         return hmac.compare_digest(signature.encode(), hashlib.sha1(joined.encode()).hexdigest().encode())  # noqa: S324
+
+
+def receipt_desk(engine: Engine, section: ReceiptsConfig) -> ReceiptDesk:
+    """The desk that a configuration asks for. Raises `ConfigurationError`."""
+    if section.aes_key_file is not None:
+        raise ConfigurationError(
+            "receipts.aes_key_file: WeChat's AES mode is not built yet; choose plain mode and remove the key"
+        )
+    return ReceiptDesk(engine, read_token(section.token_file, "receipts.token_file"))
 
 
 def _status(text: str) -> str:

@@ -12,12 +12,10 @@ from starlette.applications import Starlette
 
 from dispatcher.cli.common import config_option, load
 from dispatcher.config import Config, HttpIntakeConfig, MetricsConfig, ReceiptsConfig
-from dispatcher.config_load import read_secret_file
-from dispatcher.errors import ConfigurationError
+from dispatcher.config_load import read_token
 from dispatcher.intake.http import HttpIntake
 from dispatcher.logs import get_logger
-from dispatcher.model.private import Secret
-from dispatcher.receipts import ReceiptDesk
+from dispatcher.receipts import receipt_desk
 from dispatcher.serve import listen, metrics_app
 from dispatcher.service import Service, service
 
@@ -36,10 +34,6 @@ def run(config_path: Path | None) -> None:
 
 
 async def _run(config: Config) -> None:
-    if config.receipts is not None and config.receipts.aes_key_file is not None:
-        raise ConfigurationError(
-            "receipts.aes_key_file: WeChat's AES mode is not built yet; choose plain mode and remove the key"
-        )
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with service(config, fail_fast=False) as running, trio.open_nursery() as background:
             stop = trio.Event()
@@ -64,17 +58,13 @@ def _applications(running: Service, background: trio.Nursery) -> list[tuple[str,
     """What is served, by its section: (name, application, section)."""
     config = running.config
     http = config.intake.http
-    token = _token(http.token_file, "intake.http.token_file")
+    token = read_token(http.token_file, "intake.http.token_file")
     intake = HttpIntake(running.engine, token=token, max_body_bytes=http.max_body_bytes)
-    metrics = metrics_app(running, _token(config.metrics.token_file, "metrics.token_file"))
+    metrics = metrics_app(running, read_token(config.metrics.token_file, "metrics.token_file"))
     served: list[tuple[str, Starlette, Section]] = [("metrics", metrics, config.metrics)]
     if config.receipts is not None:
-        desk = ReceiptDesk(running.engine, _token(config.receipts.token_file, "receipts.token_file"))
+        desk = receipt_desk(running.engine, config.receipts)
         background.start_soon(desk.run)
         served.append(("receipts", desk.app, config.receipts))
     served.append(("intake.http", intake.app, http))
     return served
-
-
-def _token(path: Path | None, key: str) -> Secret | None:
-    return None if path is None else read_secret_file(path, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO
@@ -19,6 +20,8 @@ from dispatcher.errors import InputError
 from dispatcher.events import Rejected
 from dispatcher.intake.feed import feed
 from dispatcher.intake.ndjson import open_input
+from dispatcher.receipts import receipt_desk
+from dispatcher.serve import listen
 from dispatcher.service import service
 from dispatcher.summary import Summary, summarize
 
@@ -94,11 +97,17 @@ def send(file: str, config_path: Path | None, restamp: bool, rejected_path: Path
 
 async def _send(config: Config, stream: BinaryIO, restamp: bool, rejections: _Rejections) -> Summary:
     started = perf_counter()
-    async with service(config, fail_fast=True) as running, trio.open_nursery() as nursery:
-        nursery.start_soon(show_progress, running.engine)
-        await feed(running.engine, stream, restamped=restamp, on_rejected=rejections)
-        await running.engine.idle()
-        seconds = perf_counter() - started
-        nursery.cancel_scope.cancel()
+    async with service(config, fail_fast=True) as running:
+        async with trio.open_nursery() as nursery:
+            if config.receipts is not None:  # without its receipts no alert would ever be delivered
+                desk = receipt_desk(running.engine, config.receipts)
+                nursery.start_soon(desk.run)
+                serve = partial(listen, desk.app, config.receipts, "receipts.listen", trio.sleep_forever)
+                await nursery.start(serve)
+            nursery.start_soon(show_progress, running.engine)
+            await feed(running.engine, stream, restamped=restamp, on_rejected=rejections)
+            await running.engine.idle()
+            seconds = perf_counter() - started
+            nursery.cancel_scope.cancel()
         return summarize(running.meter, await running.ledger.books(), seconds)
     raise AssertionError("unreachable")

@@ -240,3 +240,18 @@ async def test_a_late_answer_says_what_it_was(ledger: Ledger) -> None:
 
     (told,) = (await alert_story(ledger)).attempts
     assert (told.outcome, told.code, told.msgid, told.took) == ("unknown", "permanent:40003", "m-1", 9)
+
+
+async def test_an_answered_alert_is_not_given_to_one_whose_lease_is_lost(ledger: Ledger) -> None:
+    # Given an alert whose receipt came to a process that died before it could act on it
+    old = await owner_of(ledger)
+    (alert,) = await admitted(ledger, old, accepted("e-1"))
+    answer = step(alert, "awaiting", msgid="m-1")
+    await ledger.record([answer], old)
+    await ledger.receipts([receipt("wechat", "m-1")], NOW, old)
+    await takes_over(ledger, old)
+
+    # When that process says again that it waits for the receipt, then it is not the one to go on
+    assert await ledger.record([answer], old) == []
+    new = await owner_of(ledger, "new")
+    assert [one.receipt for one in await ledger.due("wechat", DEAD, new, 9, "sending")] == ["delivered"]

@@ -114,7 +114,7 @@ class BrokenRules(Exception):
 
 
 async def test_a_call_that_fails_does_not_hurt_its_neighbours(commits: Commits) -> None:
-    # Given a commit of which one call fails after it has written something
+    # Given a commit of which some calls fail, before or after they have written something
     ledger = commits.ledger
     owner = await owner_of(ledger)
     told: Told = []
@@ -125,16 +125,21 @@ async def test_a_call_that_fails_does_not_hurt_its_neighbours(commits: Commits) 
     def forgetful(*arguments: Any) -> Decisions:
         return Decisions([], {})
 
+    def overflowing(*arguments: Any) -> Decisions:
+        told = Tell()(*arguments)
+        return Decisions(told.drafts, {"beyond 64 bits": (2**63, NOW)})  # found out when the event is written already
+
     async with commits.in_one_commit(owner) as nursery:
-        for name, decide in (("a", Tell()), ("b", broken), ("c", Tell()), ("d", forgetful), ("e", Tell())):
+        for name, decide in (("a", Tell()), ("b", broken), ("c", overflowing), ("d", forgetful), ("e", Tell())):
             nursery.start_soon(tell, told, name, lambda n=name, d=decide: ledger.admit([accepted(n)], NOW, owner, d))
 
-    # Then only that one is told, and only its event is missing
+    # Then only they are told, and only their events are missing
     answers = dict(told)
     assert isinstance(answers["b"], BrokenRules)
     assert isinstance(answers["d"], ValueError)
-    assert [answers[name].accepted for name in "ace"] == [1, 1, 1]
-    assert [await ledger.explain(name) is None for name in "abcde"] == [False, True, False, True, False]
+    assert isinstance(answers["c"], OverflowError)
+    assert [answers[name].accepted for name in "ae"] == [1, 1]
+    assert [await ledger.explain(name) is None for name in "abcde"] == [False, True, True, True, False]
     # And the ledger goes on
     assert (await ledger.admit([accepted("b")], NOW, owner, Tell())).accepted == 1
 

@@ -224,6 +224,45 @@ def test_receipts_have_the_last_word(site: Any, providers: Callable[..., Any], f
         assert forged.status_code == 401
 
 
+def test_a_send_takes_its_receipts_itself(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    # Given a configuration that waits for receipts, and a provider that sends them
+    port = free_port()
+    (site.folder / "token").write_text("receipt-token")
+    provider = providers(
+        *("--receipts-url", f"http://127.0.0.1:{port}/wechat", "--receipts-token", "receipt-token"),
+        *("--receipts-delay", "0.0", "0.1"),
+    )
+    section = f'[receipts]\nlisten = "127.0.0.1:{port}"\ntoken_file = "token"\n'
+    site.configure(provider.url, sms=False, extra=section)
+    imported(site, RECIPIENT)
+    # When a file is sent, then its alerts are delivered by the provider's last word
+    (site.folder / "e.ndjson").write_bytes(ndjson(*(event(number) for number in range(20))))
+    summary = site.send("e.ndjson")
+    assert summary["alerts"]["delivered"] == 20
+    story = json.loads(site.run("explain", "http-3", "--json")[0])
+    assert story["alerts"][0]["receipts"][0]["status"] == "delivered"
+
+
+def test_a_hostile_body_does_not_stop_the_others(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    # Given a small gzip of many lines that are no events, two gzips in one body, and a byte order mark
+    site.configure(providers().url)
+    imported(site, RECIPIENT)
+    bomb = gzip.compress(b"x\n" * 1_500_000)
+    members = gzip.compress(ndjson(event(1))) + gzip.compress(ndjson(event(2)))
+    marked = b"\xef\xbb\xbf" + json.dumps([event(3)]).encode()
+    with serving(site, free_port) as running:
+        answers = [running.http.post("/v1/events", content=body) for body in (bomb, members, members + b"rest", marked)]
+        assert running.http.get("/healthz", timeout=2).status_code == 200
+    # Then the bomb is refused early, every member is read, and what follows them is not passed over in silence
+    assert [answer.status_code for answer in answers] == [400, 202, 400, 202]
+    assert len(answers[0].content) < 200_000
+    assert answers[1].json()["accepted"] == 2
+
+
 def test_sigterm_gives_back_what_was_not_sent(
     site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
