@@ -265,7 +265,7 @@ class EngineConfig(_Section, frozen=True, kw_only=True):
 
     batch_events: Annotated[int, Meta(ge=1, le=4096)] = 256
     lane_capacity: Annotated[int, Meta(ge=1, le=65_536)] = 4096
-    in_flight: Annotated[int, Meta(ge=1, le=16_384)] = 1024
+    in_flight: Annotated[int, Meta(ge=1, le=16_384)] = 2048
     lease_seconds: Annotated[float, Meta(ge=1.0, le=300.0)] = 8.0
     drain_seconds: Annotated[float, Meta(ge=0.0, le=300.0)] = 30.0
 

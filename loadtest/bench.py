@@ -36,7 +36,7 @@ from dispatcher.summary import summarize
 from dispatcher.synth import synthesize
 
 CONNECTIONS = 64
-IN_FLIGHT = 1024
+IN_FLIGHT = 2048
 BODY_BYTES = 420
 """About what a WeChat template message has."""
 

@@ -37,6 +37,12 @@ def values(count: int, width: int) -> str:
     return "VALUES " + ",".join([row] * count)
 
 
+@cache
+def _filled(statement: str, count: int, width: int) -> str:
+    # The same text object each time: SQLite's statements are looked up by it, and several KB are not hashed again.
+    return statement.replace("{values}", values(count, width))
+
+
 def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Row], extra: Row = ()) -> int:
     """Run ``statement`` with its ``{values}`` replaced by the rows; returns how many rows changed.
 
@@ -44,7 +50,7 @@ def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Ro
     """
     changed = 0
     for part in chunks(rows):
-        text = statement.replace("{values}", values(len(part), len(part[0])))
+        text = _filled(statement, len(part), len(part[0]))
         parameters = list(chain.from_iterable(part))
         parameters.extend(extra)
         changed += connection.execute(text, parameters).rowcount

@@ -86,8 +86,10 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
             script = files("dispatcher.ledger.schema").joinpath(f"{step:04}.sql").read_text(encoding="utf-8")
             for statement in _statements(script):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={step}")
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        # Written even when it is up to date: SQLite opens a file that may not be written without a word, and the first
+        # batch would be the one to find out.
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
 @contextlib.contextmanager
