@@ -72,7 +72,8 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class Books(msgspec.Struct, frozen=True):
-    """The ledger's totals. ``without_alert`` counts accepted events that have no alert (must be 0)."""
+    """The ledger's totals. ``without_alert`` counts accepted events that have no alert, ``inconsistent``
+    alerts whose state does not fit their end; both must be 0."""
 
     events: int
     recipients: int
@@ -82,6 +83,7 @@ class Books(msgspec.Struct, frozen=True):
     unknown_attempts: int
     attempts: dict[str, int]
     without_alert: int
+    inconsistent: int = 0
 
     @property
     def open(self) -> int:
@@ -92,9 +94,9 @@ class Books(msgspec.Struct, frozen=True):
     def balanced(self) -> bool:
         """Every accepted event has its alerts, and every alert is open or has one end.
 
-        The second half needs no counting: a backend's table takes no alert that is neither.
+        That an open one is held or will be looked at needs no counting: a backend's table takes no other.
         """
-        return self.without_alert == 0
+        return self.without_alert == 0 and self.inconsistent == 0
 
 
 OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting", "interrupted"})

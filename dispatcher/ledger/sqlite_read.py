@@ -29,6 +29,10 @@ def books(connection: sqlite3.Connection) -> Books:
         unknown_attempts=number("SELECT count(*) FROM attempts WHERE outcome='unknown'"),
         attempts=pairs("SELECT channel, count(*) FROM attempts GROUP BY channel"),
         # The first alert of an event stands at position 0, so one join by key proves that each event has one.
+        inconsistent=number(
+            "SELECT count(*) FROM alerts WHERE (ended_at IS NULL)"
+            " <> (state IN ('queued','sending','retrying','awaiting','interrupted'))"
+        ),
         without_alert=number(
             "SELECT count(*) FROM events e"
             f" WHERE NOT EXISTS (SELECT 1 FROM alerts a WHERE a.id = e.seq << {ALERT_ID_BITS})"

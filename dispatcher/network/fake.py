@@ -28,9 +28,7 @@ class FakeNetwork(Network):
             self._nursery.start_soon(self._later, seconds, deliver, response)
 
     async def _later(self, seconds: float, deliver: Deliver, response: Response) -> None:
-        with trio.CancelScope(
-            shield=True
-        ):  # an answer comes, cancelled or not, as from a real one
+        with trio.CancelScope(shield=True):  # an answer comes, cancelled or not, as from a real one
             await trio.sleep(seconds)
         deliver([response])
 

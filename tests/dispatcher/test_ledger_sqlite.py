@@ -198,29 +198,42 @@ def test_a_place_that_may_not_be_written(path: str, tmp_path: Path, forbidden: s
 # ---- what the tables refuse ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"ended": False, "state": "delivered"},
-        {"ended": True, "state": "retrying", "due_ms": NOW},
-        {"due_ms": None, "state": "retrying"},
-        {"state": "lost", "due_ms": NOW},
-    ],
-    ids=["end without a time", "open with an end", "open, and nobody looks at it", "no such state"],
-)
-async def test_the_table_takes_no_alert_that_would_be_lost(path: str, change: dict[str, Any]) -> None:
-    # Given a defect of ours that would leave an alert neither ended nor ever looked at
+async def test_the_table_takes_no_alert_that_nobody_would_look_at(path: str) -> None:
+    # Given a defect of ours that would leave an alert open, with no owner and no time to look at it again
     ledger = InlineLedger(path)
     owner = await owner_of(ledger)
     (alert,) = await admitted(ledger, owner, accepted("e-1"))
     good = step(alert, "retrying")
-    wrong = {name: getattr(good, name) for name in good.__struct_fields__} | change
+    wrong = {name: getattr(good, name) for name in good.__struct_fields__} | {"due_ms": None}
 
     # When it is recorded, then the ledger stops instead
     with pytest.raises(LedgerFailed, match="SQLITE_CONSTRAINT_CHECK; this is a defect of Swipebell"):
         await ledger.record([type(good)(**wrong)], owner)
     with pytest.raises(LedgerFailed):
         await ledger.open_count()
+    await ledger.aclose()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ended": False, "state": "delivered", "due_ms": NOW},
+        {"ended": True, "state": "retrying", "due_ms": None},
+        {"state": "lost", "due_ms": NOW},
+    ],
+    ids=["end without a time", "open with an end", "no such state"],
+)
+async def test_the_books_do_not_balance_with_an_alert_whose_state_does_not_fit_its_end(
+    path: str, change: dict[str, Any]
+) -> None:
+    ledger = InlineLedger(path)
+    owner = await owner_of(ledger)
+    (alert,) = await admitted(ledger, owner, accepted("e-1"))
+    good = step(alert, "retrying")
+    assert (await ledger.books()).balanced
+    wrong = {name: getattr(good, name) for name in good.__struct_fields__} | change
+    await ledger.record([type(good)(**wrong)], owner)
+    assert not (await ledger.books()).balanced
     await ledger.aclose()
 
     # And the alert is still there for the next process
