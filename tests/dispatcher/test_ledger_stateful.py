@@ -259,7 +259,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 key, told = (alert.id, n, owner), (alert.channel, outcome, code)
                 if self.tries.setdefault(key, told)[2] == "process-died":
                     self.tries[key] = (alert.channel, "unknown", f"{outcome}:{code}")
-        if done.refusal is not None and one.person is not None:
+        refused = done.refusal is not None and one.person is not None
+        # The refusal belongs to the address that was tried, which may have been changed since.
+        if refused and done.alert.recipient.openid == self.people[one.person]:
             self.refused[one.person].add(done.refusal)
         if one.owner != owner or one.ended:
             return
