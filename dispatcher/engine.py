@@ -202,7 +202,8 @@ class Engine:
     # ---- answers → recorder → ledger --------------------------------------------------------------------------
 
     def record(self, steps: Sequence[Step], lane: Lane | None) -> None:
-        """Hand steps to the recorder. Bounded: a lane's come from its places in flight, the clock's are awaited."""
+        """Hand steps to the recorder. A lane's are bounded by its places in flight, the clock's by ``DUE_BATCH``
+        a look, and it cannot look while the ledger cannot write."""
         self._steps.extend((step, lane) for step in steps)
         self._steps_waiting.set()
 

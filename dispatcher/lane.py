@@ -97,7 +97,7 @@ class Lane:
 
     @property
     def free(self) -> int:
-        """Places left in the queue; negative when it went over: by one batch of events or of what is due."""
+        """Places left in the queue; negative when it went over: by the admissions under way, or by what is due."""
         return self.capacity - len(self.queue)
 
     def put(self, alert: Alert, *, first: bool = False) -> None:
