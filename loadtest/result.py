@@ -11,8 +11,8 @@ class Interval(msgspec.Struct, kw_only=True):
     """One second of a run. ``at`` is its end in seconds from the start; counts are of this interval alone.
 
     ``scheduled`` arrivals were due, ``acknowledged`` events became durable, ``delivered`` alerts were accepted by a
-    provider, ``pushed_back`` arrivals met a 429 or a reader that was slowed. ``open`` is how many alerts had not ended at
-    its end. Latencies are in ms from the scheduled arrival to the provider's acceptance, None when there was none.
+    provider, ``pushed_back`` arrivals met a 429 or a reader that was slowed. ``open`` is how many alerts had not ended
+    at its end. Latencies are in ms from the scheduled arrival to the provider's acceptance, None when there was none.
     ``retries`` counts attempts that were not accepted, by cause. ``engine_cores`` is processor time over wall time of
     all engine processes, ``engine_mb`` the resident memory of the largest one.
     """
@@ -51,9 +51,9 @@ class Verdict(msgspec.Struct, kw_only=True):
 class LoadResult(msgspec.Struct, kw_only=True):
     """A whole run.
 
-    ``scenario`` says what was asked for (profile, rate, duration, accounts, speedup, seed, faults, target, processes …),
-    name to shown text. ``summary`` is the common summary of ``send``, ``demo`` and ``loadtest`` (design.md section 4) as
-    plain data; ``books`` the two independent books side by side (``accepted``, ``ended``, ``open``, ``lost``,
+    ``scenario`` says what was asked for (profile, rate, duration, accounts, speedup, seed, faults, target …), name to
+    shown text. ``summary`` is the common summary of ``send``, ``demo`` and ``loadtest`` as plain data.
+    ``books`` are the two independent books side by side (``accepted``, ``ended``, ``open``, ``lost``,
     ``duplicates``, ``unknown`` …). ``generator_note`` is set when the generator, not the engine, was the limit.
     """
 
