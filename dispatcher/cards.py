@@ -39,7 +39,8 @@ _DISGUISE = re.compile(rf"[\d{_OTHER_SEPARATORS}]")
 
 _BONES = bytes.maketrans(b"123456789{", b"000000000[")
 _ASCII = bytes(range(128))
-_ALARM = b"0" * MIN_CARD_DIGITS
+LONG_NUMBER = b"0" * MIN_CARD_DIGITS
+"""In a ``skeleton``: digits enough for a card number."""
 
 _DOUBLED = {str(digit): sum(divmod(2 * digit, 10)) for digit in range(10)}
 
@@ -70,13 +71,22 @@ def skeleton(line: bytes) -> bytes:
     return line.translate(_BONES, b" -\t\r\n")
 
 
+def bones_by_line(chunk: bytes) -> tuple[bytes, bool]:
+    """The ``skeleton`` of several lines of valid UTF-8, which keeps their newlines, and whether none of them can hold a
+    card number but by ``LONG_NUMBER``."""
+    bones = chunk.translate(_BONES, b" -\t\r")
+    if bones.isascii():
+        return bones, True
+    return bones, _DISGUISE.search(bones.translate(None, _ASCII).decode("utf-8", "ignore")) is None
+
+
 def may_hold_card(bones: bytes) -> bool:
     """Whether a line with this ``skeleton``, valid UTF-8, ``\\u`` escapes aside, might hold a card number.
 
     Never False for a line that does; rarely True for one that does not (ids with long runs of digits). The
     twelve digits that count as a number in ``pan`` are not looked for.
     """
-    if _ALARM in bones:
+    if LONG_NUMBER in bones:
         return True
     if bones.isascii():
         return False

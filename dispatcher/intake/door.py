@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from dispatcher.engine import Engine
-from dispatcher.events import Accepted, Rejected, decode_event, restamp
+from dispatcher.events import Rejected, decode_lines, restamp
 
 CONFLICT = "field id: was accepted before with other content; the first stands"
 
@@ -29,26 +29,18 @@ async def take(engine: Engine, lines: Sequence[tuple[int, bytes]], *, restamped:
     ``restamped`` gives each event the present time. Call it between `Engine.reserve` and `release`. Raises what
     `Engine.admit` raises; then none of these lines was accepted. A checkpoint in any case.
     """
-    rejected: list[Rejected] = []
-    batch: list[Accepted] = []
-    numbers: list[int] = []
-    for number, line in lines:
-        decoded = decode_event(line, number)
-        if isinstance(decoded, Rejected):
-            rejected.append(decoded)
-        else:
-            batch.append(decoded)
-            numbers.append(number)
+    decoded = decode_lines(lines)
+    batch, rejected = decoded.accepted, decoded.rejected
     accepted = duplicate = 0
     if batch:
         if restamped:
-            now = datetime.fromtimestamp(engine.now_ms() / 1000, UTC)
-            batch = [restamp(one, now) for one in batch]
+            batch = restamp(batch, datetime.fromtimestamp(engine.now_ms() / 1000, UTC))
         admission = await engine.admit(batch)
         accepted, duplicate = admission.accepted, len(admission.duplicates)
-        for position in admission.conflicts:
-            rejected.append(Rejected(numbers[position], batch[position].event.id, "id", CONFLICT))
-        rejected.sort(key=lambda one: one.line)
+        if admission.conflicts:
+            for position in admission.conflicts:
+                rejected.append(Rejected(decoded.numbers[position], batch[position].event.id, "id", CONFLICT))
+            rejected.sort(key=lambda one: one.line)
     else:
         await trio.lowlevel.checkpoint()
     engine.meter.read(len(lines))

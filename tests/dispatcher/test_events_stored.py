@@ -53,7 +53,7 @@ def rejected(raw: bytes) -> Rejected:
 def test_restamp_changes_the_events_time_and_not_the_payload() -> None:
     before = accepted(line_with())
     now = datetime(2030, 1, 1, tzinfo=UTC)
-    after = restamp(before, now)
+    (after,) = restamp([before], now)
     assert after.event.time == now
     assert after.event.id == before.event.id
     assert after.payload is before.payload
@@ -61,7 +61,7 @@ def test_restamp_changes_the_events_time_and_not_the_payload() -> None:
 
 def test_restamp_wants_a_zone() -> None:
     with pytest.raises(ValueError, match="zone"):
-        restamp(accepted(line_with()), datetime(2030, 1, 1))  # noqa: DTZ001
+        restamp([accepted(line_with())], datetime(2030, 1, 1))  # noqa: DTZ001
 
 
 @pytest.mark.parametrize(

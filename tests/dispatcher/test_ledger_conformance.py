@@ -200,11 +200,11 @@ async def test_a_restamped_event_is_recognised(ledger: Ledger) -> None:
     # Given recorded data that was given the time at which it was read
     owner = await owner_of(ledger)
     read_at = datetime.fromisoformat("2024-01-01T09:59:59.123+00:00")
-    (alert,) = await admitted(ledger, owner, restamp(accepted("e-1"), read_at))
+    (alert,) = await admitted(ledger, owner, *restamp([accepted("e-1")], read_at))
     assert alert.event.time == read_at
 
     # When the same file is read again a day later, then it is recognised
-    later = restamp(accepted("e-1"), read_at + timedelta(days=1))
+    (later,) = restamp([accepted("e-1")], read_at + timedelta(days=1))
     assert (await ledger.admit([later], NOW, owner, Tell())).duplicates == [0]
     # And whoever takes the alert over tells the time of the first reading
     await ledger.leave(owner, NOW)
