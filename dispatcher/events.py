@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from itertools import repeat
+from typing import Any, cast
 
 import msgspec
 
@@ -52,7 +53,6 @@ _LEAP_SECOND = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:60")
 _CURRENCY_SHAPE = re.compile(r"[A-Z]{3}")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 _DECODE_EVENT = msgspec.json.Decoder(Event).decode
 _DECODE_ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -61,8 +61,8 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """A valid event. ``payload`` is the JSON text to store: the line as given, card numbers masked. ``swiped_ms`` is the
-    event's time (or its restamp) in epoch milliseconds."""
+    """A valid event. ``payload`` is the JSON text to store: the line as given, card numbers masked. ``swiped_ms`` is
+    the event's time (or its restamp) in epoch milliseconds."""
 
     event: Event
     payload: bytes
@@ -100,13 +100,14 @@ class Decoded(msgspec.Struct):
 
 def decode_lines(lines: Sequence[tuple[int, bytes]]) -> Decoded:
     """Numbered lines without their newlines, each as ``decode_event`` would take it, in order."""
-    raws = [raw for _, raw in lines]
-    ordinary = _ordinary(raws)
-    decoded = Decoded([], [], [])
-    for place, (number, raw) in enumerate(lines):
-        found: Accepted | Rejected | None = None if ordinary is None else ordinary[place]
-        if found is None:
-            found = decode_event(raw, number)
+    ordinary = _ordinary([raw for _, raw in lines])
+    decoded = Decoded([], [number for number, _ in lines], [])
+    if ordinary is not None and None not in ordinary:
+        decoded.accepted = cast("list[Accepted]", ordinary)
+        return decoded
+    decoded.numbers.clear()
+    for (number, raw), known in zip(lines, ordinary or repeat(None), strict=False):
+        found = decode_event(raw, number) if known is None else known
         if isinstance(found, Rejected):
             decoded.rejected.append(found)
         else:
@@ -141,12 +142,18 @@ def _ordinary(raws: list[bytes]) -> list[Accepted | None] | None:
         pan = event.pan
         odd = (
             not no_disguise
-            or LONG_NUMBER in bone
+            or (LONG_NUMBER in bone and _still_may_hold_card(raw, event))
             or (pan is not None and len(pan.strip("*")) > SHOWN_DIGITS)
             or _needs_a_look(event)
         )
-        found.append(None if odd else Accepted(event, raw, (event.time - _EPOCH) // _MILLISECOND))
+        found.append(None if odd else Accepted(event, raw, epoch_ms(event.time)))
     return found
+
+
+def epoch_ms(time: datetime) -> int:
+    """A time with a zone in epoch milliseconds, rounded down. Exact: a float of seconds loses one at times."""
+    since = time - _EPOCH
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
 
 def _needs_a_look(event: Event) -> bool:
@@ -161,8 +168,7 @@ def _needs_a_look(event: Event) -> bool:
 
 
 def _accepted(event: Event, payload: bytes) -> Accepted:
-    # In whole numbers, because a float of seconds loses a millisecond now and then.
-    return Accepted(event, payload, (event.time - _EPOCH) // _MILLISECOND)
+    return Accepted(event, payload, epoch_ms(event.time))
 
 
 def decode_event(raw: bytes, line: int) -> Accepted | Rejected:
@@ -200,7 +206,7 @@ def restamp(batch: Sequence[Accepted], now: datetime) -> list[Accepted]:
     """
     if now.tzinfo is None:
         raise ValueError("restamp needs a time with a zone")
-    now_ms = (now - _EPOCH) // _MILLISECOND
+    now_ms = epoch_ms(now)
     replace = msgspec.structs.replace
     return [Accepted(replace(one.event, time=now), one.payload, now_ms) for one in batch]
 
