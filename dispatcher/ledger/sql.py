@@ -57,15 +57,20 @@ def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Ro
     return changed
 
 
-def read_keys(connection: sqlite3.Connection, statement: str, keys: Sequence[Any]) -> Iterator[str]:
+@cache
+def _asked(statement: str, count: int) -> str:
+    return statement.replace("{keys}", ",".join("?" * count))
+
+
+def read_keys(connection: sqlite3.Connection, statement: str, keys: Sequence[Any], first: Row = ()) -> Iterator[Any]:
     """Run ``statement`` with its ``{keys}`` replaced by lists of keys; yields the first column of each row.
 
-    The last list is filled up with NULL, which is equal to nothing.
+    The last list is filled up with NULL, which is equal to nothing. ``first`` are parameters that stand before the keys
+    in the statement.
     """
     for start in range(0, len(keys), CHUNKS[0]):
         part = list(keys[start : start + CHUNKS[0]])
         size = next(size for size in reversed(CHUNKS) if size >= len(part))
         part.extend([None] * (size - len(part)))
-        text = statement.replace("{keys}", ",".join("?" * size))
-        for row in connection.execute(text, part):
+        for row in connection.execute(_asked(statement, size), [*first, *part]):
             yield row[0]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from dispatcher.errors import LeaseLost
 from dispatcher.events import Accepted
-from dispatcher.ledger import sqlite_admit, sqlite_deliver, sqlite_read, sqlite_recipients
+from dispatcher.ledger import sqlite_admit, sqlite_counters, sqlite_deliver, sqlite_read, sqlite_recipients
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
 from dispatcher.ledger.sqlite_open import OwnerLocks, connect, explained
 from dispatcher.model.alert import Alert, State, Step
@@ -177,4 +177,4 @@ class SqliteStore:
 
     def forget_counters(self, now_ms: int) -> int:
         """See `Ledger.forget_counters`."""
-        return self.connection.execute("DELETE FROM counters WHERE keep_until < ?", (now_ms,)).rowcount
+        return sqlite_counters.forget_counters(self.connection, now_ms)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.sql import read_keys, write_rows
-from dispatcher.ledger.sqlite_admit import EPOCH
-from dispatcher.ledger.sqlite_recipients import RECIPIENT_JSON, refuse
+from dispatcher.ledger.sqlite_recipients import refuse
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _LeasedRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -40,7 +41,7 @@ _ids = msgspec.json.Decoder(list[int])
 _awaiting = msgspec.json.Decoder(list[tuple[int, str, str]])
 
 LOAD = f"""
-SELECT json_group_array(json_array(a.id, {RECIPIENT_JSON}, a.template, a.route, a.channel, a.state, a.day_total,
+SELECT json_group_array(json_array(a.id, json(r.card), a.template, a.route, a.channel, a.state, a.day_total,
        a.attempts, a.first_at, a.expires_at, e.accepted_at, e.swiped_at,
        (SELECT status FROM receipts s WHERE s.channel = a.channel AND s.msgid = a.msgid
         ORDER BY s.at DESC, s.status LIMIT 1),
@@ -61,10 +62,29 @@ RECORD = (
     " WHERE alerts.id=v.column1 AND alerts.owner=? AND alerts.ended_at IS NULL"
 )
 
+# The same for an attempt that was accepted, which stands in its alert. Nothing but the receipt follows.
+ACCEPTED = (
+    "UPDATE alerts SET state=v.column2, reason=NULL, due_at=v.column3, owner=0, ended_at=v.column4, attempts=v.column5,"
+    " first_at=v.column6, msgid=coalesce(v.column7, msgid), answered_at=v.column8, took=v.column9, code=v.column10,"
+    " answered_to=owner"
+    " FROM ({values}) AS v WHERE alerts.id=v.column1 AND alerts.owner=? AND alerts.ended_at IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.alert=v.column1 AND t.n=v.column5 AND t.owner=alerts.owner)"
+)
+
+# It goes on to another channel: what was accepted on this one becomes an attempt like the others.
+MOVE_ANSWER = (
+    "INSERT INTO attempts (alert, n, owner, channel, at, took, outcome, code, msgid)"
+    " SELECT id, attempts, answered_to, channel, answered_at, took, 'accepted', code, msgid FROM alerts"
+    " WHERE id=? AND owner=? AND answered_at IS NOT NULL"
+)
+CLEAR_ANSWER = "UPDATE alerts SET answered_at=NULL, answered_to=NULL, took=NULL, code=NULL WHERE id=? AND owner=?"
+
 # An attempt that was given up as lost with its process may still get its answer. Others have decided by the unknown
 # outcome meanwhile, so unknown it stays, but the story tells what the provider said.
 ATTEMPTS = (
-    "INSERT INTO attempts (alert, n, owner, channel, at, took, outcome, code, msgid) {values}"
+    "INSERT INTO attempts (alert, n, owner, channel, at, took, outcome, code, msgid) SELECT * FROM ({values}) AS v"
+    " WHERE NOT EXISTS (SELECT 1 FROM alerts a"
+    " WHERE a.id=v.column1 AND a.attempts=v.column2 AND a.answered_to=v.column3)"
     " ON CONFLICT (alert, n, owner) DO UPDATE SET at=excluded.at, took=excluded.took, msgid=excluded.msgid,"
     " code=excluded.outcome || ':' || coalesce(excluded.code, '') WHERE attempts.code='process-died'"
 )
@@ -98,29 +118,75 @@ def fence(connection: sqlite3.Connection, alert_ids: Sequence[int], owner: int) 
 
 def record(connection: sqlite3.Connection, steps: Sequence[Step], owner: int) -> None:
     """See `Ledger.record`; what was answered already is asked for with `answered_already`."""
+    connection.execute("SAVEPOINT record")
+    if not _record(connection, steps, owner, keep_answers=True):
+        # Some of the alerts are not the owner's any more; then what a provider said of them is kept as attempts.
+        connection.execute("ROLLBACK TO record")
+        _record(connection, steps, owner, keep_answers=False)
+    connection.execute("RELEASE record")
+    refuse(connection, steps)
+
+
+def _record(connection: sqlite3.Connection, steps: Sequence[Step], owner: int, *, keep_answers: bool) -> bool:
+    """Write the steps down; False when an answer that was to stand in its alert found it in other hands."""
     rows: dict[int, tuple[Any, ...]] = {}
+    answers: dict[int, tuple[Any, ...]] = {}
     attempts: list[tuple[Any, ...]] = []
-    let_go: set[int] = set()
     for step in steps:
         alert = step.alert
+        alert_id = alert.id
+        if alert.state == "awaiting" and (step.outcome is not None or step.position != alert.position):
+            connection.execute(MOVE_ANSWER, (alert_id, owner))
+            connection.execute(CLEAR_ANSWER, (alert_id, owner))
+        if (
+            keep_answers
+            and step.outcome == "accepted"
+            and not step.resends
+            and not step.keep_lease
+            and alert_id not in rows
+            and alert_id not in answers
+        ):
+            answers[alert_id] = _answer(step)
+            continue
         n = alert.attempts
         if step.outcome is not None:
             for _ in range(step.resends):
                 n += 1
-                attempts.append((alert.id, n, owner, alert.channel, step.at_ms, 0, "unknown", "resent", None))
+                attempts.append((alert_id, n, owner, alert.channel, step.at_ms, 0, "unknown", "resent", None))
             n += 1
             attempts.append(
-                (alert.id, n, owner, alert.channel, step.at_ms, step.took_ms, step.outcome, step.code, step.msgid)
+                (alert_id, n, owner, alert.channel, step.at_ms, step.took_ms, step.outcome, step.code, step.msgid)
             )
         # One UPDATE takes one row for each alert, and of two an arbitrary one; so steps of one alert are followed
         # here, up to the one that lets go of it.
-        if alert.id not in let_go:
-            rows[alert.id] = _after(step, n, owner)
-            if not step.keep_lease:
-                let_go.add(alert.id)
+        known = rows.get(alert_id)
+        if alert_id not in answers and (known is None or known[_OWNER]):
+            rows[alert_id] = _after(step, n, owner)
     write_rows(connection, RECORD, list(rows.values()), (owner,))
+    found = write_rows(connection, ACCEPTED, list(answers.values()), (owner,))
     write_rows(connection, ATTEMPTS, attempts)
-    refuse(connection, steps)
+    return found == len(answers)
+
+
+_OWNER = 5
+"""Position of the owner in a row of `_after`; 0 once the alert is let go."""
+
+
+def _answer(step: Step) -> tuple[Any, ...]:
+    alert = step.alert
+    at_ms = step.at_ms
+    return (
+        alert.id,
+        step.state,
+        step.due_ms,
+        at_ms if step.ended else None,
+        alert.attempts + 1,
+        at_ms - step.took_ms if alert.first_attempt_ms is None else alert.first_attempt_ms,
+        step.msgid,
+        at_ms,
+        step.took_ms,
+        step.code,
+    )
 
 
 def _after(step: Step, attempts: int, owner: int) -> tuple[Any, ...]:

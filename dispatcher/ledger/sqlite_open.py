@@ -8,13 +8,14 @@ import os
 import sqlite3
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from importlib.resources import files
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 
 APPLICATION_ID = 0x53774265  # "SwBe", so that `file` and we can tell a ledger from another database
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 10.0
 """How long a commit waits for another process's. A commit takes milliseconds; ten seconds mean that one hangs."""
 
@@ -48,11 +49,17 @@ def connect(path: str) -> sqlite3.Connection:
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
         )
         try:
+            connection.create_function("crc32", 1, digest_of, deterministic=True)
             _prepare_patiently(connection, path)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def digest_of(event_id: str) -> int:
+    """The short number by which an event's id is looked up. Two ids may share one."""
+    return zlib.crc32(event_id.encode())
 
 
 def _prepare_patiently(connection: sqlite3.Connection, path: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.ledger.api import AlertStory, AttemptStory, Books, EventStory
+from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS
 
 
@@ -27,7 +28,10 @@ def books(connection: sqlite3.Connection) -> Books:
         suppressed_by=pairs("SELECT reason, count(*) FROM alerts WHERE state='suppressed' GROUP BY reason"),
         failed_by=pairs("SELECT reason, count(*) FROM alerts WHERE state='failed' GROUP BY reason"),
         unknown_attempts=number("SELECT count(*) FROM attempts WHERE outcome='unknown'"),
-        attempts=pairs("SELECT channel, count(*) FROM attempts GROUP BY channel"),
+        attempts=pairs(
+            "SELECT channel, sum(n) FROM (SELECT channel, count(*) AS n FROM attempts GROUP BY channel UNION ALL"
+            " SELECT channel, count(answered_at) FROM alerts GROUP BY channel) GROUP BY channel HAVING sum(n) > 0"
+        ),
         # The first alert of an event stands at position 0, so one join by key proves that each event has one.
         inconsistent=number(
             "SELECT count(*) FROM alerts WHERE (ended_at IS NULL)"
@@ -43,7 +47,8 @@ def books(connection: sqlite3.Connection) -> Books:
 def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
     """Everything about one event; see `Ledger.explain`."""
     found = connection.execute(
-        "SELECT seq, id, account, swiped_at, accepted_at, payload FROM events WHERE id=?", (event_id,)
+        "SELECT seq, id, account, swiped_at, accepted_at, payload FROM events WHERE digest=? AND id=?",
+        (digest_of(event_id), event_id),
     ).fetchall()
     if not found:
         return None
@@ -59,12 +64,16 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
     for row in rows:
         alert_id, role, template, ruleset, route, channel, state, reason, saw, total, expires, due, ended = row
         attempts = connection.execute(
-            "SELECT n, channel, at, took, outcome, code, msgid FROM attempts WHERE alert=? ORDER BY n, at",
+            "SELECT n, channel, at, took, outcome, code, msgid FROM attempts WHERE alert=?1 UNION ALL"
+            " SELECT attempts, channel, answered_at, took, 'accepted', code, msgid FROM alerts"
+            " WHERE id=?1 AND answered_at IS NOT NULL ORDER BY 1, 3",
             (alert_id,),
         ).fetchall()
         receipts = connection.execute(
-            "SELECT DISTINCT r.channel, r.status, r.at, r.times FROM receipts r JOIN attempts t"
-            " ON t.channel=r.channel AND t.msgid=r.msgid WHERE t.alert=? ORDER BY r.at",
+            "SELECT DISTINCT r.channel, r.status, r.at, r.times FROM receipts r JOIN"
+            " (SELECT channel, msgid FROM attempts WHERE alert=?1 UNION"
+            " SELECT channel, msgid FROM alerts WHERE id=?1) sent"
+            " ON sent.channel=r.channel AND sent.msgid=r.msgid ORDER BY r.at",
             (alert_id,),
         ).fetchall()
         alerts.append(

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 
 from dispatcher.ledger.api import Imported
 from dispatcher.model.alert import Step
-from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, RecipientLine
+from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient, RecipientLine
 
-RECIPIENT_JSON = (
-    "json_array(r.id, r.account, r.role, r.openid, r.phone, r.email, r.locale, r.timezone,"
-    " json(r.channels), json(r.min_amount), json(r.opt_out), json(r.refused))"
-)
-"""A row of recipients ``r`` in the order of `Recipient`'s fields."""
+REFUSED = "$[11]"
+"""Where a card keeps what providers refused: the last of `Recipient`'s fields."""
 
 # Keys in one order, so that the same thresholds in another order are not a change.
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_decode = msgspec.json.Decoder(Recipient).decode
 
 
 def refuse(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
@@ -27,9 +26,9 @@ def refuse(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
         if step.refusal is not None:
             connection.execute(
                 # Only of the address that was refused: it may have been mended while the alert was on its way.
-                "UPDATE recipients SET refused=json_set(refused, ?, json(?)) WHERE id=? AND openid IS ? AND phone IS ?",
+                "UPDATE recipients SET card=json_set(card, ?, json(?)) WHERE id=? AND card->>3 IS ? AND card->>4 IS ?",
                 (
-                    f'$."{step.refusal}"',
+                    f'{REFUSED}."{step.refusal}"',
                     _encode({"code": step.code or "", "since": step.at_ms}).decode(),
                     step.alert.recipient.id,
                     step.alert.recipient.openid,
@@ -42,44 +41,52 @@ def import_recipients(connection: sqlite3.Connection, lines: Sequence[RecipientL
     """See `Ledger.import_recipients`."""
     added = changed = same = 0
     too_many: list[int] = []
+    next_id = connection.execute("SELECT coalesce(max(id), 0) FROM recipients").fetchall()[0][0] + 1
     for position, line in enumerate(lines):
-        given = (
-            line.openid,
-            line.phone,
-            line.email,
-            line.locale,
-            line.timezone,
-            _encode(line.channels).decode(),
-            _encode(line.min_amount).decode(),
-            _encode(line.opt_out).decode(),
-        )
-        row = connection.execute(
-            "SELECT openid, phone, email, locale, timezone, channels, min_amount, opt_out FROM recipients"
-            " WHERE account=? AND role=?",
-            (line.account, line.role),
-        ).fetchall()
-        if row and row[0] == given:
-            same += 1
-            continue
-        if row:
+        query = "SELECT id, card FROM recipients WHERE account=? AND role=?"
+        row = connection.execute(query, (line.account, line.role)).fetchall()
+        before = _decode(row[0][1]) if row else None
+        given = _recipient(line, next_id if before is None else before.id)
+        if before is not None:
+            if _address(given) == _address(before):
+                # A new address is a new chance: what a provider said of the old one does not hold for it.
+                given = msgspec.structs.replace(given, refused=before.refused)
+            if given == before:
+                same += 1
+                continue
+            connection.execute("UPDATE recipients SET card=? WHERE id=?", (_encode(given).decode(), given.id))
             changed += 1
         elif _has_room(connection, line.account):
+            connection.execute(
+                "INSERT INTO recipients (id, account, role, card) VALUES (?,?,?,?)",
+                (given.id, line.account, line.role, _encode(given).decode()),
+            )
+            next_id += 1
             added += 1
         else:
             too_many.append(position)
-            continue
-        # A new address is a new chance: what a provider said of the old one does not hold for it.
-        connection.execute(
-            "INSERT INTO recipients (account, role, openid, phone, email, locale, timezone, channels, min_amount,"
-            " opt_out) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (account, role) DO UPDATE SET"
-            " refused = CASE WHEN openid IS excluded.openid AND phone IS excluded.phone"
-            " AND email IS excluded.email THEN refused ELSE '{}' END,"
-            " openid=excluded.openid, phone=excluded.phone, email=excluded.email, locale=excluded.locale,"
-            " timezone=excluded.timezone, channels=excluded.channels, min_amount=excluded.min_amount,"
-            " opt_out=excluded.opt_out",
-            (line.account, line.role, *given),
-        )
     return Imported(added, changed, same, too_many)
+
+
+def _recipient(line: RecipientLine, recipient_id: int) -> Recipient:
+    return Recipient(
+        recipient_id,
+        line.account,
+        line.role,
+        line.openid,
+        line.phone,
+        line.email,
+        line.locale,
+        line.timezone,
+        line.channels,
+        # Of the keys of these the type is narrower in a line.
+        cast("dict[str, dict[str, int]]", line.min_amount),
+        line.opt_out,
+    )
+
+
+def _address(recipient: Recipient) -> tuple[str | None, ...]:
+    return recipient.openid, recipient.phone, recipient.email
 
 
 def _has_room(connection: sqlite3.Connection, account: str) -> bool:

@@ -119,7 +119,7 @@ async def test_two_processes_with_the_same_stream_admit_each_event_once(path: st
     ledger = InlineLedger(path)
     assert sum(totals) == (await ledger.books()).events == 220
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT value FROM counters WHERE key='told|A-1'").fetchone() == (220,)
+        assert connection.execute("SELECT value FROM counters WHERE who='A-1'").fetchone() == (220,)
     await ledger.aclose()
 
 

@@ -1,0 +1,105 @@
+"""A ledger written with an earlier layout is brought up to date when it is opened, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+
+from dispatcher.ledger.sqlite_open import APPLICATION_ID
+from dispatcher.ledger.worker import InlineLedger
+from tests.dispatcher.ledger_kit import NOW, Tell, accepted, attempts_of, counted, owner_of, state_of
+
+
+def first_layout(path: Path) -> None:
+    """A ledger as the first version wrote it: two events, one delivered after a busy answer, one to be retried."""
+    script = files("dispatcher.ledger.schema").joinpath("0001.sql").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute("PRAGMA user_version=1")
+        for seq in (1, 2):
+            one = accepted(f"e-{seq}")
+            connection.execute(
+                "INSERT INTO events VALUES (?,?,?,?,?,?)",
+                (seq, one.event.id, one.event.account, NOW, NOW, one.payload.decode()),
+            )
+        connection.execute(
+            "INSERT INTO recipients (id, account, role, openid, phone, locale, timezone, channels, refused)"
+            " VALUES (7, ?, 'primary', 'o-1', '+8613800000001', 'en', 'Asia/Shanghai', '[\"wechat\",\"sms\"]', ?)",
+            (accepted("e-1").event.account, json.dumps({"wechat": {"code": "43004", "since": NOW}})),
+        )
+        columns = (
+            "(id, recipient, template, route, channel, state, ruleset, attempts, msgid, expires_at, due_at, ended_at)"
+        )
+        connection.executemany(
+            f"INSERT INTO alerts {columns} VALUES (?,7,'swipe@1','wechat,sms',?,?,0,?,?,?,?,?)",
+            [
+                (16, "wechat", "delivered", 2, "m-1", NOW + 1000, None, NOW),
+                (32, "sms", "retrying", 1, None, NOW + 1000, NOW, None),
+            ],
+        )
+        connection.executemany(
+            "INSERT INTO attempts VALUES (?,?,1,?,?,5,?,?,?)",
+            [
+                (16, 1, "wechat", NOW, "retry", "-1", None),
+                (16, 2, "wechat", NOW, "accepted", "0", "m-1"),
+                (32, 1, "wechat", NOW, "recipient_gone", "43004", None),
+            ],
+        )
+        connection.executemany(
+            "INSERT INTO counters VALUES (?,?,?)",
+            [
+                ("day|Asia/Shanghai|2026-01-01|CNY|A-1", 500, NOW + 1000),
+                ("day|Asia/Shanghai|2026-01-01|CNY|A-2", 70, NOW + 9000),
+                ("bare", 3, NOW + 1000),
+            ],
+        )
+        connection.commit()
+
+
+async def test_a_ledger_of_the_first_layout_is_taken_over_whole(tmp_path: Path) -> None:
+    # Given a ledger as the first version wrote it
+    path = tmp_path / "ledger.db"
+    first_layout(path)
+    # When this version opens it
+    ledger = InlineLedger(str(path))
+    owner = await owner_of(ledger)
+    # Then the books are what they were
+    books = await ledger.books()
+    assert (books.events, books.recipients, books.states) == (2, 1, {"delivered": 1, "retrying": 1})
+    assert (books.attempts, books.balanced) == ({"wechat": 3}, True)
+    assert await attempts_of(ledger, "e-1") == [(1, "wechat", "retry", "-1"), (2, "wechat", "accepted", "0")]
+    # And an event that comes again is still known
+    again = await ledger.admit([accepted("e-1"), accepted("e-2", amount=1)], NOW, owner, Tell())
+    assert (again.accepted, again.duplicates, again.conflicts) == (0, [0], [1])
+    # And what is due is brought back with its recipient whole
+    (alert,) = await ledger.due("sms", NOW, owner, 10, "queued")
+    assert (alert.id, alert.recipient.id, alert.recipient.locale, alert.recipient.openid) == (32, 7, "en", "o-1")
+    assert alert.recipient.refused["wechat"].code == "43004"
+    # And the counters go on
+    assert await counted(ledger, owner, "day|Asia/Shanghai|2026-01-01|CNY|A-1") == 500
+    assert await counted(ledger, owner, "bare") == 3
+    assert await state_of(ledger, "e-2") == "retrying"
+    await ledger.aclose()
+    # And opening it once more changes nothing
+    ledger = InlineLedger(str(path))
+    assert (await ledger.books()).events == 2
+    await ledger.aclose()
+
+
+async def test_two_ids_of_one_digest_are_two_events() -> None:
+    # Given two ids whose CRC-32 is the same
+    first, second = "plumless", "buckeroo"
+    ledger = InlineLedger()
+    owner = await owner_of(ledger)
+    # When both come, and then come again
+    assert (await ledger.admit([accepted(first)], NOW, owner, Tell())).accepted == 1
+    assert (await ledger.admit([accepted(second)], NOW, owner, Tell())).accepted == 1
+    again = await ledger.admit([accepted(second), accepted(first)], NOW, owner, Tell())
+    # Then each is known as itself
+    assert (again.accepted, again.duplicates, again.conflicts) == (0, [0, 1], [])
+    assert (await ledger.explain(second)) is not None
+    await ledger.aclose()
