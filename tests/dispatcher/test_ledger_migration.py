@@ -82,7 +82,7 @@ async def test_a_ledger_of_the_first_layout_is_taken_over_whole(tmp_path: Path) 
     # And the counters go on
     assert await counted(ledger, owner, "day|Asia/Shanghai|2026-01-01|CNY|A-1") == 500
     assert await counted(ledger, owner, "bare") == 3
-    assert await state_of(ledger, "e-2") == "retrying"
+    assert await state_of(ledger, "e-2") == "queued"
     await ledger.aclose()
     # And opening it once more changes nothing
     ledger = InlineLedger(str(path))
