@@ -28,7 +28,7 @@ class Admitter:
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
         }
-        self._pinned = {template.id: template.pinned for template in library}
+        self._templates = {template.id: (template.pinned, template.id) for template in library}
 
     def __call__(
         self,
@@ -38,54 +38,40 @@ class Admitter:
         read_counters: ReadCounters,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
-        plan = self._decider.plan
-        default = self._pinned[DEFAULT_TEMPLATE]
+        plan, templates = self._decider.plan, self._templates
+        default = templates[DEFAULT_TEMPLATE]
         planned = []
+        keys: list[str] = []
         for accepted in batch:
             event = accepted.event
-            swiped_ms = int(event.time.timestamp() * 1000)
             told = recipients.get(event.account, ())
-            template = self._pinned.get(event.category, default)
-            name = template.partition("@")[0]
-            plans = [plan(event, swiped_ms, recipient, now_ms, name) for recipient in told]
-            planned.append((told, template, plans, swiped_ms))
-        keys = {key for _, _, plans, _ in planned for one in plans for key in one.counters}
-        tally = Tally(read_counters(list(keys)) if keys else {})
+            pinned, name = templates.get(event.category, default)
+            plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
+            for one in plans:
+                keys.extend(one.counters)
+            planned.append((told, pinned, plans))
+        tally = Tally(read_counters(list(dict.fromkeys(keys))) if keys else {})
         drafts: list[list[Draft]] = []
-        for told, template, plans, swiped_ms in planned:
+        for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
             if not plans:
-                drafts.append([_nobody(template, swiped_ms)])
+                drafts.append([_nobody(pinned, accepted.swiped_ms)])
                 continue
             decisions = tally.decide_event(plans)
             drafts.append(
                 [
-                    self._draft(recipient, template, decision, tally.value(decision.day_total_key))
+                    self._draft(recipient, pinned, decision, tally)
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
         return Decisions(drafts, tally.changed)
 
-    def _draft(self, recipient: Recipient, template: str, decision: Decision, day_total: int) -> Draft:
-        if decision.state == "send":
-            return Draft(
-                recipient,
-                self._first_state[decision.route[0]],
-                None,
-                decision.route,
-                decision.expires_at_ms,
-                template,
-                decision.saw,
-                day_total,
-            )
-        return Draft(
-            recipient,
-            decision.state,
-            decision.rule,
-            decision.route,
-            decision.expires_at_ms,
-            template,
-            decision.saw,
-        )
+    def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
+        route, state = decision.route, decision.state
+        if state == "send":
+            total = tally.value(decision.day_total_key)
+            first = self._first_state[route[0]]
+            return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
+        return Draft(recipient, state, decision.rule, route, decision.expires_at_ms, template, decision.saw)
 
 
 def _nobody(template: str, swiped_ms: int) -> Draft:

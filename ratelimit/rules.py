@@ -85,10 +85,16 @@ _ADDRESSES = {"wechat": "openid", "sms": "phone", "email": "email"}
 
 _NO_MINIMUM = (0, "")
 
+MAX_LADDERS = 4_096
+"""Remembered ladders: a few orders of channels, times which addresses are there, times 180 currencies."""
+
 Increment = tuple[str, int, int]
 """Counter key, what to add, and until when to keep the counter (epoch ms)."""
 
 State = Literal["send", "suppressed", "expired"]
+
+_Ladder = tuple[tuple[int, tuple[str, ...]], ...]
+_LadderKey = tuple[tuple[str, ...], tuple[bool, bool, bool], str]
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -146,6 +152,7 @@ class Decider:
             elif isinstance(rule, ExpireAfter):
                 self._expiry[rule.category] = (rule.total_seconds * 1000, rule.id)
         self._caps = tuple(rule for rule in rules.rule if isinstance(rule, Cap))
+        self._ladders: dict[_LadderKey, _Ladder] = {}
         self._default_expiry = (DEFAULT_EXPIRE_AFTER_SECONDS * 1000, DEFAULT_EXPIRY)
 
     def plan(self, event: Event, swipe_ms: int, recipient: Recipient, now_ms: int, template: str | None = None) -> Plan:
@@ -188,9 +195,14 @@ class Decider:
         The minimum holds for every type of event, declines and unknown types too: one rule that can be said
         in one sentence.
         """
+        amount, currency = abs(event.amount), event.currency
+        if not (recipient.refused or recipient.min_amount or recipient.opt_out):
+            # Nearly everybody: the allowed channels then depend on the amount alone.
+            for least, allowed in self._ladder(recipient, currency):
+                if amount >= least:
+                    return allowed, "", None
         if event.category in recipient.opt_out:
             return (), OPT_OUT, None
-        amount, currency = abs(event.amount), event.currency
         refused, own_minimum = recipient.refused, recipient.min_amount
         route: list[str] = []
         below: list[tuple[int, str, str]] | None = None
@@ -225,6 +237,28 @@ class Decider:
             saw.update((f"threshold/{channel}", threshold) for threshold, _, channel in below)
             return (), min(below)[1], saw
         return (), reason, None
+
+    def _ladder(self, recipient: Recipient, currency: str) -> _Ladder:
+        """From which amount on which channels are allowed, the highest first, for a recipient without wishes of its
+        own; below the last rung none is."""
+        has = (bool(recipient.openid), bool(recipient.phone), bool(recipient.email))
+        key = (recipient.channels, has, currency)
+        ladder = self._ladders.get(key)
+        if ladder is not None:
+            return ladder
+        allowed: dict[str, int] = {}
+        for channel in recipient.channels:
+            terms = self._channels.get(channel)
+            if terms is not None and (not terms[0] or getattr(recipient, terms[0])):
+                allowed[channel] = terms[1].get(currency, _NO_MINIMUM)[0]
+        ladder = tuple(
+            (least, tuple(channel for channel, threshold in allowed.items() if threshold <= least))
+            for least in sorted(set(allowed.values()), reverse=True)
+        )
+        if len(self._ladders) >= MAX_LADDERS:
+            self._ladders.clear()
+        self._ladders[key] = ladder
+        return ladder
 
 
 def _still_refused(refused: Mapping[str, Refusal], channel: str, template: str, now_ms: int) -> bool:
@@ -280,6 +314,11 @@ class Tally:
         The day total counts once for each zone, however many recipients live there and whether or not they
         are told: money that moved belongs to the day's balance also when a rule kept the alert back.
         """
+        if len(plans) == 1 and not plans[0].caps:  # nearly every event
+            decided = plans[0].decided
+            if decided.day_total is not None:
+                self._add(decided.day_total)
+            return [decided]
         decisions: list[Decision] = []
         totals: dict[Increment, None] = {}
         for plan in plans:
