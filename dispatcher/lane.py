@@ -191,9 +191,16 @@ class Lane:
             now_ms = self._host.now_ms()
             steps = []
             refused = ""
+            classify, policy_of = self.channel.classify, self.channel.policy
             for response in responses:
                 alert: Alert = response.request.tag
-                answer = self.channel.classify(alert, response)
+                answer = classify(alert, response)
+                if answer.kind is AnswerClass.ACCEPTED:
+                    if self._alarmed:
+                        self._alarmed = False
+                        self._host.resumed(self.channel.name)
+                    steps.append(after_answer(alert, answer, policy_of(alert), now_ms, 0.0))
+                    continue
                 if not self.channel.knows(answer.code):
                     self._host.unknown_code(self.channel.name, answer.code)
                 if answer.kind is AnswerClass.CONFIGURATION:
@@ -202,11 +209,7 @@ class Lane:
                     refused = answer.code
                 elif answer.scope == "channel" and 0 < answer.pause_ms <= LANE_PAUSE_MS:
                     self._paused_until_ms = now_ms + answer.pause_ms  # throttled as a whole: the others would be, too
-                elif answer.kind is AnswerClass.ACCEPTED and self._alarmed:
-                    self._alarmed = False
-                    self._host.resumed(self.channel.name)
-                policy = self.channel.policy(alert)
-                steps.append(after_answer(alert, answer, policy, now_ms, self._random.random()))
+                steps.append(after_answer(alert, answer, policy_of(alert), now_ms, self._random.random()))
             self._host.record(steps, self)
             if refused:
                 why = f"the provider refuses this account or secret (code {refused});"

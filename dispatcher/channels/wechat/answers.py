@@ -91,7 +91,10 @@ TABLE: dict[int, Row] = {
 }
 
 
-class _Body(msgspec.Struct):
+_NOT_IN_TABLE = Row(AnswerClass.PERMANENT, "message")
+
+
+class _Body(msgspec.Struct, gc=False):
     errcode: Int64 = 0
     msgid: Int64 | None = None
 
@@ -115,9 +118,9 @@ def classify(response: Response) -> Answer:
     if body.errcode == 0 and body.msgid is None:
         # Another 200 from somewhere that is not WeChat's endpoint; nothing proves acceptance.
         return Answer(AnswerClass.UNKNOWN, "no-msgid", scope="channel", took_ms=took_ms, resends=response.resends)
-    row = TABLE.get(body.errcode)
-    if row is None:
-        row = Row(AnswerClass.PERMANENT, "message")
+    if body.errcode == 0:
+        return Answer(AnswerClass.ACCEPTED, "0", str(body.msgid), 0, "message", took_ms, response.resends)
+    row = TABLE.get(body.errcode, _NOT_IN_TABLE)
     return Answer(
         row.kind,
         str(body.errcode),
