@@ -100,12 +100,12 @@ class Lane:
         """Places left in the queue; negative when it went over: by the admissions under way, or by what is due."""
         return self.capacity - len(self.queue)
 
-    def put(self, alert: Alert, *, first: bool = False) -> None:
-        """Add one alert; the callers look at ``free`` before they fetch a batch."""
+    def put(self, alerts: Sequence[Alert], *, first: bool = False) -> None:
+        """Add alerts, behind the others or before them; the callers look at ``free`` before they fetch a batch."""
         if first:
-            self.queue.appendleft(alert)
+            self.queue.extendleft(reversed(alerts))
         else:
-            self.queue.append(alert)
+            self.queue.extend(alerts)
         self._work.set()
 
     async def room(self) -> None:
