@@ -13,7 +13,8 @@ from dispatcher.errors import LeaseLost
 from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_admit, sqlite_counters, sqlite_deliver, sqlite_read, sqlite_recipients
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
-from dispatcher.ledger.sqlite_open import OwnerLocks, connect, explained
+from dispatcher.ledger.locks import OwnerLocks, WriterTurn
+from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.recipient import RecipientLine
 
@@ -40,29 +41,40 @@ class SqliteStore:
         self.connection = connect(path)
         try:
             self._locks = OwnerLocks(path)
+            self.turn = WriterTurn(path)
         except BaseException:
             self.connection.close()
             raise
         self._rules: str | None = None
 
     def begin(self) -> None:
-        """Open a transaction; waits for other processes."""
-        with explained(self.path):
-            self.connection.execute("BEGIN IMMEDIATE")
+        """Open a transaction; waits for other processes in their order. Raises `LedgerUnavailable`."""
+        self.turn.take()
+        try:
+            with explained(self.path):
+                self.connection.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            self.turn.give()
+            raise
 
     def commit(self) -> None:
         """Commit and fsync. Raises `LedgerUnavailable` (disk full) or `LedgerFailed`; then nothing was written."""
         with explained(self.path):
             self.connection.execute("COMMIT")
+        self.turn.give()
 
     def rollback(self) -> None:
         """Undo the open transaction, if there still is one."""
-        if self.connection.in_transaction:
-            self.connection.execute("ROLLBACK")
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        finally:
+            self.turn.give()
 
     def close(self) -> None:
         """Close the file and let go of the owners' locks."""
         self.connection.close()
+        self.turn.close()
         self._locks.close()
 
     # ---- processes and leases ---------------------------------------------------------------------------------

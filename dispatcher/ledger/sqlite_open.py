@@ -1,24 +1,20 @@
-"""Opening a SQLite ledger: settings, migrations, the words for what can go wrong, and the owners' locks."""
+"""Opening a SQLite ledger: settings, migrations, and the words for what can go wrong."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
-import struct
 import time
 import zlib
 from collections.abc import Iterator
 from importlib.resources import files
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
+from dispatcher.ledger.locks import BUSY_SECONDS, busy
 
 APPLICATION_ID = 0x53774265  # "SwBe", so that `file` and we can tell a ledger from another database
 SCHEMA_VERSION = 2
-BUSY_SECONDS = 10.0
-"""How long a commit waits for another process's. A commit takes milliseconds; ten seconds mean that one hangs."""
-
 CACHE_KIB = 32 * 1024
 """Page cache of one process: the hot ends of the indexes of 10 M alerts fit, and 200 MB resident stay far."""
 
@@ -159,71 +155,8 @@ def explain_error(error: sqlite3.Error, path: str) -> LedgerUnavailable | Ledger
             f"ledger {path}: cannot be opened for writing; check the owner and permissions of file and folder"
         )
     if primary in _BUSY:
-        return LedgerUnavailable(
-            f"ledger {path}: another process has held it for {BUSY_SECONDS:.0f} seconds; see which one uses the file"
-        )
+        return LedgerUnavailable(busy(path))
     if primary in _FATAL_PRIMARY:
         # After a failed fsync the kernel may have dropped the pages and call the next fsync good: never go on.
         return LedgerFailed(f"ledger {path}: the disk failed ({name}); check the disk, then start again")
     return LedgerFailed(f"ledger {path}: {name}; this is a defect of Swipebell or of the file, please report it")
-
-
-class OwnerLocks:
-    """One byte of a file beside the ledger per owner, locked for as long as that process lives.
-
-    The kernel lets go of the lock when the process dies in whatever way, so its leases can be taken over at once
-    instead of after their time; a pid would not do, since two containers may share the file but not the pids. The
-    locks belong to the open file (F_OFD_SETLK), so that two engines in one process do not see through each other.
-    Where the platform has none, leases run out by time alone.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._file: int | None = None
-        # The kernel asks whose open file a lock is, not whose owner: our own bytes would look free to us.
-        self._held: set[int] = set()
-        if path != ":memory:" and hasattr(fcntl, "F_OFD_SETLK"):
-            try:
-                self._file = os.open(path + ".owners", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise LedgerUnavailable(
-                    f"ledger {path}: the file {path}.owners beside it cannot be opened ({error.strerror}); "
-                    "check the owner and permissions of file and folder"
-                ) from error
-
-    def hold(self, owner: int) -> None:
-        """Lock this owner's byte for the life of the process."""
-        if self._lock(owner, fcntl.F_WRLCK):
-            self._held.add(owner)
-
-    def release(self, owner: int) -> None:
-        """Unlock it again."""
-        if owner in self._held:
-            self._held.discard(owner)
-            self._lock(owner, fcntl.F_UNLCK)
-
-    def is_dead(self, owner: int) -> bool | None:
-        """True when nobody holds it, False when somebody does, None when it cannot be known."""
-        if self._file is None:
-            return None
-        if owner in self._held or not self._lock(owner, fcntl.F_WRLCK):
-            return False
-        self._lock(owner, fcntl.F_UNLCK)
-        return True
-
-    def close(self) -> None:
-        """Close the file; what is held is released."""
-        self._held.clear()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def _lock(self, owner: int, kind: int) -> bool:
-        if self._file is None:
-            return False
-        # struct flock: l_type, l_whence, l_start, l_len, l_pid (0, as OFD locks want it)
-        request = struct.pack("hhqqi4x", kind, os.SEEK_SET, owner, 1, 0)
-        try:
-            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, request)
-        except OSError:
-            return False
-        return True

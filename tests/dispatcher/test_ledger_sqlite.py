@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
+from dispatcher.ledger.locks import OwnerLocks
 from dispatcher.ledger.sqlite import SqliteStore
-from dispatcher.ledger.sqlite_open import APPLICATION_ID, SCHEMA_VERSION, OwnerLocks
+from dispatcher.ledger.sqlite_open import APPLICATION_ID, SCHEMA_VERSION
 from dispatcher.ledger.worker import InlineLedger
 from tests.dispatcher.ledger_kit import (
     HOUR_MS,

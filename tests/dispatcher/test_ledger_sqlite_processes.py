@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -180,7 +181,7 @@ async def test_another_process_that_hangs_is_named_as_the_reason(path: str) -> N
     # Given another process that holds the ledger for longer than anybody waits
     ledger = InlineLedger(path)
     owner = await owner_of(ledger)
-    ledger.store.connection.execute("PRAGMA busy_timeout=0")
+    ledger.store.turn.patience_seconds = 0.0
     with closing(SqliteStore(path)) as other:
         other.begin()
         with pytest.raises(LedgerUnavailable, match="another process has held it for 10 seconds; see which one"):
@@ -190,3 +191,54 @@ async def test_another_process_that_hangs_is_named_as_the_reason(path: str) -> N
     # When it has let go, then the same call succeeds
     assert (await ledger.admit([accepted("e-1")], NOW, owner, Tell())).accepted == 1
     await ledger.aclose()
+
+
+HOLD_THE_TURN = """
+import sys
+from dispatcher.ledger.sqlite import SqliteStore
+store = SqliteStore(sys.argv[1])
+store.begin()
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+async def test_one_that_writes_without_pause_lets_another_in(path: str) -> None:
+    # Given a process that begins its next commit as soon as one is done
+    turns, stop = 0, threading.Event()
+
+    def write_without_pause() -> None:
+        nonlocal turns
+        with closing(SqliteStore(path)) as greedy:
+            while not stop.is_set():
+                greedy.begin()
+                stop.wait(0.002)  # a commit's work
+                greedy.commit()
+                turns += 1
+
+    thread = threading.Thread(target=write_without_pause)
+    with closing(SqliteStore(path)) as modest:
+        thread.start()
+        try:
+            # When another one writes twenty times
+            for _ in range(20):
+                modest.begin()
+                modest.commit()
+        finally:
+            stop.set()
+            thread.join()
+    # Then it waited for about one commit each time, and not for a chance
+    assert turns <= 60
+
+
+async def test_a_writer_that_dies_in_its_turn_leaves_it_to_the_next(path: str) -> None:
+    # Given a process that was killed in the middle of a commit
+    InlineLedger(path).store.close()
+    with processes(HOLD_THE_TURN, 1, path) as (other,):
+        other.send_signal(signal.SIGKILL)
+        other.wait(ANSWER_S)
+    # Then the next one writes at once
+    with closing(SqliteStore(path)) as store:
+        store.turn.patience_seconds = 0.0
+        store.begin()
+        store.commit()
