@@ -45,6 +45,9 @@ WORDS: Final[dict[Outcome, str]] = {"passed": "Passed", "failed": "Failed", "int
 def write_report(result: LoadResult, path: Path) -> None:
     """Write the page to ``path``, over what was there, in one step: a reader never finds half a page.
 
+    The first of ``result.latencies`` is the one from the scheduled arrival to the provider's acceptance; the tiles show
+    it. Counts in ``result.books`` whose names begin with ``provider_`` stand in the providers' column.
+
     Needs no network and reads no clock. Takes any result, also one without a single interval. Raises ``OSError``
     when the file cannot be written. Blocks for about 0.1 s, so call it in a thread where that matters.
     """
@@ -82,7 +85,7 @@ def outcome_of(result: LoadResult) -> tuple[Outcome, list[str]]:
     """
     books = result.books
     reasons = [f"{one.text}: measured {one.measured}" for one in result.verdicts if not one.holds]
-    if not _balanced(result):
+    if _balanced(result) is False:
         reasons.append("the books do not balance")
     if lost := books.get("lost", 0):
         reasons.append(f"{show_count(lost)} accepted {'alert was' if lost == 1 else 'alerts were'} lost")
@@ -110,12 +113,14 @@ def _printable(value: Any) -> Any:
     return [_printable(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def _balanced(result: LoadResult) -> bool:
-    """The summary's word; without one, accepted = ended + open."""
+def _balanced(result: LoadResult) -> bool | None:
+    """The summary's word; without one, accepted = ended + open; None where nobody knows."""
     books = result.books
     if "balanced" in result.summary:
         return bool(result.summary["balanced"])
-    return books.get("accepted", 0) == books.get("ended", 0) + books.get("open", 0)
+    if "accepted" not in books or "ended" not in books:
+        return None
+    return books["accepted"] == books["ended"] + books.get("open", 0)
 
 
 def _view(result: LoadResult) -> dict[str, Any]:
@@ -184,8 +189,10 @@ def _tiles(result: LoadResult) -> list[dict[str, str]]:
     def rate(label: str, field: str, noun: str) -> dict[str, str]:
         total = sum(getattr(one, field) for one in intervals)
         peak = max((getattr(one, field) for one in intervals), default=0)
-        shown = show_rate(round(total / seconds, 1)) if intervals else "–"
-        return {"label": label, "value": shown, "unit": "/s", "note": f"{noun}; peak {show_count(peak)}", "tone": ""}
+        if not intervals:
+            return {"label": label, "value": "–", "unit": "", "note": noun, "tone": ""}
+        note = f"{noun}; peak {show_count(peak)}"
+        return {"label": label, "value": show_rate(round(total / seconds, 1)), "unit": "/s", "note": note, "tone": ""}
 
     def count(label: str, value: int | None, note: str, tone: str = "") -> dict[str, str]:
         shown = "–" if value is None else show_count(value)

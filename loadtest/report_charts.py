@@ -28,6 +28,9 @@ MAX_TICKS: Final = 5
 
 MAX_TIME_TICKS: Final = 10
 
+LEAST: Final = 1e-6
+"""Below this a highest value counts as 0: one alert in eleven days."""
+
 TIME_STEPS_S: Final = (
     *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
     *(3600, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400),
@@ -84,7 +87,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """One drawn thing: its SVG path, how it is drawn (``line``, ``area``, ``band``) and its colour's name."""
+    """One drawn thing: its SVG path, how it is drawn (line, dot, area, layer or band), and its colour's name."""
 
     path: str
     kind: str
@@ -100,7 +103,8 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Chart(msgspec.Struct, kw_only=True):
-    """All that report.html needs to draw one chart. ``hover`` is what the page's script shows under the pointer."""
+    """All that report.html needs to draw one chart. ``hover`` is what the page's script shows under the pointer;
+    ``dense`` lines go up and down within a pixel and are drawn finer."""
 
     id: str
     title: str
@@ -113,6 +117,7 @@ class Chart(msgspec.Struct, kw_only=True):
     keys: list[Key]
     hover: dict[str, Any]
     size: str = "half"
+    dense: bool = False
     empty: str | None = None
 
 
@@ -128,7 +133,7 @@ def _nice_step(high: float, most: int) -> float:
 
 def linear_axis(high: float, show: Callable[[float], str], *, whole: bool = False) -> Axis:
     """From 0 to the first tick that is not below ``high``; ``whole`` has no ticks between whole numbers."""
-    step = _nice_step(high, MAX_TICKS) if high > 0 else 1.0
+    step = _nice_step(high, MAX_TICKS) if high > LEAST else 1.0
     step = max(step, 1.0) if whole else step
     count = max(1, math.ceil(high / step - 1e-9))
     top = step * count
@@ -189,18 +194,29 @@ def nines(percentile: float) -> float:
 
 
 def line_path(spots: Spots, across: Axis, up: Axis) -> str:
-    """A line that is broken where there is no value; a value alone is a dot (round caps make it one)."""
-    parts: list[str] = []
-    pen_down = False
-    for i, (at, value) in enumerate(spots):
+    """A line that is broken where there is no value. A value between two breaks is left to ``dots_path``."""
+    return "".join(
+        "M" + "L".join(f"{across.x(at)} {up.y(value)}" for at, value in piece)
+        for piece in _pieces(spots)
+        if len(piece) > 1
+    )
+
+
+def dots_path(spots: Spots, across: Axis, up: Axis) -> str:
+    """The values that stand alone, as lines without length, which round caps make dots."""
+    return "".join(
+        f"M{across.x(at)} {up.y(value)}h0" for piece in _pieces(spots) if len(piece) == 1 for at, value in piece
+    )
+
+
+def _pieces(spots: Spots) -> list[list[tuple[float, float]]]:
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for at, value in spots:
         if value is None:
-            pen_down = False
-            continue
-        parts.append(f"{'L' if pen_down else 'M'}{across.x(at)} {up.y(value)}")
-        if not pen_down and (i + 1 == len(spots) or spots[i + 1][1] is None):
-            parts.append("h0")
-        pen_down = True
-    return "".join(parts)
+            pieces.append([])
+        else:
+            pieces[-1].append((at, value))
+    return pieces
 
 
 def area_path(spots: Sequence[tuple[float, float]], across: Axis, up: Axis) -> str:

@@ -14,8 +14,10 @@ from loadtest.report_charts import (
     Chart,
     Key,
     Mark,
+    Spots,
     Step,
     area_path,
+    dots_path,
     line_path,
     linear_axis,
     log_axis,
@@ -101,6 +103,10 @@ def _high(values: Sequence[float | None] | Sequence[float]) -> float:
     return max((value for value in values if value is not None), default=0.0)
 
 
+def _line(spots: Spots, across: Axis, up: Axis, colour: str) -> list[Mark]:
+    return [Mark(line_path(spots, across, up), "line", colour), Mark(dots_path(spots, across, up), "dot", colour)]
+
+
 def rates(times: Times) -> Chart:
     """Arrivals that were due, events that became durable, alerts that a provider took."""
     fields = (
@@ -113,7 +119,7 @@ def rates(times: Times) -> Chart:
     spots = {field: [(g.at, rate) for g, rate in zip(times.groups, values[field], strict=True)] for field in values}
     marks = [Mark(_pushed_back_band(times), "band", "pushed")]
     marks.append(Mark(area_path(spots["scheduled"], times.axis, up), "area", "demand"))
-    marks += [Mark(line_path(spots[field], times.axis, up), "line", colour) for field, _, colour in fields]
+    marks += [mark for field, _, colour in fields for mark in _line(spots[field], times.axis, up, colour)]
     keys = [Key(name, "line", colour) for _, name, colour in fields]
     if marks[0].path:
         keys.append(Key("intake pushed back", "band", "pushed"))
@@ -143,12 +149,13 @@ def latencies(times: Times) -> Chart:
     spots = {field: line_of(times.groups, field) for field, _, _ in LATENCY_LINES}
     seen = [value for line in spots.values() for _, value in line if value is not None]
     up = log_axis(seen, show_ms)
-    drawn = [Mark(line_path(spots[field], times.axis, up), "line", colour) for field, _, colour in LATENCY_LINES]
+    # The worst lies at the back: it is the most restless.
+    marks = [m for field, _, colour in LATENCY_LINES[::-1] for m in _line(spots[field], times.axis, up, colour)]
     return times.chart(
         "latencies",
         "Latency over time",
         up,
-        drawn[::-1],  # the worst lies at the back: it is the most restless
+        marks,
         times.hover("ms", [(name, colour, _peaks(times, field)) for field, name, colour in LATENCY_LINES]),
         note="From the scheduled arrival to the provider's acceptance, logarithmic",
         describe="; ".join(
@@ -157,6 +164,7 @@ def latencies(times: Times) -> Chart:
         ),
         keys=[Key(name, "line", colour) for _, name, colour in LATENCY_LINES],
         size="wide",
+        dense=len(times.groups) < len(spots["max_ms"]),
         empty=None if seen else "No alert was accepted by a provider, so there is no latency.",
     )
 
@@ -181,7 +189,7 @@ def percentile_plot(found: Sequence[Percentiles]) -> Chart:
         across=across.ticks_below(),
         across_title="percentile",
         up=up.ticks_beside(),
-        marks=[Mark(line_path(points, across, up), "line", colour) for _, colour, points in coloured],
+        marks=[mark for _, colour, points in coloured for mark in _line(points, across, up, colour) if mark.path],
         keys=[Key(name, "line", colour) for name, colour, _ in coloured],
         hover={
             "unit": "ms",
@@ -299,7 +307,7 @@ def _one_area(
         up,
         [
             Mark(area_path(known, times.axis, up), "area", colour),
-            Mark(line_path(spots, times.axis, up), "line", colour),
+            *_line(spots, times.axis, up, colour),
         ],
         times.hover(unit, [(title.lower(), colour, _peaks(times, field))]),
         note=note,

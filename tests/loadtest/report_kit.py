@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from random import Random
 from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
 from loadtest.result import Interval, LoadResult, Percentiles, Verdict
-
-CAUSES = ("throttle", "timeout", "unknown", "http502", "token expired", "connection refused")
 
 PERCENTILES = (0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 99.999, 100.0)
 
@@ -65,9 +64,12 @@ def intervals(seconds: int = 600, seed: int = 1) -> list[Interval]:
 
 
 def percentiles(name: str, made: list[Interval], share: float) -> Percentiles:
-    """A latency that is ``share`` of the intervals' own, counted by HdrHistogram (microseconds to an hour)."""
+    """A latency that is ``share`` of the intervals' own, counted by HdrHistogram (microseconds to an hour).
+
+    Of a long run only about a thousand intervals are counted: it is a picture, and counting takes its time.
+    """
     counted = HdrHistogram(1, 3_600_000_000, 3)
-    for one in made:
+    for one in made[:: max(1, len(made) // 1_000)]:
         parts = ((one.p50_ms, 0.5), (one.p90_ms, 0.4), (one.p99_ms, 0.09), (one.max_ms, 0.01))
         for value, weight in parts:
             if value is not None and (count := round(one.delivered * weight)):
@@ -82,11 +84,14 @@ def run(seconds: int = 600, seed: int = 1, **changes: Any) -> LoadResult:
     """A run that failed one of its assertions. ``changes`` replace fields of the result."""
     made = intervals(seconds, seed)
     accepted = sum(one.acknowledged for one in made)
-    delivered = accepted - 118
-    retries: dict[str, int] = {}
+    suppressed, failed = accepted // 9_000, accepted // 50_000
+    delivered = accepted - suppressed - failed
+    by_sms = delivered // 600
+    retries: Counter[str] = Counter()
     for one in made:
-        for cause, count in one.retries.items():
-            retries[cause] = retries.get(cause, 0) + count
+        retries.update(one.retries)
+    from_schedule = percentiles("scheduled arrival → provider acceptance", made, 1.0)
+    measured = dict(from_schedule.points)
     fields: dict[str, Any] = {
         "started": "2026-11-22 14:03:11 +08:00",
         "seconds": float(seconds),
@@ -102,7 +107,7 @@ def run(seconds: int = 600, seed: int = 1, **changes: Any) -> LoadResult:
         },
         "intervals": made,
         "latencies": [
-            percentiles("scheduled arrival → provider acceptance", made, 1.0),
+            from_schedule,
             percentiles("scheduled arrival → acknowledged", made, 0.2),
             percentiles("accepted → on the wire", made, 0.07),
         ],
@@ -110,15 +115,18 @@ def run(seconds: int = 600, seed: int = 1, **changes: Any) -> LoadResult:
             "events": {"read": accepted, "accepted": accepted, "duplicate": 0, "rejected": 0},
             "alerts": {
                 "delivered": delivered,
-                "suppressed": 101,
-                "failed": 17,
+                "suppressed": suppressed,
+                "failed": failed,
                 "expired": 0,
                 "cancelled": 0,
                 "open": 0,
             },
             "by_channel": {
-                "sms": {"attempts": 1_204, "delivered": 1_187},
-                "wechat": {"attempts": delivered + sum(retries.values()) - 1_204, "delivered": delivered - 1_187},
+                "sms": {"attempts": by_sms, "delivered": by_sms},
+                "wechat": {
+                    "attempts": delivered - by_sms + sum(retries.values()),
+                    "delivered": delivered - by_sms,
+                },
             },
             "balanced": True,
         },
@@ -132,15 +140,19 @@ def run(seconds: int = 600, seed: int = 1, **changes: Any) -> LoadResult:
             "provider_delivered": delivered,
             "lost": 0,
             "duplicates": 0,
-            "unknown": retries.get("unknown", 0),
+            "unknown": retries["unknown"],
         },
-        "retries": retries,
+        "retries": dict(retries),
         "verdicts": [
-            Verdict(text="p50<50ms", measured="25.2 ms", holds=True),
-            Verdict(text="p99<200ms", measured="1.93 s", holds=False),
+            Verdict(text="p50<50ms", measured=f"{measured[50.0]:.1f} ms", holds=True),
+            Verdict(text="p99<200ms", measured=f"{measured[99.0]:.0f} ms", holds=False),
             Verdict(text="lost==0", measured="0", holds=True),
             Verdict(text="duplicates==0", measured="0", holds=True),
-            Verdict(text="memory<200MB", measured="143 MB", holds=True),
+            Verdict(
+                text="memory<200MB",
+                measured=f"{max((one.engine_mb or 0 for one in made), default=0):.0f} MB",
+                holds=True,
+            ),
         ],
         "machine": {
             "processor": "2 × AMD EPYC 9B14, 2.6 GHz",
