@@ -49,7 +49,8 @@ def write_report(result: LoadResult, path: Path) -> None:
     it. Counts in ``result.books`` whose names begin with ``provider_`` stand in the providers' column.
 
     Needs no network and reads no clock. Takes any result, also one without a single interval. Raises ``OSError``
-    when the file cannot be written. Blocks for about 0.1 s, so call it in a thread where that matters.
+    when the file cannot be written. Blocks for 0.1 s after ten minutes, for 2 s after a day: call it in a
+    thread where that matters, and once begun it cannot be cancelled.
     """
     part = path.with_name(f"{path.name}.part")
     try:
