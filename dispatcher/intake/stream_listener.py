@@ -29,7 +29,7 @@ OTHER_DESCRIPTORS = 512
 
 READ_BYTES_IN_ALL = 32 * 1024 * 1024
 """Bytes that all connections together may have read and not yet handed over, so that a process keeps its memory when
-every one of them floods: with 128 connections each may read 256 KiB at once, with 4,096 still 16 KiB."""
+every one of them floods: with 128 connections each may read 256 KiB at once, with 4,096 still 8 KiB."""
 
 LEAST_READ_BYTES = 8 * 1024
 STOP_S = 5.0
@@ -124,7 +124,7 @@ class StreamIntake:
         """
         if listeners is None:
             listeners = await open_listeners(self._section)
-        self._places = descriptors_for_connections()
+        self._places = _raise_descriptor_limit()
         if self._places < MAX_CONNECTIONS:
             log.warning("few_connections", allowed=self._places, hint="raise the limit of open files (ulimit -n)")
         async with trio.open_nursery() as connections:
@@ -145,8 +145,10 @@ class StreamIntake:
         scheme = "tcp" if self._tls is None else "tls"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    def _read_bytes(self) -> int:
-        return min(READ_BYTES, max(LEAST_READ_BYTES, READ_BYTES_IN_ALL // max(1, len(self._open))))
+    @staticmethod
+    def read_bytes(connections: int) -> int:
+        """How much each of so many open connections may read at once."""
+        return min(READ_BYTES, max(LEAST_READ_BYTES, READ_BYTES_IN_ALL // max(1, connections)))
 
     async def _serve_one(self, plain: trio.SocketStream) -> None:
         if self._stopping:
@@ -160,7 +162,7 @@ class StreamIntake:
             stream,
             idle_seconds=self._section.idle_seconds,
             token=self._token,
-            read_bytes=self._read_bytes,
+            read_bytes=lambda: self.read_bytes(len(self._open)),
         )
         self._open.add(connection)
         try:
@@ -190,12 +192,20 @@ class StreamIntake:
         (log.warning if loud else log.debug)("stream_connection_ended", why=ending.value, open=len(self._open) - 1)
 
 
-def descriptors_for_connections() -> int:
-    """How many connections the process has descriptors for; raises the soft limit as far as the hard one allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def connections_for(soft: int, hard: int) -> tuple[int, int]:
+    """(soft limit of descriptors to set, connections that it leaves room for), from the limits there are."""
+    unlimited = resource.RLIM_INFINITY
     wanted = MAX_CONNECTIONS + OTHER_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    left = wanted if soft == resource.RLIM_INFINITY else soft
-    return max(1, min(MAX_CONNECTIONS, left - OTHER_DESCRIPTORS))
+    if soft != unlimited and soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+    left = wanted if soft == unlimited else soft
+    return soft, max(1, min(MAX_CONNECTIONS, left - OTHER_DESCRIPTORS))
+
+
+def _raise_descriptor_limit() -> int:
+    """Raise the soft limit as far as needed and allowed; returns how many connections there is room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raised, connections = connections_for(soft, hard)
+    if raised != soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return connections
