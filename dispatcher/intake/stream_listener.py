@@ -21,15 +21,19 @@ from dispatcher.intake.stream import Connection, Ending
 from dispatcher.logs import get_logger
 
 MAX_CONNECTIONS = 4096
-"""Open connections of a process. A core system keeps a handful; idle ones cost a descriptor and some KiB each
-(docs/stream.md), so this is 40 MB at most."""
+"""Open connections of a process. A core system keeps a handful; an idle one costs 8 KiB (docs/stream.md), so that all
+of them take 32 MB of the process's 200."""
+
+MAX_TLS_CONNECTIONS = 1024
+"""The same with TLS, where an idle one costs 29 KiB."""
 
 OTHER_DESCRIPTORS = 512
 """Descriptors kept for the ledger, the providers and the other listeners; connections get what is left."""
 
 READ_BYTES_IN_ALL = 32 * 1024 * 1024
-"""Bytes that all connections together may have read and not yet handed over, so that a process keeps its memory when
-every one of them floods: with 128 connections each may read 256 KiB at once, with 4,096 still 8 KiB."""
+"""Bytes that all connections together may have read and not yet handed over (beside one unfinished line each), so that
+a process keeps its memory when every one of them floods: with 128 connections each may read 256 KiB at once, with
+4,096 still 8 KiB."""
 
 LEAST_READ_BYTES = 8 * 1024
 STOP_S = 5.0
@@ -124,8 +128,9 @@ class StreamIntake:
         """
         if listeners is None:
             listeners = await open_listeners(self._section)
-        self._places = _raise_descriptor_limit()
-        if self._places < MAX_CONNECTIONS:
+        wanted = MAX_CONNECTIONS if self._tls is None else MAX_TLS_CONNECTIONS
+        self._places = min(wanted, _raise_descriptor_limit())
+        if self._places < wanted:
             log.warning("few_connections", allowed=self._places, hint="raise the limit of open files (ulimit -n)")
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
