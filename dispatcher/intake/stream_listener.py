@@ -30,12 +30,12 @@ MAX_TLS_CONNECTIONS = 1024
 OTHER_DESCRIPTORS = 512
 """Descriptors kept for the ledger, the providers and the other listeners; connections get what is left."""
 
-READ_BYTES_IN_ALL = 32 * 1024 * 1024
+READ_BYTES_IN_ALL = 16 * 1024 * 1024
 """Bytes that all connections together may have read and not yet handed over (beside one unfinished line each), so that
-a process keeps its memory when every one of them floods: with 128 connections each may read 256 KiB at once, with
-4,096 still 8 KiB."""
+a process keeps its memory when every one of them floods: with 64 connections each may read 256 KiB at once, with 4,096
+still 4 KiB. A byte read takes almost three as lines (measured: a thousand that flood full lanes)."""
 
-LEAST_READ_BYTES = 8 * 1024
+LEAST_READ_BYTES = 4 * 1024
 STOP_S = 5.0
 """How long connections may take for their last acknowledgements when the process is told to stop."""
 
