@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -170,6 +171,8 @@ class StreamIntake:
             read_bytes=lambda: self.read_bytes(len(self._open)),
         )
         self._open.add(connection)
+        if len(self._open) == self._places:
+            log.warning("stream_connections_full", open=self._places)
         try:
             self._count(await connection.run())
         except Exception as error:
@@ -179,9 +182,8 @@ class StreamIntake:
 
     async def _refuse(self, plain: trio.SocketStream) -> None:
         self.refused += 1
-        log.warning("stream_connection_refused", open=len(self._open))
         if self._tls is None:  # under TLS a line could only follow a handshake, which is what there is no room for
-            with trio.move_on_after(REFUSAL_S):
+            with trio.move_on_after(REFUSAL_S), suppress(trio.BrokenResourceError):
                 await plain.send_all(Acknowledgements().error(f"{self._places} connections are open; come again later"))
 
     def _count(self, ending: Ending) -> None:
@@ -192,7 +194,7 @@ class StreamIntake:
                 self.closed_slow += 1
             case Ending.TOKEN | Ending.HANDSHAKE | Ending.FOREIGN:
                 self.refused += 1
-        # What any stranger can cause is not written by default.
+        # Any stranger can cause the others, as often as he likes, and a wrong token only after its delay.
         loud = ending in (Ending.SLOW, Ending.TOKEN, Ending.LEDGER)
         (log.warning if loud else log.debug)("stream_connection_ended", why=ending.value, open=len(self._open) - 1)
 
