@@ -291,13 +291,14 @@ class TemplatesConfig(_Section, frozen=True, kw_only=True):
 class EngineConfig(_Section, frozen=True, kw_only=True):
     """Tuning. The bounds keep a process within its 200 MB whatever the backlog.
 
-    ``batch_events`` is the most that one ledger transaction admits; commits of 64 to 512 rows cost the same
-    a row. ``lane_capacity`` (alerts a channel) and
+    ``batch_events`` is the most that comes through the door at once. What there is goes at once, so a lone swipe
+    waits for nobody; a flood comes in full batches, which touch fewer pages of the ledger an event.
+    ``lane_capacity`` (alerts a channel) and
     ``in_flight`` (requests a channel) bound what is held; ``lease_seconds`` is how soon another process
     takes over from a dead one. ``drain_seconds`` is how long SIGTERM waits for answers.
     """
 
-    batch_events: Annotated[int, Meta(ge=1, le=4096)] = 256
+    batch_events: Annotated[int, Meta(ge=1, le=4096)] = 1024
     lane_capacity: Annotated[int, Meta(ge=1, le=65_536)] = 4096
     in_flight: Annotated[int, Meta(ge=1, le=16_384)] = 2048
     lease_seconds: Annotated[float, Meta(ge=1.0, le=300.0)] = 8.0

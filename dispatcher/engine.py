@@ -36,6 +36,7 @@ from dispatcher.delivery import (
 )
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted
+from dispatcher.gate import Gate
 from dispatcher.lane import Lane
 from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
 from dispatcher.logs import get_logger
@@ -43,10 +44,6 @@ from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.network.api import Network
 from ratelimit.pacing import Pacer
-
-ADMISSIONS = 4
-"""Batches that may be in the ledger at a time: enough to keep its thread busy while one of them is being fsynced. So
-many batches at most go over a lane's capacity."""
 
 CLOCK_TICK_S = 0.2
 """How often the ledger is asked for what is due: a retry is late by this at most, and a look costs 0.1 ms."""
@@ -107,7 +104,6 @@ class Engine:
         self._fatal: ChannelMisconfigured | None = None
         self._fatal_known = trio.Event()
         self._recorder_ended = False
-        self._admissions = trio.Semaphore(ADMISSIONS)
         self.trouble: str | None = None
         self.lanes = {
             name: Lane(
@@ -123,6 +119,7 @@ class Engine:
             )
             for name, (channel, pacer) in channels.items()
         }
+        self._gate = Gate(list(self.lanes.values()), config.batch_events)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Engine]:
@@ -182,22 +179,16 @@ class Engine:
         self.meter.admitted(admission)
         return admission
 
-    async def reserve(self) -> None:
-        """Wait for the right to admit one batch: until no lane is full and fewer than ``ADMISSIONS`` are under way.
+    async def reserve(self, events: int) -> None:
+        """Wait for the right to admit a batch: until no lane is full and few enough events are under way.
 
         Cancelled, it has taken nothing. `release` gives the right back.
         """
-        await self._admissions.acquire()
-        try:
-            for lane in self.lanes.values():
-                await lane.room()
-        except BaseException:
-            self._admissions.release()
-            raise
+        await self._gate.reserve(events)
 
-    def release(self) -> None:
+    def release(self, events: int) -> None:
         """Give back what `reserve` took."""
-        self._admissions.release()
+        self._gate.release(events)
 
     @property
     def full(self) -> bool:

@@ -28,7 +28,7 @@ async def feed(engine: Engine, stream: BinaryIO, *, restamped: bool, on_rejected
             for one in taken.rejected:
                 on_rejected(one)
         finally:
-            engine.release()
+            engine.release(len(batch))
 
     async with trio.open_nursery() as nursery:
         while True:
@@ -36,5 +36,5 @@ async def feed(engine: Engine, stream: BinaryIO, *, restamped: bool, on_rejected
             batch = await trio.to_thread.run_sync(next, batches, None, abandon_on_cancel=True)
             if batch is None:
                 return
-            await engine.reserve()
+            await engine.reserve(len(batch))
             nursery.start_soon(take_one, batch)

@@ -157,15 +157,16 @@ class HttpIntake:
     async def _take_lines(self, lines: list[tuple[int, bytes]], total: _Total) -> None:
         size = self._engine.config.batch_events
         for start in range(0, len(lines), size):
+            batch = lines[start : start + size]
             with trio.move_on_after(FULL_WAIT_S) as waiting:
-                await self._engine.reserve()
+                await self._engine.reserve(len(batch))
             if waiting.cancelled_caught:
                 why = "the lanes are full; send again later, what was accepted will be recognised"
                 raise _Refused(429, why, {"Retry-After": "1"})
             try:
-                total.add(await take(self._engine, lines[start : start + size]))
+                total.add(await take(self._engine, batch))
             finally:
-                self._engine.release()
+                self._engine.release(len(batch))
             if total.unreadable > MAX_UNREADABLE and not total.accepted:
                 raise _Refused(400, f"the first {total.unreadable:,} lines cannot be read as events; is this NDJSON?")
 

@@ -195,7 +195,7 @@ class Connection:
             while self._acks.full:
                 self._told = trio.Event()
                 await self._told.wait()
-            await self._engine.reserve()
+            await self._engine.reserve(len(batch))
             nursery.start_soon(self._take, batch, self._acks.expect(upto if last else batch[-1][0]))
         if not lines and upto > self._heard:
             self._acks.settle(self._acks.expect(upto), Taken())
@@ -210,7 +210,7 @@ class Connection:
             self.end(Ending.LEDGER, str(error))
             return
         finally:
-            self._engine.release()
+            self._engine.release(len(lines))
         self._acks.settle(batch, taken)
         await self._write_acks()
 

@@ -360,9 +360,9 @@ async def test_full_lanes_make_admission_wait(world: Any, autojump_clock: Any) -
     await w.tell()
     async with w.running(rate=10, lane_capacity=8, batch_events=8) as engine:
         for start in range(0, 32, 8):
-            await engine.reserve()
+            await engine.reserve(8)
             await engine.admit([swipe(number) for number in range(start, start + 8)])
-            engine.release()
+            engine.release(8)
             # Then never more than one batch over its capacity is queued
             assert len(engine.lanes["wechat"].queue) < 16
         assert trio.current_time() > 1
