@@ -118,6 +118,12 @@ def _check_secret(secret_file: Path | None, secret_env: str | None, *, needed_be
         raise ValueError(f"secret_file: is missing (or secret_env): {needed_because}")
 
 
+def _check_client_certificate(cert_file: Path | None, key_file: Path | None) -> None:
+    if (cert_file is None) != (key_file is None):
+        missing, given = ("client_cert_file", "client_key_file")[:: 1 if cert_file is None else -1]
+        raise ValueError(f"{missing}: is missing although {given} is given; a client certificate needs both")
+
+
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -220,7 +226,8 @@ class WechatConfig(_Section, frozen=True, kw_only=True):
 
     ``daily_quota`` is the account's own (100,000 for a new verified account, says WeChat's page of the
     template interface); ``template_ids`` maps our template to the account's private one; ``on_unknown``
-    says what follows an answer that was never seen.
+    says what follows an answer that was never seen. ``ca_file`` and the client certificate are for a private line's
+    gateway; ``http2`` offers HTTP/2, where resends of libcurl's own cannot be counted (docs/decisions/0003).
     """
 
     appid: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
@@ -231,6 +238,10 @@ class WechatConfig(_Section, frozen=True, kw_only=True):
     daily_quota: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 100_000
     connections: Connections = 64
     timeout_seconds: TimeoutSeconds = 10.0
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+    http2: bool = False
     template_ids: dict[Word, Word] = {}
     url: UrlText | None = None
     on_unknown: ResendOrLeave = "resend"
@@ -239,6 +250,7 @@ class WechatConfig(_Section, frozen=True, kw_only=True):
         _check_url("base_url", self.base_url, https_unless_loopback=True)
         if self.url is not None:
             _check_url("url", self.url, https_unless_loopback=False)
+        _check_client_certificate(self.client_cert_file, self.client_key_file)
         why = "appid is given, and there is no access token without a secret"
         _check_secret(self.secret_file, self.secret_env, needed_because=why)
         # Paths such as /cgi-bin/... are appended.
@@ -260,10 +272,14 @@ class SmsConfig(_Section, frozen=True, kw_only=True):
     rate_per_second: Rate = 50
     connections: Connections = 8
     timeout_seconds: TimeoutSeconds = 10.0
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
     on_unknown: dict[Word, ResendOrLeave] = msgspec.field(default_factory=lambda: {"swipe": "leave"})
 
     def __post_init__(self) -> None:
         _check_url("base_url", self.base_url, https_unless_loopback=True)
+        _check_client_certificate(self.client_cert_file, self.client_key_file)
         local = _is_loopback(urlsplit(self.base_url).hostname or "")
         why = None if local else "the gateway is not on this machine and wants a bearer token"
         _check_secret(self.secret_file, self.secret_env, needed_because=why)

@@ -272,6 +272,10 @@ def _check_files(config: Config, name: str) -> None:
     if (stream := config.intake.stream) is not None:
         for key in ("tls_cert_file", "tls_key_file", "client_ca_file"):
             named[f"intake.stream.{key}"] = getattr(stream, key)
+    for channel, section in (("wechat", config.channels.wechat), ("sms", config.channels.sms)):
+        if section is not None:
+            for key in ("ca_file", "client_cert_file", "client_key_file"):
+                named[f"channels.{channel}.{key}"] = getattr(section, key)
     for key, path in named.items():
         if path is not None and not path.is_file():
             raise ConfigurationError(f"{name}: {key}: there is no file {path}")

@@ -15,7 +15,7 @@ from dispatcher.admission import Admitter
 from dispatcher.channels.base import Channel, ChannelPaused
 from dispatcher.channels.sms.generic import GenericSmsChannel
 from dispatcher.channels.wechat.channel import WechatChannel
-from dispatcher.config import Config
+from dispatcher.config import Config, SmsConfig, WechatConfig
 from dispatcher.config_load import read_secret
 from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
@@ -144,9 +144,19 @@ def make_channels(
 
 def _pools(config: Config) -> dict[str, PoolSettings]:
     sections = {"wechat": config.channels.wechat, "sms": config.channels.sms}
-    return {
-        name: PoolSettings(connections=section.connections) for name, section in sections.items() if section is not None
-    }
+    return {name: _pool(section) for name, section in sections.items() if section is not None}
+
+
+def _pool(section: WechatConfig | SmsConfig) -> PoolSettings:
+    files = (section.ca_file, section.client_cert_file, section.client_key_file)
+    ca_file, cert_file, key_file = (None if path is None else str(path) for path in files)
+    return PoolSettings(
+        connections=section.connections,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+        http2=isinstance(section, WechatConfig) and section.http2,
+    )
 
 
 async def _check_credentials(channels: Mapping[str, tuple[Channel, Pacer]]) -> None:

@@ -81,8 +81,17 @@ class Network(Protocol):
 
 
 class PoolSettings(msgspec.Struct, frozen=True):
-    """Connections to one provider. ``max_age_s``: an idle connection older than this is not used again."""
+    """Connections to one provider. ``max_age_s``: an idle connection older than this is not used again.
+
+    ``ca_file`` is whose certificates are believed (None: the system's usual authorities), ``cert_file`` and
+    ``key_file`` the certificate that we show. ``http2`` offers HTTP/2 to a provider under TLS; requests then share
+    connections. It is for providers that recognise a resend only: how often libcurl has sent a request again cannot be
+    seen there.
+    """
 
     connections: int
     max_age_s: int = 60
     ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    http2: bool = False

@@ -66,6 +66,7 @@ class _Transfer:
         "_fresh",
         "_headers",
         "_headers_bytes",
+        "_http2",
         "_method",
         "_timeout",
         "_url",
@@ -87,13 +88,18 @@ class _Transfer:
         self._headers_bytes = 0
         self._timeout: int | None = None
         self._fresh = False
+        self._http2 = settings.http2
         easy.transfer = self
         easy.setopt(pycurl.WRITEFUNCTION, self.body.append)
         easy.setopt(pycurl.SOCKOPTFUNCTION, on_socket)
         easy.setopt(pycurl.NOSIGNAL, 1)
-        # One request a connection at a time: what a connection's death means is only known there, and the number of
-        # connections is the operator's to set.
-        easy.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        if settings.http2:
+            easy.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
+            easy.setopt(pycurl.PIPEWAIT, 1)  # rather wait for a connection to share than open one each
+        else:
+            # One request a connection at a time: what a connection's death means is only known there, and the number
+            # of connections is the operator's to set.
+            easy.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         easy.setopt(pycurl.TCP_NODELAY, 1)
         easy.setopt(pycurl.CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS)
         easy.setopt(pycurl.MAXFILESIZE, MAX_BODY_BYTES)
@@ -103,6 +109,9 @@ class _Transfer:
         easy.setopt(pycurl.PROXY, "")  # no proxy out of the environment: egress is configured, never ambient
         easy.setopt(pycurl.USERAGENT, "swipebell")
         easy.setopt(pycurl.CAINFO, settings.ca_file or os.environ.get("SSL_CERT_FILE") or certifi.where())
+        if settings.cert_file is not None and settings.key_file is not None:
+            easy.setopt(pycurl.SSLCERT, settings.cert_file)
+            easy.setopt(pycurl.SSLKEY, settings.key_file)
 
     def start(self, request: Request, deliver: Deliver) -> None:
         """Set the handle up for a request. Raises one of ``_NOT_TAKEN`` when libcurl cannot be given it."""
@@ -181,7 +190,10 @@ class _Transfer:
 
     def _resends(self, request: Request) -> int:
         # REQUEST_SIZE counts head and body of every time that the request was sent. What it is for one time is known
-        # to some bytes, so the rounded quotient is the number of times; less than half of a request is none.
+        # to some bytes, so the rounded quotient is the number of times; less than half of a request is none. Under
+        # HTTP/2 heads are compressed and streams share their connection's bytes, so nothing can be said.
+        if self._http2 and self.easy.getinfo(pycurl.INFO_HTTP_VERSION) == pycurl.CURL_HTTP_VERSION_2_0:
+            return 0
         sent: int = self.easy.getinfo(pycurl.REQUEST_SIZE)
         once = len(request.url) + HEAD_BYTES + self._headers_bytes + len(request.body or b"")
         return max(0, round(sent / once) - 1)

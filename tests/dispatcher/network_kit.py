@@ -7,6 +7,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -158,9 +159,9 @@ def unused_port() -> int:
 
 
 @asynccontextmanager
-async def networking(connections: int = 1, *, ca_file: str | None = None) -> AsyncIterator[CurlNetwork]:
-    """A real network with one pool."""
-    network = CurlNetwork({POOL: PoolSettings(connections=connections, ca_file=ca_file)})
+async def networking(connections: int = 1, **settings: Any) -> AsyncIterator[CurlNetwork]:
+    """A real network with one pool; ``settings`` are more of `PoolSettings`."""
+    network = CurlNetwork({POOL: PoolSettings(connections=connections, **settings)})
     try:
         yield network
     finally:

@@ -15,8 +15,8 @@ from dispatcher.config_load import load_config
 from dispatcher.errors import ConfigurationError
 from dispatcher.starter import starter_files, write_starter
 
-SETTING = re.compile(r"^#(\[.+\]|[a-z_]+ = .+)$", re.MULTILINE)
-EXAMPLE = re.compile(r"^# No default: ([a-z_]+ = .+)$", re.MULTILINE)
+SETTING = re.compile(r"^#(\[.+\]|[a-z0-9_]+ = .+)$", re.MULTILINE)
+EXAMPLE = re.compile(r"^# No default: ([a-z0-9_]+ = .+)$", re.MULTILINE)
 OPTIONAL_FROM = "#[channels.wechat]"
 
 
@@ -83,7 +83,7 @@ def test_every_key_is_annotated_in_its_section_and_nothing_else(started):
     for line in (started / "swipebell.toml").read_text("utf-8").splitlines():
         if header := re.match(r"^#?\[(.+)\]$", line):
             section = header[1]
-        elif key := re.match(r"^(?:#|# No default: )([a-z_]+) = ", line):
+        elif key := re.match(r"^(?:#|# No default: )([a-z0-9_]+) = ", line):
             annotated.add(f"{section}.{key[1]}")
     # When the structs are asked for theirs
     known = set()
@@ -104,7 +104,7 @@ def test_every_example_of_a_key_without_default_is_accepted(started):
     # Given the files that the examples name
     text = SETTING.sub(r"\1", (started / "swipebell.toml").read_text("utf-8"))
     (started / "tls").mkdir()
-    for name in ("chain.pem", "key.pem", "clients.pem"):
+    for name in ("chain.pem", "key.pem", "clients.pem", "ca.pem", "client.pem", "client.key"):
         (started / "tls" / name).write_text("x")
     # and, where a secret may come from one place only, the variable instead of the file
     text = re.sub(r"^secret_file = .*\n", "", text, flags=re.MULTILINE)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import ssl
+from functools import partial
 from pathlib import Path
 
+import hypercorn.config
+import hypercorn.trio
 import pytest
+import starlette.applications
+import starlette.requests
+import starlette.responses
+import starlette.routing
 import trio
 
 from dispatcher.network.api import Failure
 from tests.certificate_kit import Certificates
 from tests.dispatcher.network_kit import (
     Conversation,
+    Mailbox,
     answers_nothing,
     ask_one,
     echo,
@@ -103,3 +112,45 @@ async def test_tls_towards_a_port_that_speaks_none_sends_nothing() -> None:
             response = await ask_one(network, post(url, timeout_ms=200))
             assert response.failure is Failure.NOT_SENT
             assert response.status == 0
+
+
+async def test_a_gateway_that_wants_a_certificate_is_shown_ours(certificates: Servers) -> None:
+    # Given a server that takes clients of our authority only
+    context = certificates.server_context("strict", "IP:127.0.0.1")
+    context.load_verify_locations(certificates.ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    cert, key = certificates.issue("client", "DNS:client")
+    async with serving(echo, context) as server:
+        # When we show a certificate, then it answers
+        shown = {"cert_file": str(cert), "key_file": str(key)}
+        async with networking(ca_file=certificates.ca_file, **shown) as network:
+            assert (await ask_one(network, post(server.url, b"x"))).body == b"x"
+        # When we show none, then it has seen nothing of the request
+        async with networking(ca_file=certificates.ca_file) as network:
+            assert (await ask_one(network, post(server.url, b"y"))).status == 0
+        assert [seen.body for seen in server.seen] == [b"x"]
+
+
+async def test_http2_is_spoken_where_it_is_wanted_and_offered(certificates: Servers) -> None:
+    # Given a server that speaks both
+    async def version(request: starlette.requests.Request) -> starlette.responses.Response:
+        body = await request.body()
+        return starlette.responses.Response(request.scope["http_version"].encode() + b" " + body)
+
+    app = starlette.applications.Starlette(routes=[starlette.routing.Route("/", version, methods=["POST"])])
+    config = hypercorn.config.Config()
+    cert, key = certificates.issue("both", "IP:127.0.0.1")
+    config.bind, config.certfile, config.keyfile = ["127.0.0.1:0"], str(cert), str(key)
+    config.errorlog = None
+    async with trio.open_nursery() as nursery:
+        (url,) = await nursery.start(partial(hypercorn.trio.serve, app, config))
+        for http2, spoken in ((True, b"2 "), (False, b"1.1 ")):
+            async with networking(8, ca_file=certificates.ca_file, http2=http2) as network:
+                # When many requests are sent at once
+                mailbox = Mailbox()
+                network.submit([post(f"{url}/", b"%d" % n) for n in range(40)], mailbox.deliver)
+                responses = await mailbox.all_of(40)
+                # Then each has its own answer in the version that was asked for
+                assert sorted(one.body for one in responses) == sorted(spoken + b"%d" % n for n in range(40))
+                assert {(one.status, one.failure, one.resends) for one in responses} == {(200, None, 0)}
+        nursery.cancel_scope.cancel()
