@@ -1,4 +1,4 @@
--- Fewer pages for each event, because a page costs more than the work on it: see docs/decisions/0006-second-layout.md.
+-- Fewer pages for each event, because a page costs more than the work on it: see docs/decisions/0007-second-layout.md.
 
 -- The event's id is found by a short number made from it. Two ids may share one, so the id itself is always compared.
 CREATE TABLE events_2 (
