@@ -1,0 +1,64 @@
+"""Everything that a process serves over the network, opened by the name of its configuration section.
+
+A process that works alone opens its own sockets; a worker of a fleet is given the descriptors of sockets that all of
+them share. A further listener gets its place here, and in `dispatcher.fleet.sockets.sections_to_listen`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+
+import trio
+from starlette.applications import Starlette
+
+from dispatcher.config_load import read_token
+from dispatcher.intake.http import HttpIntake
+from dispatcher.receipts import receipt_desk
+from dispatcher.serve import Section, listen, metrics_of_one
+from dispatcher.service import Service
+
+NONE: Mapping[str, int] = {}
+
+
+async def open_doors(
+    running: Service,
+    names: Collection[str],
+    *,
+    servers: trio.Nursery,
+    background: trio.Nursery,
+    stop: trio.Event,
+    descriptors: Mapping[str, int] = NONE,
+) -> dict[str, str]:
+    """Serve the sections of ``names`` that are configured until ``stop``; returns their URLs by section.
+
+    The servers run in ``servers``, which ends with their last answers; what they lean on runs in ``background``, to be
+    cancelled after them. Raises `PortInUse` or `ConfigurationError`.
+    """
+    urls = {}
+    for name in names:
+        made = _application(running, name, background)
+        if made is not None:
+            app, section = made
+            serve = partial(listen, app, section, f"{name}.listen", stop.wait, descriptor=descriptors.get(name))
+            urls[name] = await servers.start(serve)
+    return urls
+
+
+def _application(running: Service, name: str, background: trio.Nursery) -> tuple[Starlette, Section] | None:
+    config = running.config
+    match name:
+        case "metrics":
+            token = read_token(config.metrics.token_file, "metrics.token_file")
+            return metrics_of_one(running, token), config.metrics
+        case "receipts":
+            if config.receipts is None:
+                return None
+            desk = receipt_desk(running.engine, config.receipts)
+            background.start_soon(desk.run)
+            return desk.app, config.receipts
+        case "intake.http":
+            http = config.intake.http
+            token = read_token(http.token_file, "intake.http.token_file")
+            return HttpIntake(running.engine, token=token, max_body_bytes=http.max_body_bytes).app, http
+    raise ValueError(name)
