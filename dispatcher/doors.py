@@ -6,7 +6,7 @@ them share. A further listener gets its place here, and in `dispatcher.fleet.soc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 
 import trio
@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from dispatcher.config_load import read_token
 from dispatcher.intake.http import HttpIntake
+from dispatcher.intake.stream_listener import StreamIntake, inherited_listeners
 from dispatcher.receipts import receipt_desk
 from dispatcher.serve import Section, listen, metrics_of_one
 from dispatcher.service import Service
@@ -37,28 +38,39 @@ async def open_doors(
     """
     urls = {}
     for name in names:
-        made = _application(running, name, background)
-        if made is not None:
-            app, section = made
-            serve = partial(listen, app, section, f"{name}.listen", stop.wait, descriptor=descriptors.get(name))
+        serve = _server(running, name, background, stop, descriptors.get(name))
+        if serve is not None:
             urls[name] = await servers.start(serve)
     return urls
 
 
-def _application(running: Service, name: str, background: trio.Nursery) -> tuple[Starlette, Section] | None:
+def _server(
+    running: Service, name: str, background: trio.Nursery, stop: trio.Event, descriptor: int | None
+) -> Callable[..., Awaitable[None]] | None:
+    """What serves a section until ``stop``, to be started; None when it is not configured."""
     config = running.config
+
+    def serve(app: Starlette, section: Section) -> Callable[..., Awaitable[None]]:
+        return partial(listen, app, section, f"{name}.listen", stop.wait, descriptor=descriptor)
+
     match name:
         case "metrics":
             token = read_token(config.metrics.token_file, "metrics.token_file")
-            return metrics_of_one(running, token), config.metrics
+            return serve(metrics_of_one(running, token), config.metrics)
         case "receipts":
             if config.receipts is None:
                 return None
             desk = receipt_desk(running.engine, config.receipts)
             background.start_soon(desk.run)
-            return desk.app, config.receipts
+            return serve(desk.app, config.receipts)
         case "intake.http":
             http = config.intake.http
             token = read_token(http.token_file, "intake.http.token_file")
-            return HttpIntake(running.engine, token=token, max_body_bytes=http.max_body_bytes).app, http
+            intake = HttpIntake(running.engine, token=token, max_body_bytes=http.max_body_bytes)
+            return serve(intake.app, http)
+        case "intake.stream":
+            if config.intake.stream is None:
+                return None
+            listeners = None if descriptor is None else inherited_listeners([descriptor])
+            return partial(StreamIntake(running.engine, config.intake.stream).serve, listeners, stop.wait)
     raise ValueError(name)

@@ -15,7 +15,7 @@ from dispatcher.fleet.run import run_fleet
 from dispatcher.logs import get_logger
 from dispatcher.service import service
 
-DOORS = ("metrics", "receipts", "intake.http")
+DOORS = ("metrics", "receipts", "intake.http", "intake.stream")
 
 log = get_logger("run")
 
@@ -24,7 +24,7 @@ log = get_logger("run")
 @config_option
 @processes_option
 def run(config_path: Path | None, processes: int) -> None:
-    """Run the service: HTTP intake, receipts, /metrics and /healthz, until SIGTERM or Ctrl-C.
+    """Run the service: HTTP and stream intake, receipts, /metrics and /healthz, until SIGTERM or Ctrl-C.
 
     On SIGTERM it stops accepting, waits for the answers to what is in flight, and gives everything else back to the
     ledger; nothing is lost and the next start goes on from there.

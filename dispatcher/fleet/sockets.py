@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Iterable, Mapping
 
-from dispatcher.config import Config, parse_listen
+from dispatcher.config import Config, HttpIntakeConfig, ReceiptsConfig, StreamIntakeConfig, parse_listen
 from dispatcher.errors import PortInUse
 
 BACKLOG = 1024
@@ -16,9 +16,9 @@ BACKLOG = 1024
 def sections_to_listen(config: Config, *, intake: bool) -> dict[str, str]:
     """Configuration section -> ``listen`` of what the workers serve. Further listeners are named here and served in
     `dispatcher.doors`. ``intake`` False: receipts only (``send``)."""
-    sections = {"receipts": config.receipts}
+    sections: dict[str, ReceiptsConfig | HttpIntakeConfig | StreamIntakeConfig | None] = {"receipts": config.receipts}
     if intake:
-        sections["intake.http"] = config.intake.http  # type: ignore[assignment]
+        sections |= {"intake.http": config.intake.http, "intake.stream": config.intake.stream}
     return {name: section.listen for name, section in sections.items() if section is not None}
 
 
@@ -63,7 +63,9 @@ def _bind(text: str, key: str) -> socket.socket:
 
 
 def scheme_of(config: Config, name: str) -> str:
-    """What is spoken on a section's socket."""
+    """What is spoken on a section's socket, for its URL in the log."""
+    if name == "intake.stream":
+        return "tcp" if config.intake.stream is None or config.intake.stream.tls_cert_file is None else "tls"
     return "https" if name == "intake.http" and config.intake.http.tls_cert_file is not None else "http"
 
 
