@@ -34,9 +34,7 @@ class _ProcessesCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         ready, died = self._processes()
         yield GaugeMetricFamily("swipebell_processes_ready", "Processes that can admit events", value=ready)
-        yield CounterMetricFamily(
-            "swipebell_process_deaths", "Processes that ended without being told to", value=died
-        )
+        yield CounterMetricFamily("swipebell_process_deaths", "Processes that ended without being told to", value=died)
 
 
 class _TotalsCollector(Collector):
@@ -73,7 +71,7 @@ def _counters(totals: Totals) -> Iterable[Metric]:
             "result",
             {name: count for name, count in totals.events.items() if name != "read"},
         ),
-        ("swipebell_alerts_ended", "Alerts that ended", "state", {**totals.ended}),
+        ("swipebell_alerts_ended", "Alerts that ended", "state", dict(totals.ended.items())),
         ("swipebell_unknown_codes", "Answers whose code no table knows", "channel", totals.unknown_codes),
     )
     for name, help_text, label, counts in by_name:
@@ -81,9 +79,7 @@ def _counters(totals: Totals) -> Iterable[Metric]:
         for value, count in sorted(counts.items()):
             family.add_metric([value], count)
         yield family
-    attempts = CounterMetricFamily(
-        "swipebell_attempts", "Answers of providers by class", labels=["channel", "outcome"]
-    )
+    attempts = CounterMetricFamily("swipebell_attempts", "Answers of providers by class", labels=["channel", "outcome"])
     for labels, count in sorted(totals.outcomes.items()):
         attempts.add_metric(labels, count)
     yield attempts

@@ -142,6 +142,4 @@ async def _send(config: Config, stream: BinaryIO, restamp: bool, rejections: _Re
 async def _send_by_fleet(
     config: Config, stream: BinaryIO, processes: int, restamp: bool, rejections: _Rejections
 ) -> Summary:
-    return await send_fleet(
-        config, stream, processes, restamped=restamp, on_rejected=rejections, show=show_progress
-    )
+    return await send_fleet(config, stream, processes, restamped=restamp, on_rejected=rejections, show=show_progress)

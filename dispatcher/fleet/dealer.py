@@ -107,7 +107,7 @@ class Dealer:
         self._changed = trio.Condition()
 
     async def read(self) -> None:
-        """Read the stream to its end. Blocks that nobody takes hold it back. An `InputError` is kept for ``settled``."""
+        """Read the stream to its end. Blocks that nobody takes hold it up; an `InputError` is kept for ``settled``."""
         blocks: Iterator[list[Block]] = read_blocks(self._stream)
         try:
             # abandon_on_cancel: a read from a terminal or a pipe may never return; nothing is lost by leaving it.

@@ -42,7 +42,9 @@ async def run_fleet(config: Config, processes: int) -> None:
                 await fleet.all_ready()
                 urls = {name: url_of(one, scheme_of(config, name)) for name, one in sockets.items()}
                 urls["metrics"] = await servers.start(partial(_serve_metrics, config, fleet, ledger))
-                log.info("listening", processes=processes, **{name.replace(".", "_"): url for name, url in urls.items()})
+                log.info(
+                    "listening", processes=processes, **{name.replace(".", "_"): url for name, url in urls.items()}
+                )
                 try:
                     await trio.sleep_forever()
                 finally:  # the workers stop accepting next; what would still queue here would never be answered

@@ -43,7 +43,7 @@ log = get_logger("supervisor")
 
 
 def restart_pause_s(short_lives: int) -> float:
-    """Seconds until a dead worker is started again; ``short_lives``: how many in a row died young, this one included."""
+    """Seconds until a dead worker is started again; ``short_lives``: how many in a row died young, with this one."""
     return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(max(short_lives - 1, 0), 30))
 
 

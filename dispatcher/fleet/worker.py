@@ -50,7 +50,7 @@ class _Work:
                 return 1
             await self._frames.send(Failed(type(known).__name__, str(known)))
             return known.exit_status
-        except Exception as error:  # noqa: BLE001 - the last one there is; a raw traceback could show personal data
+        except Exception as error:  # the last one there is; a raw traceback could show personal data
             log.error("defect", exc_info=error)
             return 1
         return 0
