@@ -166,8 +166,9 @@ class Fleet:
         """Ask every worker for a new report and wait for it, ``REPORT_S`` at most."""
         asked = []
         for slot in self._slots:
-            if slot.ready and slot.worker is not None and await slot.worker.send(Ask()):
-                asked.append((slot, slot.worker, slot.reports))
+            worker, seen = slot.worker, slot.reports  # before asking: the answer may be here before `send` returns
+            if slot.ready and worker is not None and await worker.send(Ask()):
+                asked.append((slot, worker, seen))
         with trio.move_on_after(REPORT_S):
             while any(slot.worker is worker and slot.reports == seen for slot, worker, seen in asked):
                 await self._hear()

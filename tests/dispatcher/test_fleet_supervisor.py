@@ -54,6 +54,7 @@ class Played:
             self.die(0)
         if isinstance(frame, Ask) and self.answers is not None:
             self.say(self.answers)
+            await wait_all_tasks_blocked()  # the answer is heard before this returns
         return True
 
     async def receive(self) -> FromWorker | None:
