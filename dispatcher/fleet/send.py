@@ -92,12 +92,11 @@ async def _idle(fleet: Fleet, ledger: ThreadedLedger) -> None:
     """Wait until no alert in the whole ledger is open."""
     while True:
         await fleet.refresh()
-        busy = any(map(sum, fleet.totals().lanes.values()))
         # The ledger is asked only when the lanes are empty: it has better things to do until then.
-        left = 0 if busy else await ledger.open_count()
-        if not busy and not left:
+        left = 0 if fleet.busy else await ledger.open_count()
+        if not fleet.busy and not left:
             return
-        await trio.sleep(0.05 if busy else min(1.0, 0.05 + left / 100_000))
+        await trio.sleep(0.05 if fleet.busy else min(1.0, 0.05 + left / 100_000))
 
 
 def _by_the_books(counted: Totals, before: Books, after: Books, seconds: float) -> Summary:

@@ -132,6 +132,11 @@ class Fleet:
                 return f"process {slot.index + 1}: {slot.trouble}"
         return None if self.ready else "no process is ready; the log says why"
 
+    @property
+    def busy(self) -> bool:
+        """Whether a worker's lane held an alert when it last reported."""
+        return any(any(map(sum, slot.totals.lanes.values())) for slot in self._slots if slot.totals is not None)
+
     def totals(self) -> Totals:
         """Everything that all workers, dead ones too, have told so far. Of a worker that was killed, its last second
         is missing."""

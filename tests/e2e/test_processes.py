@@ -374,6 +374,32 @@ def test_one_address_answers_for_all_processes(
     assert "店铺" not in log
 
 
+def test_connections_that_stay_open_are_shared_too(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    # Given a service of two processes with a stream listener
+    provider = providers()
+    site.configure(provider.url, sms=False)
+    site.recipients_for(written(site, 100))
+    stream = free_port()
+    with serving(site, free_port, f'[intake.stream]\nlisten = "127.0.0.1:{stream}"\n') as service:
+        # When ten connections bring ten lines each
+        for number in range(10):
+            with socket.create_connection(("127.0.0.1", stream), timeout=END_S) as connection:
+                lines = [line(number * 10 + offset) for offset in range(10)]
+                connection.sendall("".join(f"{one}\n" for one in lines).encode())
+                acked = 0
+                with connection.makefile() as answers:
+                    while acked < 10:
+                        acked = json.loads(answers.readline())["ack"]
+        # Then each was acknowledged, and all are delivered and counted
+        until(lambda: not service.scrape()["swipebell_open_alerts"], "the last alert")
+        assert service.scrape()['swipebell_alerts_ended_total{state="delivered"}'] == 100
+        assert provider.book()["wechat"]["delivered"] == 100
+        service.end()
+        assert service.process.returncode == 0
+
+
 def test_metrics_want_their_token(site: Any, providers: Callable[..., Any], free_port: Callable[[], int]) -> None:
     site.configure(providers().url, sms=False)
     (site.folder / "token").write_text("scrape-me")
