@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
+from typing import cast
 
 import trio
 from starlette.applications import Starlette
 
 from dispatcher.config_load import read_token
+from dispatcher.fleet.fair import FairListener
 from dispatcher.intake.http import HttpIntake
-from dispatcher.intake.stream_listener import StreamIntake, inherited_listeners
+from dispatcher.intake.stream_listener import StreamIntake
 from dispatcher.receipts import receipt_desk
 from dispatcher.serve import Section, listen, metrics_of_one
 from dispatcher.service import Service
@@ -71,6 +73,9 @@ def _server(
         case "intake.stream":
             if config.intake.stream is None:
                 return None
-            listeners = None if descriptor is None else inherited_listeners([descriptor])
-            return partial(StreamIntake(running.engine, config.intake.stream).serve, listeners, stop.wait)
+            stream = StreamIntake(running.engine, config.intake.stream)
+            if descriptor is None:
+                return partial(stream.serve, None, stop.wait)
+            fair = cast(trio.SocketListener, FairListener(descriptor, lambda: stream.connections))
+            return partial(stream.serve, [fair], stop.wait)
     raise ValueError(name)

@@ -13,6 +13,8 @@ from rich.text import Text
 from dispatcher.totals import Totals
 
 REFRESH_S = 0.25
+STALE_S = 1.5
+"""A fleet's counts come once a second; when they have not grown for longer, nothing is being delivered."""
 
 
 async def show_progress(totals: Callable[[], Totals]) -> None:
@@ -29,9 +31,10 @@ async def show_progress(totals: Callable[[], Totals]) -> None:
             meter = totals()
             now = trio.current_time()
             delivered = meter.ended["delivered"]
-            # Half the old rate, half the new one: readable without lagging behind.
-            rate = rate / 2 + (delivered - before) / (now - before_at) / 2
-            before, before_at = delivered, now
+            if delivered != before or now - before_at > STALE_S:
+                # Half the old rate, half the new one: readable without lagging behind.
+                rate = rate / 2 + (delivered - before) / (now - before_at) / 2
+                before, before_at = delivered, now
             queued = sum(map(sum, meter.lanes.values()))
             live.update(
                 Text.assemble(

@@ -65,8 +65,10 @@ async def send_fleet(
 
     async def work() -> Summary:
         before = await ledger.books()
-        started = perf_counter()
         async with fleet.running(), trio.open_nursery() as beside:
+            # As with one process, whose interpreter runs already when its clock starts.
+            await fleet.all_ready()
+            started = perf_counter()
             beside.start_soon(dealer.read)
             beside.start_soon(show, totals)
             await dealer.settled()

@@ -26,6 +26,10 @@ SETTLED_S = 30.0
 FIRST_STARTS = 3
 """So many workers may die before any was ever ready; then it is not a mishap, and the operator waits for an answer."""
 
+MAX_SHORT_LIVES = 10
+"""So many workers in one place may die young, one after the other, before a run that has an end gives up: some line
+kills whoever takes it. A service goes on trying."""
+
 ENDING_S = 5.0
 """How long a worker may take to exit after it has closed its end of the socket."""
 
@@ -87,7 +91,8 @@ class Fleet:
     """``processes`` workers made by ``launch``; use ``async with fleet.running():``.
 
     ``attend`` runs beside each worker from the moment it is ready, and has to end by itself when the worker is gone
-    (that is how ``send`` deals out its lines). ``fail_fast``: a ledger that cannot write ends the run.
+    (that is how ``send`` deals out its lines). ``fail_fast``: a ledger that cannot write ends the run, and so do
+    workers that die one after the other.
     ``stop_seconds``: how long workers may take to end before they are killed.
     """
 
@@ -291,14 +296,16 @@ class Fleet:
 
     def _judge(self, slot: _Slot, failed: Failed | None) -> None:
         """Raise if the end of this worker is the end of all."""
+        why = "the log says why" if failed is None else failed.message
         if failed is not None:
             if failed.kind in ENDS_ALL:
                 raise ENDS_ALL[failed.kind](failed.message)
             if failed.kind == "LedgerUnavailable" and (self._fail_fast or not self._ever_ready):
                 raise LedgerUnavailable(failed.message)
         if not self._ever_ready and not self._stopping.is_set() and slot.short_lives >= FIRST_STARTS:
-            why = "the log says why" if failed is None else failed.message
             raise SwipebellError(f"process {slot.index + 1} ended {FIRST_STARTS} times before it was ready: {why}")
+        if self._fail_fast and slot.short_lives >= MAX_SHORT_LIVES:
+            raise SwipebellError(f"process {slot.index + 1} ended {MAX_SHORT_LIVES} times in a row: {why}")
 
 
 def _signal_name(number: int) -> str:

@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dispatcher.errors import ConfigurationError, LedgerFailed, LedgerUnavailable, SwipebellError, known_error
 from dispatcher.fleet.frames import Ask, Failed, FramesBroken, FromWorker, Ready, Report, Stop, ToWorker
-from dispatcher.fleet.supervisor import ENDING_S, SETTLED_S, Fleet, restart_pause_s
+from dispatcher.fleet.supervisor import ENDING_S, MAX_SHORT_LIVES, SETTLED_S, Fleet, restart_pause_s
 from dispatcher.metrics import Meter
 
 STOP_S = 40.0
@@ -372,6 +372,29 @@ async def test_workers_that_never_become_ready_end_the_start(autojump_clock: Moc
     else:
         assert str(known) == "the folder does not exist"
         assert len(stage.started) == 2
+
+
+@pytest.mark.parametrize("fail_fast", [True, False])
+async def test_workers_that_die_one_after_the_other_end_a_send_and_not_a_service(
+    autojump_clock: MockClock, fail_fast: bool
+) -> None:
+    # Given a line that kills whoever takes it
+    stage = Stage(fail_fast=fail_fast)
+    known = None
+    try:
+        async with stage.running() as fleet:
+            await fleet.all_ready()
+            for _ in range(MAX_SHORT_LIVES + 2):
+                stage.of(0).die(-11)
+                await stage.next_start()
+                stage.of(0).say(Ready())
+    except BaseExceptionGroup as group:
+        known = known_error(group)
+    if fail_fast:
+        assert str(known) == f"process 1 ended {MAX_SHORT_LIVES} times in a row: the log says why"
+    else:
+        assert known is None
+        assert fleet.deaths == MAX_SHORT_LIVES + 2
 
 
 @pytest.mark.parametrize("why", ["hangs in its exit", "speaks another language"])

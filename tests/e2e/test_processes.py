@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +374,25 @@ def test_one_address_answers_for_all_processes(
     assert "店铺" not in log
 
 
+class Feed:
+    """A connection to the stream listener that stays open."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=END_S)
+        self.answers = self.socket.makefile()
+
+    def send(self, *lines: str) -> None:
+        """Send lines and wait until they are durable."""
+        self.socket.sendall("".join(f"{one}\n" for one in lines).encode())
+        accepted = 0
+        while accepted < len(lines):
+            accepted += json.loads(self.answers.readline())["accepted"]
+
+    def close(self) -> None:
+        self.answers.close()
+        self.socket.close()
+
+
 def test_connections_that_stay_open_are_shared_too(
     site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
@@ -382,22 +401,34 @@ def test_connections_that_stay_open_are_shared_too(
     site.configure(provider.url, sms=False)
     site.recipients_for(written(site, 100))
     stream = free_port()
-    with serving(site, free_port, f'[intake.stream]\nlisten = "127.0.0.1:{stream}"\n') as service:
-        # When ten connections bring ten lines each
+    with (
+        serving(site, free_port, f'[intake.stream]\nlisten = "127.0.0.1:{stream}"\n') as service,
+        ExitStack() as open_ones,
+    ):
+        # When ten connections are opened, bring ten lines each, and stay
         for number in range(10):
-            with socket.create_connection(("127.0.0.1", stream), timeout=END_S) as connection:
-                lines = [line(number * 10 + offset) for offset in range(10)]
-                connection.sendall("".join(f"{one}\n" for one in lines).encode())
-                acked = 0
-                with connection.makefile() as answers:
-                    while acked < 10:
-                        acked = json.loads(answers.readline())["ack"]
-        # Then each was acknowledged, and all are delivered and counted
+            feed = open_ones.enter_context(closing(Feed(stream)))
+            feed.send(*map(line, range(number * 10, number * 10 + 10)))
+        # Then each process has its part of them
+        counts = [established(pid, stream) for pid in service.workers]
+        assert sum(counts) == 10
+        assert min(counts) >= 2, counts
+        # And all are delivered and counted
         until(lambda: not service.scrape()["swipebell_open_alerts"], "the last alert")
         assert service.scrape()['swipebell_alerts_ended_total{state="delivered"}'] == 100
         assert provider.book()["wechat"]["delivered"] == 100
         service.end()
         assert service.process.returncode == 0
+
+
+def established(pid: int, port: int) -> int:
+    """How many connections to a local port a process holds."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            inodes.add(os.readlink(descriptor).removeprefix("socket:[").removesuffix("]"))
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" and row[9] in inodes for row in rows)
 
 
 def test_metrics_want_their_token(site: Any, providers: Callable[..., Any], free_port: Callable[[], int]) -> None:
@@ -421,9 +452,18 @@ def test_what_a_dead_process_held_is_taken_over_within_ten_seconds(
     config = site.folder / "swipebell.toml"
     config.write_text(config.read_text().replace("rate_per_second = 50000", "rate_per_second = 40"))
     site.recipients_for(written(site, 150))
-    with serving(site, free_port) as service:
-        for start in range(0, 150, 10):
-            service.post(*map(line, range(start, start + 10)))
+    stream = free_port()
+    with (
+        serving(site, free_port, f'[intake.stream]\nlisten = "127.0.0.1:{stream}"\n') as service,
+        ExitStack() as open_ones,
+    ):
+        feeds = []
+        while not all(established(pid, stream) for pid in service.workers):
+            feeds.append(open_ones.enter_context(closing(Feed(stream))))
+            feeds[-1].send(line(len(feeds)))
+        assert len(feeds) < 20
+        for number in range(20, 150):
+            feeds[number % len(feeds)].send(line(number))
         held = dict(owned(site))
         assert len(held) == 2, held
         # When one is killed
@@ -435,8 +475,9 @@ def test_what_a_dead_process_held_is_taken_over_within_ten_seconds(
         assert seconds < 10
         # And all are delivered
         until(lambda: not service.scrape()["swipebell_open_alerts"], "the last alert")
-        assert provider.book()["wechat"]["delivered"] == 150
-        assert {m["client_msg_id"] for m in provider.messages("wechat")} == {key_of(n) for n in range(150)}
+        sent = {key_of(number) for number in (*range(1, len(feeds) + 1), *range(20, 150))}
+        assert provider.book()["wechat"]["delivered"] == len(sent)
+        assert {m["client_msg_id"] for m in provider.messages("wechat")} == sent
         service.end()
         assert service.process.returncode == 0
 
