@@ -75,3 +75,14 @@ class Interrupted(SwipebellError):
 
     def __init__(self, message: str = "interrupted; what was accepted is in the ledger, start again to go on") -> None:
         super().__init__(message)
+
+
+def known_error(error: BaseException) -> SwipebellError | None:
+    """The error to be told in one line: ``error`` itself, or the first one in a group of none but ours (one cause
+    cancels the rest of a nursery, so the others only echo it). None: a defect of ours is in it."""
+    while isinstance(error, BaseExceptionGroup):
+        known, rest = error.split(SwipebellError)
+        if rest is not None or known is None:
+            return None
+        error = known.exceptions[0]
+    return error if isinstance(error, SwipebellError) else None

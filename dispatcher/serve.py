@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,8 +19,11 @@ from starlette.routing import Route
 from dispatcher.config import HttpIntakeConfig, MetricsConfig, ReceiptsConfig, parse_listen
 from dispatcher.errors import PortInUse
 from dispatcher.intake.http import health_answer
+from dispatcher.metrics import lane_lengths
 from dispatcher.model.private import Secret
 from dispatcher.service import Service
+
+Section = HttpIntakeConfig | ReceiptsConfig | MetricsConfig
 
 GRACEFUL_S = 5.0
 """How long requests that are being answered may still take when the process is told to stop."""
@@ -28,19 +31,21 @@ GRACEFUL_S = 5.0
 
 async def listen(
     app: Starlette,
-    section: HttpIntakeConfig | ReceiptsConfig | MetricsConfig,
+    section: Section,
     key: str,
     stop: Callable[[], Awaitable[None]],
     *,
+    descriptor: int | None = None,
     task_status: trio.TaskStatus[str],
 ) -> None:
     """Serve ``app`` where ``section`` says until ``stop`` returns; ``key`` is the configuration key for the error.
 
-    Reports the URL it listens on. Raises `PortInUse`.
+    ``descriptor`` is a bound socket to take over instead, which a whole fleet may share. Reports the URL it listens
+    on. Raises `PortInUse`.
     """
     config = HypercornConfig()
     where = parse_listen(section.listen)
-    config.bind = [str(where)]
+    config.bind = [str(where) if descriptor is None else f"fd://{descriptor}"]
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.graceful_timeout = GRACEFUL_S
@@ -78,21 +83,36 @@ def _leaves(group: BaseException) -> list[BaseException]:
     return [group]
 
 
-def metrics_app(service: Service, token: Secret | None) -> Starlette:
-    """``/metrics`` for Prometheus and ``/healthz``. ``token``: the bearer token that is wanted, if any."""
+def metrics_app(
+    registry: CollectorRegistry,
+    token: Secret | None,
+    *,
+    refresh: Callable[[], Awaitable[None]],
+    health: Callable[[], Response],
+) -> Starlette:
+    """``/metrics`` for Prometheus and ``/healthz``. ``token``: the bearer token that is wanted, if any.
+
+    ``refresh`` is awaited before each scrape; ``health`` answers for the process or the fleet.
+    """
 
     async def metrics(request: Request) -> Response:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token is not None and not hmac.compare_digest(given.encode(), token.reveal().encode()):
             return Response(status_code=401, headers={"WWW-Authenticate": "Bearer"})
-        lanes = service.engine.lanes
-        service.meter.lanes(
-            {name: (len(lane.queue), lane.in_flight) for name, lane in lanes.items()},
-            await service.ledger.open_count(),
-        )
-        return Response(generate_latest(service.meter.registry), media_type=CONTENT_TYPE_LATEST)
+        await refresh()
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def health(_request: Request) -> Response:
-        return health_answer(service.engine)
+    async def healthz(_request: Request) -> Response:
+        return health()
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", health)])
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz)])
+
+
+def metrics_of_one(service: Service, token: Secret | None) -> Starlette:
+    """The metrics application of a process that works alone."""
+    engine = service.engine
+
+    async def refresh() -> None:
+        service.meter.lanes(lane_lengths(engine.lanes), await service.ledger.open_count())
+
+    return metrics_app(service.meter.registry, token, refresh=refresh, health=lambda: health_answer(engine))

@@ -8,6 +8,7 @@ import msgspec
 
 from dispatcher.ledger.api import Books
 from dispatcher.metrics import Meter
+from dispatcher.totals import Totals
 
 ENDS = ("delivered", "suppressed", "failed", "expired", "cancelled")
 
@@ -29,12 +30,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ledger: dict[str, Any]
 
 
-def summarize(meter: Meter, books: Books, seconds: float) -> Summary:
-    """Put the counts of a run and the ledger's books side by side.
+def summarize(counted: Meter | Totals, books: Books, seconds: float) -> Summary:
+    """Put the counts of a run (of one process, or of all together) and the ledger's books side by side.
 
     ``balanced``: every line that was read is accounted for, and in the ledger every accepted event has its alerts,
     each of them open or ended once.
     """
+    meter = counted.totals if isinstance(counted, Meter) else counted
     events = {name: meter.events[name] for name in ("read", "accepted", "duplicate", "rejected")}
     ended = {state: meter.ended[state] for state in ENDS}  # type: ignore[index]
     delivered = ended["delivered"]

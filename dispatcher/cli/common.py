@@ -18,6 +18,7 @@ from rich.table import Table
 from dispatcher.config import Config
 from dispatcher.config_load import load_config
 from dispatcher.errors import ConfigurationError, Interrupted
+from dispatcher.fleet.share import MAX_PROCESSES
 from dispatcher.logs import configure_logs
 from dispatcher.summary import Summary
 
@@ -29,6 +30,14 @@ config_option = click.option(
     "config_path",
     type=click.Path(path_type=Path),
     help=f"Configuration file. Default: {DEFAULT_CONFIG} in this folder.",
+)
+processes_option = click.option(
+    "--processes",
+    type=click.IntRange(1, MAX_PROCESSES),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help=f"Equal processes that share the work, 1 to {MAX_PROCESSES}; one a core is enough.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
 
@@ -46,6 +55,16 @@ def load(path: Path | None, *, secrets: bool = True) -> Config:
     for warning in config.warnings:
         click.echo(f"swipebell: warning: {warning}", err=True)
     return config
+
+
+def warn_of_processes(processes: int) -> None:
+    """Say so when there are more processes than cores for them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if processes > cores:
+        click.echo(
+            f"swipebell: warning: --processes {processes} on {cores} cores: more than one a core only costs memory",
+            err=True,
+        )
 
 
 def run_trio(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:

@@ -12,7 +12,7 @@ from dispatcher.cli.init import init
 from dispatcher.cli.recipients import recipients
 from dispatcher.cli.run import run
 from dispatcher.cli.send import send
-from dispatcher.errors import SwipebellError
+from dispatcher.errors import SwipebellError, known_error
 from dispatcher.logs import get_logger
 from loadtest.demo import demo
 from loadtest.providers.command import providers_command
@@ -37,14 +37,12 @@ def main() -> None:
     """Entry point: whatever goes wrong in a known way ends in one line on stderr and its exit status."""
     try:
         commands(prog_name="swipebell")
-    except SwipebellError as error:
-        fail(error)
-    except BaseExceptionGroup as group:
-        known, rest = group.split(SwipebellError)
-        if rest is not None or known is None:
-            defect(group)
+    except (SwipebellError, BaseExceptionGroup) as error:
+        known = known_error(error)
+        if known is None:
+            defect(error)
         else:
-            fail(first_of(known))
+            fail(known)
     except Exception as error:  # noqa: BLE001 - the last one there is
         defect(error)
 
@@ -54,15 +52,6 @@ def defect(error: BaseException) -> None:
     get_logger("cli").error("defect", exc_info=error)
     click.echo("swipebell: this is a defect of Swipebell; please report the log line above", err=True)
     sys.exit(1)
-
-
-def first_of(group: BaseExceptionGroup[SwipebellError]) -> SwipebellError:
-    """The first error inside a group: one cause cancels the rest of a nursery, so the others only echo it."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, SwipebellError)
-    return error
 
 
 def fail(error: SwipebellError) -> None:

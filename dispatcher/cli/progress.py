@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import trio
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dispatcher.engine import Engine
+from dispatcher.totals import Totals
 
 REFRESH_S = 0.25
+STALE_S = 1.5
+"""A fleet's counts come once a second; when they have not grown for longer, nothing is being delivered."""
 
 
-async def show_progress(engine: Engine) -> None:
-    """Show rate, delivered, retries and p99 until cancelled. Does nothing when stderr is not a terminal."""
+async def show_progress(totals: Callable[[], Totals]) -> None:
+    """Show rate, delivered, retries and p99 until cancelled, of one process or a fleet. Does nothing when stderr is
+    not a terminal."""
     if not sys.stderr.isatty():
         return
     console = Console(stderr=True)
@@ -24,13 +28,14 @@ async def show_progress(engine: Engine) -> None:
         rate = 0.0
         while True:
             await trio.sleep(REFRESH_S)
-            meter = engine.meter
+            meter = totals()
             now = trio.current_time()
             delivered = meter.ended["delivered"]
-            # Half the old rate, half the new one: readable without lagging behind.
-            rate = rate / 2 + (delivered - before) / (now - before_at) / 2
-            before, before_at = delivered, now
-            queued = sum(len(lane.queue) + lane.in_flight for lane in engine.lanes.values())
+            if delivered != before or now - before_at > STALE_S:
+                # Half the old rate, half the new one: readable without lagging behind.
+                rate = rate / 2 + (delivered - before) / (now - before_at) / 2
+                before, before_at = delivered, now
+            queued = sum(map(sum, meter.lanes.values()))
             live.update(
                 Text.assemble(
                     ("read ", "dim"),

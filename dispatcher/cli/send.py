@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO
@@ -13,17 +12,28 @@ import msgspec
 import trio
 from rich.console import Console
 
-from dispatcher.cli.common import config_option, json_option, load, print_json, print_summary, run_trio
+from dispatcher.cli.common import (
+    config_option,
+    json_option,
+    load,
+    print_json,
+    print_summary,
+    processes_option,
+    run_trio,
+    warn_of_processes,
+)
 from dispatcher.cli.progress import show_progress
 from dispatcher.config import Config
+from dispatcher.doors import open_doors
 from dispatcher.errors import InputError
 from dispatcher.events import Rejected
+from dispatcher.fleet.send import send_fleet
 from dispatcher.intake.feed import feed
 from dispatcher.intake.ndjson import open_input
-from dispatcher.receipts import receipt_desk
-from dispatcher.serve import listen
+from dispatcher.metrics import lane_lengths
 from dispatcher.service import service
 from dispatcher.summary import Summary, summarize
+from dispatcher.totals import Totals
 
 SHOWN_REJECTIONS = 20
 """Rejected lines named on stderr; --rejected FILE has all of them."""
@@ -63,8 +73,16 @@ class _Rejections:
     type=click.Path(path_type=Path),
     help="Write every rejected line's number, id and reason to this file, as NDJSON.",
 )
+@processes_option
 @json_option
-def send(file: str, config_path: Path | None, restamp: bool, rejected_path: Path | None, as_json: bool) -> None:
+def send(
+    file: str,
+    config_path: Path | None,
+    restamp: bool,
+    rejected_path: Path | None,
+    processes: int,
+    as_json: bool,
+) -> None:
     """Send the events of FILE (NDJSON, gzip recognised by its content; - is stdin) and wait until none is open.
 
     Sending the same file again is safe: events that were accepted before are counted as duplicate and not told again.
@@ -80,7 +98,11 @@ def send(file: str, config_path: Path | None, restamp: bool, rejected_path: Path
             raise InputError(f"--rejected {rejected_path}: cannot be written: {error.strerror}") from None
     rejections = _Rejections(rejected_file)
     try:
-        summary: Summary = run_trio(_send, config, stream, restamp, rejections)
+        if processes == 1:
+            summary: Summary = run_trio(_send, config, stream, restamp, rejections)
+        else:
+            warn_of_processes(processes)
+            summary = trio.run(_send_by_fleet, config, stream, processes, restamp, rejections)
     finally:
         rejections.close("" if rejected_path else "; --rejected FILE writes all of them")
         if rejected_file is not None:
@@ -98,16 +120,26 @@ def send(file: str, config_path: Path | None, restamp: bool, rejected_path: Path
 async def _send(config: Config, stream: BinaryIO, restamp: bool, rejections: _Rejections) -> Summary:
     started = perf_counter()
     async with service(config, fail_fast=True) as running:
+        meter, engine = running.meter, running.engine
+
+        def totals() -> Totals:
+            meter.lanes(lane_lengths(engine.lanes), 0)
+            return meter.totals
+
         async with trio.open_nursery() as nursery:
-            if config.receipts is not None:  # without its receipts no alert would ever be delivered
-                desk = receipt_desk(running.engine, config.receipts)
-                nursery.start_soon(desk.run)
-                serve = partial(listen, desk.app, config.receipts, "receipts.listen", trio.sleep_forever)
-                await nursery.start(serve)
-            nursery.start_soon(show_progress, running.engine)
-            await feed(running.engine, stream, restamped=restamp, on_rejected=rejections)
-            await running.engine.idle()
+            stop = trio.Event()
+            # Without its receipts no alert would ever be delivered.
+            await open_doors(running, ("receipts",), servers=nursery, background=nursery, stop=stop)
+            nursery.start_soon(show_progress, totals)
+            await feed(engine, stream, restamped=restamp, on_rejected=rejections)
+            await engine.idle()
             seconds = perf_counter() - started
             nursery.cancel_scope.cancel()
-        return summarize(running.meter, await running.ledger.books(), seconds)
+        return summarize(meter, await running.ledger.books(), seconds)
     raise AssertionError("unreachable")
+
+
+async def _send_by_fleet(
+    config: Config, stream: BinaryIO, processes: int, restamp: bool, rejections: _Rejections
+) -> Summary:
+    return await send_fleet(config, stream, processes, restamped=restamp, on_rejected=rejections, show=show_progress)

@@ -97,7 +97,7 @@ def open_input(path: str) -> BinaryIO:
         source = _standard_input() if path == "-" else open(path, "rb")  # noqa: SIM115
         head = source.read(len(_GZIP_MAGIC))
     except OSError as error:
-        raise InputError(f"{name}: {_plain_words(error)}") from None
+        raise InputError(f"{name}: {plain_words(error)}") from None
     except ValueError:
         raise InputError(f"{name!r} cannot be a file's name") from None
     stream = io.BufferedReader(_Replayed(name, head, source, owns_source=path != "-"), READ_BYTES)
@@ -125,7 +125,7 @@ def read_batches(
         try:
             chunk = read(READ_BYTES)
         except (OSError, EOFError, zlib.error) as error:
-            failure = _plain_words(error)
+            failure = plain_words(error)
             break
         pending += splitter.feed(chunk) if chunk else splitter.finish()
         keep_partial = gathers and bool(chunk)
@@ -203,7 +203,7 @@ def _standard_input() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _plain_words(error: Exception) -> str:
+def plain_words(error: Exception) -> str:
     match error:
         case FileNotFoundError():
             return "no such file"

@@ -91,6 +91,7 @@ class Connection:
     """One connection, for whoever wants to stop it from outside; `take_stream` otherwise.
 
     ``read_bytes`` says how much to read at once: a listener with many connections gives each of them less.
+    ``own_lines``: they come from a process of ours, so a first line that is no event is refused like any other.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Connection:
         idle_seconds: float | None,
         token: Secret | None = None,
         read_bytes: Callable[[], int] = lambda: READ_BYTES,
+        own_lines: bool = False,
     ) -> None:
         self._engine = engine
         self._stream = stream
@@ -109,6 +111,7 @@ class Connection:
         self._idle_seconds = inf if idle_seconds is None else idle_seconds
         self._token = token
         self._read_bytes = read_bytes
+        self._own_lines = own_lines
         self._batch_lines = min(engine.config.batch_events, ACK_REJECTIONS)
         self._acks = Acknowledgements()
         self._heard = 0
@@ -157,7 +160,7 @@ class Connection:
     async def _read(self, nursery: trio.Nursery) -> None:
         chunk = await self._open()
         splitter = LineSplitter()
-        opening: bytes | None = b""
+        opening: bytes | None = None if self._own_lines else b""
         while chunk is not None:
             if opening is not None:
                 opening = (opening + chunk).lstrip()

@@ -1,0 +1,109 @@
+"""`Totals` in Prometheus' words. No label comes from event data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dispatcher.totals import Totals
+
+LATENCY_BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 15_000, 60_000, 300_000, 3_600_000)
+
+
+def registry_of(
+    totals: Callable[[], Totals], processes: Callable[[], tuple[int, int]] | None = None
+) -> CollectorRegistry:
+    """A registry that shows what ``totals`` returns at the moment of each scrape.
+
+    ``processes`` of a fleet: (ready now, died since the start).
+    """
+    registry = CollectorRegistry()
+    registry.register(_TotalsCollector(totals))
+    if processes is not None:
+        registry.register(_ProcessesCollector(processes))
+    return registry
+
+
+class _ProcessesCollector(Collector):
+    def __init__(self, processes: Callable[[], tuple[int, int]]) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterable[Metric]:
+        ready, died = self._processes()
+        yield GaugeMetricFamily("swipebell_processes_ready", "Processes that can admit events", value=ready)
+        yield CounterMetricFamily("swipebell_process_deaths", "Processes that ended without being told to", value=died)
+
+
+class _TotalsCollector(Collector):
+    def __init__(self, totals: Callable[[], Totals]) -> None:
+        self._totals = totals
+
+    def collect(self) -> Iterable[Metric]:
+        totals = self._totals()
+        yield from _counters(totals)
+        yield from _gauges(totals)
+        for name, help_text, (buckets, total) in (
+            (
+                "swipebell_delivery_latency_seconds",
+                "From the event's acceptance to the provider's acceptance",
+                totals.latencies.cumulative(LATENCY_BUCKETS_MS),
+            ),
+            (
+                "swipebell_swipe_to_acceptance_seconds",
+                "From the swipe's own time to the provider's acceptance",
+                totals.swipe_latencies.cumulative(LATENCY_BUCKETS_MS),
+            ),
+            ("swipebell_ledger_commit_seconds", "One commit, fsync included", totals.commits.cumulative()),
+        ):
+            family = HistogramMetricFamily(name, help_text)
+            family.add_metric([], buckets=buckets, sum_value=total)
+            yield family
+
+
+def _counters(totals: Totals) -> Iterable[Metric]:
+    by_name: tuple[tuple[str, str, str, Mapping[str, int]], ...] = (
+        (
+            "swipebell_events",
+            "Events by what became of them at the door",
+            "result",
+            {name: count for name, count in totals.events.items() if name != "read"},
+        ),
+        ("swipebell_alerts_ended", "Alerts that ended", "state", dict(totals.ended.items())),
+        ("swipebell_unknown_codes", "Answers whose code no table knows", "channel", totals.unknown_codes),
+    )
+    for name, help_text, label, counts in by_name:
+        family = CounterMetricFamily(name, help_text, labels=[label])
+        for value, count in sorted(counts.items()):
+            family.add_metric([value], count)
+        yield family
+    attempts = CounterMetricFamily("swipebell_attempts", "Answers of providers by class", labels=["channel", "outcome"])
+    for labels, count in sorted(totals.outcomes.items()):
+        attempts.add_metric(labels, count)
+    yield attempts
+    calls = CounterMetricFamily("swipebell_ledger_calls", "Calls committed (group commit shares one)")
+    calls.add_metric([], totals.commits.calls)
+    yield calls
+
+
+def _gauges(totals: Totals) -> Iterable[Metric]:
+    queued = {channel: lengths[0] for channel, lengths in totals.lanes.items()}
+    in_flight = {channel: lengths[1] for channel, lengths in totals.lanes.items()}
+    for name, help_text, values in (
+        ("swipebell_lane_queued_alerts", "Alerts waiting in a lane", queued),
+        ("swipebell_lane_in_flight_alerts", "Alerts handed to the network", in_flight),
+        (
+            "swipebell_channel_misconfigured",
+            "1 while a channel waits for a person",
+            totals.waiting_channels,
+        ),
+    ):
+        family = GaugeMetricFamily(name, help_text, labels=["channel"])
+        for channel, value in sorted(values.items()):
+            family.add_metric([channel], value)
+        yield family
+    open_alerts = GaugeMetricFamily("swipebell_open_alerts", "Alerts in the ledger that have not ended")
+    open_alerts.add_metric([], totals.open_alerts)
+    yield open_alerts

@@ -1,0 +1,1 @@
+"""Several equal processes under one that supervises them."""
