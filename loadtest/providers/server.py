@@ -12,9 +12,9 @@ import msgspec
 import trio
 from msgspec import Meta
 
+from dispatcher.httpd import NDJSON, Answer, Request, serve_http
 from loadtest.providers.book import FLUSH_SECONDS, Book, SmsMessage, WechatMessage
 from loadtest.providers.faults import Dice, Faults
-from loadtest.providers.http import NDJSON, Answer, Request, serve_http
 from loadtest.providers.receipts import Receipts
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.sms import SmsGateway

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 import orjson
 
+from dispatcher.httpd import Answer, Request
 from loadtest.providers.book import Book, SmsMessage
 from loadtest.providers.faults import Dice
-from loadtest.providers.http import Answer, Request
 from loadtest.providers.settings import ProviderSettings
 
 THROTTLED: Final = 1

@@ -16,10 +16,10 @@ from urllib.parse import parse_qs
 import msgspec
 import orjson
 
+from dispatcher.httpd import Answer, Request
 from loadtest.providers.book import Book, WechatMessage
 from loadtest.providers.faults import Dice, seeded
 from loadtest.providers.fields import faulty_key
-from loadtest.providers.http import Answer, Request
 from loadtest.providers.quota import Bucket, Clearings, Daily
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.tokens import Tokens

@@ -12,9 +12,9 @@ import httpx
 import pytest
 import trio
 
-from loadtest.providers import http
+from dispatcher import httpd as http
+from dispatcher.httpd import Answer, Request, serve_http
 from loadtest.providers.faults import Faults
-from loadtest.providers.http import Answer, Request, serve_http
 from loadtest.providers.server import Providers, serve_providers
 from loadtest.providers.settings import ProviderSettings
 

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for simulated providers: fast, and able to misbehave on request.
+"""A small HTTP/1.1 server: fast, and able to misbehave on request, which is what simulated providers are for.
 
 Waking a trio task costs as much as a whole answer, so one task polls all connections and answers what can be
 answered at once; a connection gets a task of its own only while something on it must wait (a delay asked for,
