@@ -12,9 +12,10 @@ import msgspec
 import trio
 from msgspec import Meta
 
-from dispatcher.httpd import NDJSON, Answer, Request, serve_http
+from dispatcher.httpd import NDJSON, Answer, Limits, Request, serve_http
 from loadtest.providers.book import FLUSH_SECONDS, Book, SmsMessage, WechatMessage
 from loadtest.providers.faults import Dice, Faults
+from loadtest.providers.late import LateAnswers
 from loadtest.providers.receipts import Receipts
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.sms import SmsGateway
@@ -22,6 +23,9 @@ from loadtest.providers.wechat import WeChat
 
 MAX_LISTED_MESSAGES: Final = 500_000
 """Messages in one answer of ``/_book/messages`` (about 100 bytes each); ask for more with ``offset``."""
+
+LIMITS: Final = Limits(connections=4096)
+"""More connections than any pool of ours has, whatever is being tried out."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -161,6 +165,7 @@ async def serve_providers(
     cannot be written.
     """
     providers = Providers(settings) if providers is None else providers
+    late = LateAnswers()
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
         async with trio.open_nursery() as nursery:
@@ -168,7 +173,8 @@ async def serve_providers(
             if providers.receipts is not None:
                 nursery.start_soon(providers.receipts.run)
             task_status.started(listeners[0].socket.getsockname()[1])
-            await serve_http(providers.answer, listeners)
+            nursery.start_soon(late.run)
+            await serve_http(lambda request: late.promise(providers.answer(request)), listeners, limits=LIMITS)
     finally:
         providers.book.close()
 

@@ -12,8 +12,6 @@ import httpx
 import pytest
 import trio
 
-from dispatcher import httpd as http
-from dispatcher.httpd import Answer, Request, serve_http
 from loadtest.providers.faults import Faults
 from loadtest.providers.server import Providers, serve_providers
 from loadtest.providers.settings import ProviderSettings
@@ -97,30 +95,6 @@ async def test_a_message_goes_through_a_real_client_and_into_the_book() -> None:
         (row,) = (await http_client.get("/_book/messages?channel=wechat")).text.splitlines()
         assert json.loads(row)["msgid"] == sent.json()["msgid"]
         assert json.loads(row)["data"] == {"thing1": "尾号"}
-
-
-async def test_answers_leave_in_the_order_of_pipelined_requests(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    # Given that some answers wait, when requests are pipelined, then the later ones do not overtake.
-    def handler(request: Request) -> Answer:
-        return Answer(request.path.encode(), delay_seconds=5.0 if request.path in ("/0", "/2") else 0.0)
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(serve_http, handler, [listener])
-        port = listener.socket.getsockname()[1]
-        asked = b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(4))
-        started = trio.current_time()
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(asked + b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = b""
-            async for chunk in stream:
-                answer += chunk
-        assert trio.current_time() - started == pytest.approx(10.0)
-        bodies = [part.rpartition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
-        assert bodies == [b"/0", b"/1", b"/2", b"/3", b"/last"]
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_connection_serves_one_request_after_the_other() -> None:
@@ -213,14 +187,6 @@ async def test_a_good_request_before_garbage_is_still_answered() -> None:
         assert providers.book.sms.delivered == 1
 
 
-async def test_too_many_connections_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 1)
-    async with serving() as (port, _), client(port) as first:
-        await first.get("/_book")
-        assert (await talk(port)).startswith(b"HTTP/1.1 503")
-        assert (await first.get("/_book")).status_code == 200
-
-
 async def test_faults_are_switched_over_http() -> None:
     async with serving(faults=Faults(busy=0.5)) as (port, providers), client(port) as http_client:
         before = await http_client.post("/_faults", json={"reset": 0.25})
@@ -286,14 +252,3 @@ async def test_the_file_of_the_book_is_complete_when_the_server_is_cancelled(
         assert len(file.read_text().splitlines()) == 1
         await http_client.post("/sms", json=SMS, headers=BEARER)
     assert len(file.read_text().splitlines()) == 2
-
-
-async def test_an_answer_larger_than_the_socket_takes_arrives_whole() -> None:
-    body = b"x" * 8_000_000
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(serve_http, lambda _request: Answer(body), [listener])
-        async with client(listener.socket.getsockname()[1]) as http_client:
-            assert (await http_client.get("/")).content == body
-            assert (await http_client.get("/")).content == body
-        nursery.cancel_scope.cancel()
