@@ -11,7 +11,7 @@ import trio
 from starlette.applications import Starlette
 
 from dispatcher.cli.common import config_option, load
-from dispatcher.config import Config, HttpIntakeConfig, MetricsConfig, ReceiptsConfig
+from dispatcher.config import Config, HttpIntakeConfig, MetricsConfig
 from dispatcher.config_load import read_token
 from dispatcher.intake.http import HttpIntake
 from dispatcher.logs import get_logger
@@ -39,7 +39,11 @@ async def _run(config: Config) -> None:
             stop = trio.Event()
             async with trio.open_nursery() as servers:
                 urls = {}
-                for name, app, section in _applications(running, background):
+                if config.receipts is not None:
+                    desk = receipt_desk(running.engine, config.receipts)
+                    background.start_soon(desk.run)
+                    urls["receipts"] = await servers.start(desk.serve, None, stop.wait)
+                for name, app, section in _applications(running):
                     serve = partial(listen, app, section, f"{name}.listen", stop.wait)
                     urls[name] = await servers.start(serve)
                 log.info("listening", **{name.replace(".", "_"): url for name, url in urls.items()})
@@ -51,10 +55,10 @@ async def _run(config: Config) -> None:
     log.info("stopped")
 
 
-Section = HttpIntakeConfig | ReceiptsConfig | MetricsConfig
+Section = HttpIntakeConfig | MetricsConfig
 
 
-def _applications(running: Service, background: trio.Nursery) -> list[tuple[str, Starlette, Section]]:
+def _applications(running: Service) -> list[tuple[str, Starlette, Section]]:
     """What is served, by its section: (name, application, section)."""
     config = running.config
     http = config.intake.http
@@ -62,9 +66,5 @@ def _applications(running: Service, background: trio.Nursery) -> list[tuple[str,
     intake = HttpIntake(running.engine, token=token, max_body_bytes=http.max_body_bytes)
     metrics = metrics_app(running, read_token(config.metrics.token_file, "metrics.token_file"))
     served: list[tuple[str, Starlette, Section]] = [("metrics", metrics, config.metrics)]
-    if config.receipts is not None:
-        desk = receipt_desk(running.engine, config.receipts)
-        background.start_soon(desk.run)
-        served.append(("receipts", desk.app, config.receipts))
     served.append(("intake.http", intake.app, http))
     return served

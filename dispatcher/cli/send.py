@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO
@@ -21,7 +20,6 @@ from dispatcher.events import Rejected
 from dispatcher.intake.feed import feed
 from dispatcher.intake.ndjson import open_input
 from dispatcher.receipts import receipt_desk
-from dispatcher.serve import listen
 from dispatcher.service import service
 from dispatcher.summary import Summary, summarize
 
@@ -102,8 +100,7 @@ async def _send(config: Config, stream: BinaryIO, restamp: bool, rejections: _Re
             if config.receipts is not None:  # without its receipts no alert would ever be delivered
                 desk = receipt_desk(running.engine, config.receipts)
                 nursery.start_soon(desk.run)
-                serve = partial(listen, desk.app, config.receipts, "receipts.listen", trio.sleep_forever)
-                await nursery.start(serve)
+                await nursery.start(desk.serve, None, trio.sleep_forever)
             nursery.start_soon(show_progress, running.engine)
             await feed(running.engine, stream, restamped=restamp, on_rejected=rejections)
             await running.engine.idle()
