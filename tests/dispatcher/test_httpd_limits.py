@@ -117,7 +117,8 @@ def test_requests_do_not_depend_on_how_they_are_cut(requests: list[bytes], cuts:
         return [(r.method, r.path, r.query, r.body, r.authorization, alive) for r, alive in reader.take()]
 
     whole = b"".join(requests)
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while at < len(whole):
         size = cuts[len(parts) % len(cuts)]
         parts.append(whole[at : at + size])
