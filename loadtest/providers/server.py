@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qs
 
-import httpx
 import msgspec
 import trio
 from msgspec import Meta
@@ -41,16 +40,11 @@ class Providers:
         settings: ProviderSettings,
         *,
         clock: Callable[[], float] = time.time,
-        receipt_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self.book = Book(keep_bodies=settings.keep_bodies, file=settings.book_file)
-        self.receipts = (
-            None
-            if settings.receipts is None
-            else Receipts(settings.receipts, self.book, settings.seed, transport=receipt_transport)
-        )
+        self.receipts = None if settings.receipts is None else Receipts(settings.receipts, self.book, settings.seed)
         dice = Dice(settings.faults, settings.seed)
         report_wechat: Callable[[WechatMessage], None] = _no_report
         report_sms: Callable[[SmsMessage], None] = _no_report

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from loadtest.providers.receipts import signature
+from loadtest.poster import signature
 
 
 def event(number: int, **changes: Any) -> dict[str, Any]:
