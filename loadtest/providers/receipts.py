@@ -17,9 +17,9 @@ from loadtest.providers.book import Book, Counts, ReceiptCounts, SmsMessage, Wec
 from loadtest.providers.faults import seeded
 from loadtest.providers.settings import STATUSES, ReceiptSettings
 
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 256
 """Reports on their way at a time to each address. A receiver answers after its commit, so this and the commit's time
-bound the rate: 64 in 10 ms are 6,400 a second."""
+bound the rate: 256 in 40 ms are 6,400 a second."""
 ACCOUNT_ID: Final = "gh_simulated0000"
 
 

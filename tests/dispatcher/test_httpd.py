@@ -174,7 +174,7 @@ async def test_an_answer_larger_than_the_socket_takes_arrives_whole_and_the_next
         assert await read_bodies(stream, 2) == [body, b"/small"]
 
 
-async def test_a_client_that_takes_nothing_of_its_answer_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_takes_nothing_of_its_answer_is_closed(socket_clock: trio.testing.MockClock) -> None:
     async with serving(lambda _request: Answer(b"x" * 20_000_000)) as served, await served.connect() as stream:
         await stream.send_all(get("/"))
         await trio.sleep(Limits().send_seconds + 1)
@@ -253,7 +253,7 @@ async def test_a_request_that_came_with_the_stop_is_answered() -> None:
         await served.ended.wait()
 
 
-async def test_a_stop_waits_five_seconds_and_no_longer(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stop_waits_five_seconds_and_no_longer(socket_clock: trio.testing.MockClock) -> None:
     desk = Desk()
     async with serving(desk) as served, await served.connect() as stream:
         await stream.send_all(get("/never"))

@@ -184,7 +184,7 @@ async def test_what_just_fits_is_taken() -> None:
     [b"", b"GET /", HOST + b"Content-Length: 900\r\n\r\n", CHUNKED + b"384\r\n"],
     ids=["blank lines", "header", "body", "chunk"],
 )
-async def test_a_client_that_drips_is_closed_in_time(autojump_clock: trio.testing.MockClock, start: bytes) -> None:
+async def test_a_client_that_drips_is_closed_in_time(socket_clock: trio.testing.MockClock, start: bytes) -> None:
     # Given a client that sends a byte every 0.9 seconds, and never what would complete its request
     async with serving(path_back) as served, await served.connect() as stream:
         started = trio.current_time()
@@ -205,26 +205,27 @@ async def test_a_client_that_drips_is_closed_in_time(autojump_clock: trio.testin
         assert status_of(answer[0]) == (b"408" if start else b"")
 
 
-async def test_a_connection_may_rest_for_two_minutes(autojump_clock: trio.testing.MockClock) -> None:
-    async with serving(path_back) as served, await served.connect() as stream:
+async def test_a_connection_may_rest_for_a_while(socket_clock: trio.testing.MockClock) -> None:
+    async with serving(path_back, Limits(idle_seconds=8.0)) as served, await served.connect() as stream:
         for number in range(3):
             await stream.send_all(get(f"/{number}"))
             assert await read_bodies(stream, 1) == [b"/%d" % number]
-            await trio.sleep(118.0)
+            await trio.sleep(6.5)
         started = trio.current_time()
         assert await stream.receive_some() == b""
         assert 1.0 <= trio.current_time() - started <= 3.0
 
 
-async def test_a_connection_that_is_owed_an_answer_is_not_at_rest(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_connection_that_is_owed_an_answer_is_not_at_rest(socket_clock: trio.testing.MockClock) -> None:
     desk = Desk()
-    async with serving(desk) as served, await served.connect() as stream:
+    limits = Limits(idle_seconds=8.0)
+    async with serving(desk, limits) as served, await served.connect() as stream:
         await stream.send_all(get("/late"))
-        await trio.sleep(1000.0)
+        await trio.sleep(20.0)
         desk.give(0)
         assert await read_bodies(stream, 1) == [b"/late"]
         # And its rest begins with the answer
-        await trio.sleep(118.0)
+        await trio.sleep(6.5)
         await stream.send_all(get("/again"))
         await desk.has(2)
 
@@ -255,7 +256,7 @@ async def test_connections_over_the_limit_are_told_so(monkeypatch: pytest.Monkey
 
 
 async def test_a_lack_of_descriptors_is_waited_out(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    socket_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a system that has no descriptor left for a while
     accept, failures = socket.socket.accept, iter([errno.EMFILE, errno.ECONNABORTED, errno.ENFILE])

@@ -79,7 +79,7 @@ def test_the_signature_is_the_one_of_the_documentation(timestamp: str, nonce: st
     assert signature("AAAAA", timestamp, nonce) == expected
 
 
-async def test_a_delivered_message_is_reported_as_signed_xml(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_delivered_message_is_reported_as_signed_xml(socket_clock: trio.testing.MockClock) -> None:
     receiver = Receiver()
     async with reporting(receiver) as (receipts, book):
         deliver(book, receipts)
@@ -102,7 +102,7 @@ async def test_a_delivered_message_is_reported_as_signed_xml(autojump_clock: tri
 
 
 async def test_reports_come_within_their_time_and_not_in_order(
-    autojump_clock: trio.testing.MockClock,
+    socket_clock: trio.testing.MockClock,
 ) -> None:
     receiver = Receiver()
     async with reporting(receiver, earliest_seconds=1.0, latest_seconds=3.0) as (receipts, book):
@@ -115,7 +115,7 @@ async def test_reports_come_within_their_time_and_not_in_order(
     assert order != sorted(order)
 
 
-async def test_each_status_has_the_text_of_the_platform(autojump_clock: trio.testing.MockClock) -> None:
+async def test_each_status_has_the_text_of_the_platform(socket_clock: trio.testing.MockClock) -> None:
     receiver = Receiver()
     weights = {"success": 1.0, "user-block": 1.0, "system-failed": 1.0, "freq-limit": 1.0}
     async with reporting(receiver, weights=weights) as (receipts, book):
@@ -126,7 +126,7 @@ async def test_each_status_has_the_text_of_the_platform(autojump_clock: trio.tes
     assert {row.status for row in book.wechat_messages} == reported
 
 
-async def test_a_refused_report_is_tried_three_times(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_refused_report_is_tried_three_times(socket_clock: trio.testing.MockClock) -> None:
     async def refuse(talk: Conversation, _request: Seen) -> None:
         await talk.answer(b"success", status="500 Oops")
 
@@ -140,7 +140,7 @@ async def test_a_refused_report_is_tried_three_times(autojump_clock: trio.testin
 
 
 async def test_a_wrong_answer_or_a_broken_connection_is_tried_again(
-    autojump_clock: trio.testing.MockClock,
+    socket_clock: trio.testing.MockClock,
 ) -> None:
     answers = iter([b"no", None, b""])
 
@@ -159,7 +159,7 @@ async def test_a_wrong_answer_or_a_broken_connection_is_tried_again(
 
 
 async def test_a_receiver_that_is_silent_has_five_seconds_each_time(
-    autojump_clock: trio.testing.MockClock,
+    socket_clock: trio.testing.MockClock,
 ) -> None:
     async def hang(_talk: Conversation, _request: Seen) -> None:
         await trio.sleep_forever()
@@ -174,7 +174,7 @@ async def test_a_receiver_that_is_silent_has_five_seconds_each_time(
     assert book.wechat.receipts.given_up == 1
 
 
-async def test_reports_are_lost_and_doubled_on_purpose(autojump_clock: trio.testing.MockClock) -> None:
+async def test_reports_are_lost_and_doubled_on_purpose(socket_clock: trio.testing.MockClock) -> None:
     for setting, expected in (
         ("lost", ReceiptCounts(planned=5, lost=5)),
         ("duplicated", ReceiptCounts(planned=5, posted=10, duplicated=5)),
@@ -186,7 +186,7 @@ async def test_reports_are_lost_and_doubled_on_purpose(autojump_clock: trio.test
         assert book.wechat.receipts == expected
 
 
-async def test_reports_that_do_not_fit_the_queue_are_lost(autojump_clock: trio.testing.MockClock) -> None:
+async def test_reports_that_do_not_fit_the_queue_are_lost(socket_clock: trio.testing.MockClock) -> None:
     receiver = Receiver()
     async with reporting(receiver, max_pending=3) as (receipts, book):
         deliver(book, receipts, count=5)
@@ -194,7 +194,7 @@ async def test_reports_that_do_not_fit_the_queue_are_lost(autojump_clock: trio.t
     assert book.wechat.receipts == ReceiptCounts(planned=5, posted=3, lost=2)
 
 
-async def test_a_text_message_is_reported_as_json(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_text_message_is_reported_as_json(socket_clock: trio.testing.MockClock) -> None:
     receiver = Receiver()
     async with reporting(receiver, weights={"success": 1.0, "user-block": 1.0}) as (receipts, book):
         for number in range(20):
@@ -213,7 +213,7 @@ async def test_a_text_message_is_reported_as_json(autojump_clock: trio.testing.M
     assert "openid" not in query
 
 
-async def test_a_channel_without_an_address_has_no_reports(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_channel_without_an_address_has_no_reports(socket_clock: trio.testing.MockClock) -> None:
     receiver = Receiver()
     async with reporting(receiver, wechat_url=None, sms_url=None) as (receipts, book):
         deliver(book, receipts)
@@ -224,7 +224,7 @@ async def test_a_channel_without_an_address_has_no_reports(autojump_clock: trio.
 
 
 async def test_a_receiver_that_is_not_there_has_two_seconds_to_come_back(
-    autojump_clock: trio.testing.MockClock,
+    socket_clock: trio.testing.MockClock,
 ) -> None:
     receiver = Receiver()
     async with reporting(receiver, wechat_url=f"http://127.0.0.1:{unused_port()}/") as (receipts, book):
@@ -233,7 +233,7 @@ async def test_a_receiver_that_is_not_there_has_two_seconds_to_come_back(
     assert book.wechat.receipts == ReceiptCounts(planned=1, retried=2, given_up=1)
 
 
-async def test_a_connection_is_used_again_and_a_closed_one_is_not(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_connection_is_used_again_and_a_closed_one_is_not(socket_clock: trio.testing.MockClock) -> None:
     # Given a receiver that answers two reports a connection, and says so only by closing it
     async def twice(talk: Conversation, request: Seen) -> None:
         await talk.answer(b"success")
@@ -250,17 +250,17 @@ async def test_a_connection_is_used_again_and_a_closed_one_is_not(autojump_clock
     assert book.wechat.receipts == ReceiptCounts(planned=6, posted=6)
 
 
-async def test_more_reports_than_connections_wait_for_one(autojump_clock: trio.testing.MockClock) -> None:
+async def test_more_reports_than_connections_wait_for_one(socket_clock: trio.testing.MockClock) -> None:
     async def slow(talk: Conversation, _request: Seen) -> None:
         await trio.sleep(1.0)
         await talk.answer(b"success")
 
     receiver = Receiver(slow)
     async with reporting(receiver, earliest_seconds=0.0, latest_seconds=0.0) as (receipts, book):
-        deliver(book, receipts, count=200)
+        deliver(book, receipts, count=600)
         await trio.sleep(10.0)
-    assert len({request.connection for request in receiver.requests}) == CONNECTIONS == 64
-    assert book.wechat.receipts == ReceiptCounts(planned=200, posted=200)
+    assert len({request.connection for request in receiver.requests}) == CONNECTIONS == 256
+    assert book.wechat.receipts == ReceiptCounts(planned=600, posted=600)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import httpx
 import pytest
 import trio
 
+from dispatcher.httpd import Deferred
 from loadtest.providers.faults import Faults
+from loadtest.providers.late import LateAnswers, SimulatedAnswer
 from loadtest.providers.server import Providers, serve_providers
 from loadtest.providers.settings import ProviderSettings
 
@@ -146,6 +148,21 @@ async def test_a_slow_answer_is_late_and_holds_up_nobody_else(autojump_clock: tr
             await quick.get("/_book")
             assert trio.current_time() - started < 3.0
         assert trio.current_time() - started == pytest.approx(3.0)
+
+
+async def test_late_answers_are_given_in_the_order_of_their_time(autojump_clock: trio.testing.MockClock) -> None:
+    late = LateAnswers()
+    promised = [late.promise(SimulatedAnswer(b"x", delay_seconds=seconds)) for seconds in (5.0, 1.0, 3.0)]
+    now = SimulatedAnswer(b"now")
+    assert late.promise(now) is now
+    given: list[list[bool]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(late.run)
+        for seconds in (0.5, 1.0, 2.0, 2.0):
+            await trio.sleep(seconds)
+            given.append([one.answer is not None for one in promised if isinstance(one, Deferred)])
+        nursery.cancel_scope.cancel()
+    assert given == [[False, False, False], [False, True, False], [False, True, True], [True, True, True]]
 
 
 async def test_a_client_that_leaves_while_its_answer_waits_is_forgotten(
