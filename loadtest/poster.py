@@ -158,17 +158,26 @@ class Poster:
         self._selector.close()
 
     def _start(self, report: Report) -> None:
-        address = report.target.address
-        idle = self._idle.setdefault(address, [])
-        if idle:
-            self._send(idle.pop(), report)
-        elif self._open.get(address, 0) < self._connections:
-            self._connect(report)
-        else:
-            self._due.setdefault(address, deque()).append(report)
+        self._due.setdefault(report.target.address, deque()).append(report)
+        self._post_due(report.target.address)
 
-    def _connect(self, report: Report) -> None:
-        address = report.target.address
+    def _post_due(self, address: tuple[str, int]) -> None:
+        """Post what is due as far as there are connections for it."""
+        due, idle = self._due.get(address), self._idle.setdefault(address, [])
+        while due:
+            if idle:
+                self._send(idle.pop(), due.popleft())
+            elif self._open.get(address, 0) < self._connections:
+                report = due.popleft()
+                connection = self._connect(address)
+                if connection is None:
+                    self._not_taken(report, RETRY_SECONDS)
+                else:
+                    self._send(connection, report)
+            else:
+                return
+
+    def _connect(self, address: tuple[str, int]) -> _Connection | None:
         sock = None
         try:
             family, kind, _, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
@@ -179,12 +188,11 @@ class Poster:
         except OSError:
             if sock is not None:
                 sock.close()
-            self._not_taken(report, RETRY_SECONDS)
-            return
+            return None
         self._open[address] = self._open.get(address, 0) + 1
         connection = _Connection(sock, address, self)
         self._selector.register(sock, selectors.EVENT_READ, connection)
-        self._send(connection, report)
+        return connection
 
     def _send(self, connection: _Connection, report: Report) -> None:
         connection.send(report, self._request(report))
@@ -218,7 +226,7 @@ class Poster:
             report.tally.posted += 1
         else:
             self._not_taken(report, RETRY_SECONDS)
-        self._next(connection.address)
+        self._post_due(connection.address)
 
     def lost(self, connection: _Connection, *, wait_seconds: float = RETRY_SECONDS) -> None:
         """It was closed, makes no sense, or has been silent for too long."""
@@ -228,7 +236,7 @@ class Poster:
             self._idle[connection.address].remove(connection)
         else:
             self._not_taken(report, wait_seconds)
-        self._next(connection.address)
+        self._post_due(connection.address)
 
     def _forget(self, connection: _Connection) -> None:
         self._selector.unregister(connection.sock)
@@ -242,11 +250,6 @@ class Poster:
         else:
             report.tally.retried += 1
             self.plan(report, self._clock() + wait_seconds)
-
-    def _next(self, address: tuple[str, int]) -> None:
-        due = self._due.get(address)
-        if due:
-            self._start(due.popleft())
 
 
 class _Connection:

@@ -263,6 +263,27 @@ async def test_more_reports_than_connections_wait_for_one(socket_clock: trio.tes
     assert book.wechat.receipts == ReceiptCounts(planned=600, posted=600)
 
 
+async def test_reports_that_wait_for_a_connection_do_not_wait_for_ever(
+    socket_clock: trio.testing.MockClock,
+) -> None:
+    # Given a receiver that is silent, with every connection in use and more than twice as many reports
+    book = Book(keep_bodies=10)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=1024)
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+    receipts = Receipts(ReceiptSettings(wechat_url=url, earliest_seconds=0.0, latest_seconds=0.0), book, 1)
+    planned = 2 * CONNECTIONS + 100
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receipts.run)
+        deliver(book, receipts, count=planned)
+        await trio.sleep(1.0)
+        # When it goes away
+        await listener.aclose()
+        await trio.sleep(30.0)
+        nursery.cancel_scope.cancel()
+    # Then each report has had its three tries
+    assert book.wechat.receipts == ReceiptCounts(planned=planned, retried=2 * planned, given_up=planned)
+
+
 @pytest.mark.parametrize(
     "url",
     [
