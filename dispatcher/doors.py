@@ -17,6 +17,7 @@ from dispatcher.config_load import read_token
 from dispatcher.fleet.fair import FairListener
 from dispatcher.intake.http import HttpIntake
 from dispatcher.intake.stream_listener import StreamIntake
+from dispatcher.listening import inherited_listeners
 from dispatcher.receipts import receipt_desk
 from dispatcher.serve import Section, listen, metrics_of_one
 from dispatcher.service import Service
@@ -64,7 +65,7 @@ def _server(
                 return None
             desk = receipt_desk(running.engine, config.receipts)
             background.start_soon(desk.run)
-            return serve(desk.app, config.receipts)
+            return partial(desk.serve, None if descriptor is None else inherited_listeners([descriptor]), stop.wait)
         case "intake.http":
             http = config.intake.http
             token = read_token(http.token_file, "intake.http.token_file")

@@ -1,142 +1,163 @@
 """The receipts listener: providers' last words, kept durably before they are answered.
 
 ``/wechat`` takes WeChat's callbacks in plain mode (providers.md sections 3 and 5.1), ``/sms`` the generic gateway's
-status reports. Receipts that come together are committed together; a receipt for an unknown message, a repeated one
+status reports. One receipt is one request, so this is a hot path: a request is answered by the batch that commits it,
+and no task is woken for it (docs/decisions/0006-receipts-server.md). A receipt for an unknown message, a repeated one
 and one that comes before the send's own answer are all normal.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
-from xml.etree.ElementTree import ParseError
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import trio
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
+from dispatcher.channels.base import MAX_MSGID_CHARS
+from dispatcher.channels.wechat.callback import UnreadableCallback, is_signed, query_fields, read_callback
 from dispatcher.config import ReceiptsConfig
 from dispatcher.config_load import read_token
 from dispatcher.engine import Engine
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.httpd import TEXT, Answer, Deferred, Request, answer_all, serve_http
 from dispatcher.ledger.api import Receipt
+from dispatcher.listening import open_listeners, url_of
+from dispatcher.logs import get_logger
 from dispatcher.model.private import Secret
-
-MAX_BODY_BYTES = 64 * 1024
-"""A delivery event has 400 bytes; a page of status reports stays far below this."""
 
 MAX_WAITING = 4096
 """Receipts that wait for their commit; beyond it the provider is told to come again (it tries three times)."""
 
-
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,32}")
 
+SUCCESS = Answer(b"success", content_type=TEXT)
+REPORTED = Answer(b'{"code":0}')
+LATER = Answer(b"later", 503, TEXT, headers=(("Retry-After", "1"),))
+BROKEN = Answer(b"error", 500, TEXT)
+NOT_FOUND = Answer(b"not found", 404, TEXT)
+NOT_SIGNED = Answer(b"signature", 401, TEXT)
+NO_PROOF = Answer(b"a bearer token or a signature is wanted", 401, TEXT, headers=(("WWW-Authenticate", "Bearer"),))
+NOT_XML = Answer(b"xml", 400, TEXT)
+NOT_JSON = Answer(b"json", 400, TEXT)
+GET_OR_POST = Answer(b"GET or POST", 405, TEXT, headers=(("Allow", "GET, HEAD, POST"),))
+POST_ONLY = Answer(b"POST", 405, TEXT, headers=(("Allow", "POST"),))
 
-class _SmsReport(msgspec.Struct):
+log = get_logger("receipts")
+
+
+class _SmsReport(msgspec.Struct, gc=False):
     id: str
     status: str
     code: str | int | None = None
 
 
+_sms_reports = msgspec.json.Decoder(_SmsReport | list[_SmsReport])
+
+
 class ReceiptDesk:
-    """Collects receipts into batches. ``run`` is its task; ``app`` the ASGI application.
+    """Collects receipts into batches: ``run`` commits them, ``serve`` lets them in.
 
     ``token`` signs WeChat's callbacks and is the bearer token of SMS reports; None (loopback only) checks nothing.
+    ``listen`` is where ``serve`` listens unless it is given sockets.
     """
 
-    def __init__(self, engine: Engine, token: Secret | None) -> None:
+    def __init__(self, engine: Engine, token: Secret | None, listen: str = ReceiptsConfig().listen) -> None:
         self._engine = engine
-        self._token = token
-        self._waiting: list[tuple[Receipt, trio.Event]] = []
+        self._listen = listen
+        self._token = None if token is None else token.reveal()
+        self._waiting: list[Receipt] = []
+        self._promised: list[tuple[Deferred, Answer]] = []
         self._work = trio.Event()
-        self._error: LedgerUnavailable | None = None
-        self.app = Starlette(
-            routes=[
-                Route("/wechat", self.wechat, methods=["GET", "POST"]),
-                Route("/sms", self.sms, methods=["POST"]),
-            ]
-        )
 
     async def run(self) -> None:
-        """Commit what has come in, for ever."""
+        """Commit what has come in, for ever: the receipts that come during a commit are the next batch.
+
+        Raises what `Engine.receive` raises, except that a ledger which is unavailable is answered 503.
+        """
         while True:
             await self._work.wait()
             self._work = trio.Event()
-            batch, self._waiting = self._waiting, []
+            receipts, self._waiting = self._waiting, []
+            promised, self._promised = self._promised, []
             try:
-                await self._engine.receive([receipt for receipt, _ in batch])
-                self._error = None
-            except LedgerUnavailable as error:
-                self._error = error
-            for _, done in batch:
-                done.set()
+                await self._engine.receive(receipts)
+            except LedgerUnavailable:
+                promised = [(deferred, LATER) for deferred, _ in promised]
+            answer_all(promised)
 
-    async def _keep(self, receipts: list[Receipt]) -> bool:
-        """Wait until they are durable; False when they cannot be."""
-        if len(self._waiting) + len(receipts) > MAX_WAITING:
-            return False
-        done = trio.Event()
-        self._waiting += [(receipt, done) for receipt in receipts]
-        self._work.set()
-        await done.wait()
-        return self._error is None
+    async def serve(
+        self,
+        listeners: Sequence[trio.SocketListener] | None,
+        stop: Callable[[], Awaitable[object]],
+        *,
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until ``stop`` returns, then accept no more; what is in work has five seconds, so `run` must outlive
+        this. Reports the URL. ``listeners`` None: opens its own, and raises `PortInUse`. Closes them in any case.
+        """
+        if listeners is None:
+            listeners = await open_listeners(self._listen, "receipts.listen")
+        task_status.started(url_of(listeners))
+        await serve_http(self.answer, listeners, stop=stop)
 
-    async def wechat(self, request: Request) -> Response:
+    def answer(self, request: Request) -> Answer | Deferred:
+        """What a request gets, or the promise of it: an answer that says success follows the commit."""
+        try:
+            if request.path == "/wechat":
+                return self._wechat(request)
+            if request.path == "/sms":
+                return self._sms(request)
+        except Exception as error:  # noqa: BLE001 - a body from outside must not end the engine, whatever it does to us
+            log.error("receipt_failed", path=request.path, error=type(error).__name__)
+            return BROKEN
+        return NOT_FOUND
+
+    def _wechat(self, request: Request) -> Answer | Deferred:
         """WeChat's callback: the endpoint check (GET) and events (POST), both signed in the query."""
-        query = request.query_params
-        if not self._signed(request):
-            return Response("signature", 401)
-        if request.method == "GET":
-            return Response(query.get("echostr", ""), media_type="text/plain")
-        body = await _read(request)
-        if body is None:
-            return Response("too large", 413)
+        if request.method not in ("POST", "GET", "HEAD"):
+            return GET_OR_POST
+        fields = query_fields(request.query)
+        if self._token is not None and not is_signed(self._token, fields):
+            return NOT_SIGNED
+        if request.method != "POST":
+            return Answer(fields.get("echostr", "").encode(), content_type=TEXT)
         try:
-            root = fromstring(body)
-        except (ParseError, DefusedXmlException, ValueError):
-            return Response("xml", 400)
-        if root.findtext("Event") == "TEMPLATESENDJOBFINISH" and (msgid := root.findtext("MsgID")):
-            status = _status(root.findtext("Status") or "")
-            if not await self._keep([Receipt("wechat", msgid[:64], status)]):
-                return Response("later", 503)
-        return Response("success", media_type="text/plain")
+            delivery = read_callback(request.body)
+        except UnreadableCallback:
+            return NOT_XML
+        if delivery is None:
+            return SUCCESS
+        return self._keep([Receipt("wechat", delivery.msgid, _status(delivery.status))], SUCCESS)
 
-    async def sms(self, request: Request) -> Response:
+    def _sms(self, request: Request) -> Answer | Deferred:
         """The generic gateway's status reports, one or an array; a bearer token or WeChat's signature proves them."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        bearer = self._token is not None and hmac.compare_digest(given.encode(), self._token.reveal().encode())
-        if not bearer and not self._signed(request):
-            return Response("a bearer token or a signature is wanted", 401)
-        body = await _read(request)
-        if body is None:
-            return Response("too large", 413)
+        if request.method != "POST":
+            return POST_ONLY
+        if self._token is not None:
+            scheme, _, given = request.authorization.partition(" ")
+            same = hmac.compare_digest(given.strip().encode("latin-1"), self._token.encode())
+            if not (same and scheme.lower() == "bearer") and not is_signed(self._token, query_fields(request.query)):
+                return NO_PROOF
         try:
-            reports = msgspec.json.decode(body, type=_SmsReport | list[_SmsReport])
+            reports = _sms_reports.decode(request.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Response("json", 400)
+            return NOT_JSON
         several = reports if isinstance(reports, list) else [reports]
-        receipts = [
-            Receipt("sms", one.id[:64], "delivered" if one.status == "delivered" else f"failed:sms:{_code(one.code)}")
-            for one in several
-        ]
-        if receipts and not await self._keep(receipts):
-            return Response("later", 503)
-        return Response('{"code":0}', media_type="application/json")
+        # A send with a longer id was not taken for accepted; cut, it might be another's.
+        receipts = [_sms_receipt(one) for one in several if 0 < len(one.id) <= MAX_MSGID_CHARS]
+        return self._keep(receipts, REPORTED) if receipts else REPORTED
 
-    def _signed(self, request: Request) -> bool:
-        """Whether the query carries WeChat's signature (providers.md section 5.1; SHA-1 is WeChat's choice)."""
-        if self._token is None:
-            return True
-        query = request.query_params
-        joined = "".join(sorted([self._token.reveal(), query.get("timestamp", ""), query.get("nonce", "")]))
-        signature = query.get("signature", "")
-        return hmac.compare_digest(signature.encode(), hashlib.sha1(joined.encode()).hexdigest().encode())  # noqa: S324
+    def _keep(self, receipts: Sequence[Receipt], kept: Answer) -> Answer | Deferred:
+        """Promise ``kept`` for when they are durable."""
+        if len(self._waiting) + len(receipts) > MAX_WAITING:
+            return LATER
+        deferred = Deferred()
+        self._waiting += receipts
+        self._promised.append((deferred, kept))
+        self._work.set()
+        return deferred
 
 
 def receipt_desk(engine: Engine, section: ReceiptsConfig) -> ReceiptDesk:
@@ -145,11 +166,16 @@ def receipt_desk(engine: Engine, section: ReceiptsConfig) -> ReceiptDesk:
         raise ConfigurationError(
             "receipts.aes_key_file: WeChat's AES mode is not built yet; choose plain mode and remove the key"
         )
-    return ReceiptDesk(engine, read_token(section.token_file, "receipts.token_file"))
+    return ReceiptDesk(engine, read_token(section.token_file, "receipts.token_file"), section.listen)
+
+
+def _sms_receipt(report: _SmsReport) -> Receipt:
+    status = "delivered" if report.status == "delivered" else f"failed:sms:{_code(report.code)}"
+    return Receipt("sms", report.id, status)
 
 
 def _status(text: str) -> str:
-    """``success`` or ``failed:<why>``; WeChat writes one of them with a blank (providers.md section 3)."""
+    """``delivered`` or ``failed:<why>``; WeChat writes one of them with a blank (providers.md section 3)."""
     if text == "success":
         return "delivered"
     return f"failed:{_code(text.removeprefix('failed:').strip().replace(' ', '-'))}"
@@ -159,12 +185,3 @@ def _code(given: object) -> str:
     """A provider's code as it may be stored and shown: whatever is not a short word could be anything, a phone too."""
     text = str(given)
     return text if _CODE.fullmatch(text) and sum(map(str.isdigit, text)) < 8 else "other"
-
-
-async def _read(request: Request) -> bytes | None:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    return bytes(body)

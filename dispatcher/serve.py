@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
@@ -16,14 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dispatcher.config import HttpIntakeConfig, MetricsConfig, ReceiptsConfig, parse_listen
-from dispatcher.errors import PortInUse
+from dispatcher.config import HttpIntakeConfig, MetricsConfig, parse_listen
 from dispatcher.intake.http import health_answer
+from dispatcher.listening import cannot_listen
 from dispatcher.metrics import lane_lengths
 from dispatcher.model.private import Secret
 from dispatcher.service import Service
 
-Section = HttpIntakeConfig | ReceiptsConfig | MetricsConfig
+Section = HttpIntakeConfig | MetricsConfig
 
 GRACEFUL_S = 5.0
 """How long requests that are being answered may still take when the process is told to stop."""
@@ -62,9 +61,7 @@ async def listen(
         if started:  # not about listening: a defect, to be seen as one
             raise
         error = next(one for one in _leaves(group) if isinstance(one, OSError))
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(f"{key}: {where} is in use by another process; stop it or choose another port") from None
-        raise PortInUse(f"{key}: cannot listen on {where}: {error.strerror or type(error).__name__}") from None
+        raise cannot_listen(error, key, where) from None
 
 
 async def _serve(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import trio.testing
 from hypothesis import settings
 
 settings.register_profile("suite", deadline=None, derandomize=True)
@@ -22,3 +23,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real input at {folder}; set SWIPEBELL_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture
+def socket_clock() -> trio.testing.MockClock:
+    """Virtual time for tests with real sockets: it jumps when nothing has happened for 10 ms of real time.
+
+    Under load the kernel may deliver bytes on the loopback later than at once, and pytest-trio's ``autojump_clock``
+    would have let hours pass by then.
+    """
+    return trio.testing.MockClock(autojump_threshold=0.01)

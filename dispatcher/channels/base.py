@@ -18,7 +18,7 @@ THROTTLE_PAUSE_MS = 1_000
 """When a provider says "too many" and not for how long: most limits are by the second."""
 
 MAX_MSGID_CHARS = 64
-"""Of a provider's id for a message: receipts are matched by it and theirs are cut there, so a longer one has none."""
+"""Of a provider's id for a message: receipts are matched by it, and a longer one has none."""
 
 _WRONG_URL = frozenset({401, 403, 404, 405, 407})
 """Statuses that speak of our credentials or URL and not of the message: every other one would be refused, too."""

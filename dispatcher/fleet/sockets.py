@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Iterable, Mapping
 
 from dispatcher.config import Config, HttpIntakeConfig, ReceiptsConfig, StreamIntakeConfig, parse_listen
-from dispatcher.errors import PortInUse
+from dispatcher.listening import cannot_listen
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: while all workers are being restarted they queue here."""
@@ -56,9 +55,7 @@ def _bind(text: str, key: str) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(f"{key}: {where} is in use by another process; stop it or choose another port") from None
-        raise PortInUse(f"{key}: cannot listen on {where}: {error.strerror or type(error).__name__}") from None
+        raise cannot_listen(error, key, where) from None
     return listener
 
 

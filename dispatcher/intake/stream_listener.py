@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import resource
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
 import trio
 
-from dispatcher.config import StreamIntakeConfig, parse_listen
+from dispatcher.config import StreamIntakeConfig
 from dispatcher.config_load import read_token
 from dispatcher.engine import Engine
-from dispatcher.errors import ConfigurationError, PortInUse
+from dispatcher.errors import ConfigurationError
 from dispatcher.intake.acks import Acknowledgements
 from dispatcher.intake.ndjson import READ_BYTES
 from dispatcher.intake.stream import Connection, Ending
+from dispatcher.listening import open_listeners
 from dispatcher.logs import get_logger
 
 MAX_CONNECTIONS = 4096
@@ -44,26 +43,6 @@ REFUSAL_S = 1.0
 """How long the one line to a connection too many may take."""
 
 log = get_logger("stream")
-
-
-async def open_listeners(section: StreamIntakeConfig) -> list[trio.SocketListener]:
-    """Bind and listen; for a parent process that hands the sockets on by descriptor, see `inherited_listeners`.
-
-    Raises `PortInUse`.
-    """
-    where = parse_listen(section.listen)
-    key = "intake.stream.listen"
-    try:
-        return await trio.open_tcp_listeners(where.port, host=where.host)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(f"{key}: {where} is in use by another process; stop it or choose another port") from None
-        raise PortInUse(f"{key}: cannot listen on {where}: {error.strerror or type(error).__name__}") from None
-
-
-def inherited_listeners(descriptors: Sequence[int]) -> list[trio.SocketListener]:
-    """Listeners of descriptors that listen already; each belongs to its listener from now on."""
-    return [trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=one))) for one in descriptors]
 
 
 def tls_context(section: StreamIntakeConfig) -> ssl.SSLContext | None:
@@ -128,7 +107,7 @@ class StreamIntake:
         ``STOP_S``. Reports the URL. ``listeners`` None: opens its own, and raises `PortInUse`. Closes them in any case.
         """
         if listeners is None:
-            listeners = await open_listeners(self._section)
+            listeners = await open_listeners(self._section.listen, "intake.stream.listen")
         wanted = MAX_CONNECTIONS if self._tls is None else MAX_TLS_CONNECTIONS
         self._places = min(wanted, _raise_descriptor_limit())
         if self._places < wanted:
@@ -138,18 +117,13 @@ class StreamIntake:
                 accepting.start_soon(
                     partial(trio.serve_listeners, self._serve_one, listeners, handler_nursery=connections)
                 )
-                task_status.started(self._url(listeners))
+                task_status.started(url_of(listeners, "tcp" if self._tls is None else "tls"))
                 await stop()
                 accepting.cancel_scope.cancel()
             self._stopping = True
             for one in self._open:
                 one.end(Ending.STOPPED, "the service is stopping; connect again and go on behind the last ack")
             connections.cancel_scope.deadline = trio.current_time() + STOP_S
-
-    def _url(self, listeners: list[trio.SocketListener]) -> str:
-        host, port = listeners[0].socket.getsockname()[:2]
-        scheme = "tcp" if self._tls is None else "tls"
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     @staticmethod
     def read_bytes(connections: int) -> int:

@@ -12,6 +12,7 @@ import click
 import trio
 
 from dispatcher.model.private import Secret
+from loadtest.poster import Target
 from loadtest.providers.errors import SettingsTextError
 from loadtest.providers.faults import Faults, parse_faults
 from loadtest.providers.server import serve_providers
@@ -141,8 +142,11 @@ def providers_command(
     if not 0 <= earliest <= latest:
         raise click.BadParameter("the earliest must be from 0 to the latest", param_hint="--receipts-delay")
     for url in (receipts_url, sms_receipts_url):
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise click.BadParameter(f"{url!r} does not begin with http:// or https://", param_hint="receipts URL")
+        try:
+            if url is not None:
+                Target(url)
+        except ValueError as error:
+            raise click.BadParameter(f"{url!r} {error}", param_hint="receipts URL") from None
     receipts = None
     if receipts_url or sms_receipts_url:
         receipts = ReceiptSettings(

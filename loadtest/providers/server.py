@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qs
 
-import httpx
 import msgspec
 import trio
 from msgspec import Meta
 
+from dispatcher.httpd import NDJSON, Answer, Limits, Request, serve_http
 from loadtest.providers.book import FLUSH_SECONDS, Book, SmsMessage, WechatMessage
 from loadtest.providers.faults import Dice, Faults
-from loadtest.providers.http import NDJSON, Answer, Request, serve_http
+from loadtest.providers.late import LateAnswers
 from loadtest.providers.receipts import Receipts
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.sms import SmsGateway
@@ -22,6 +22,9 @@ from loadtest.providers.wechat import WeChat
 
 MAX_LISTED_MESSAGES: Final = 500_000
 """Messages in one answer of ``/_book/messages`` (about 100 bytes each); ask for more with ``offset``."""
+
+LIMITS: Final = Limits(connections=4096)
+"""More connections than any pool of ours has, whatever is being tried out."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -37,16 +40,11 @@ class Providers:
         settings: ProviderSettings,
         *,
         clock: Callable[[], float] = time.time,
-        receipt_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self.book = Book(keep_bodies=settings.keep_bodies, file=settings.book_file)
-        self.receipts = (
-            None
-            if settings.receipts is None
-            else Receipts(settings.receipts, self.book, settings.seed, transport=receipt_transport)
-        )
+        self.receipts = None if settings.receipts is None else Receipts(settings.receipts, self.book, settings.seed)
         dice = Dice(settings.faults, settings.seed)
         report_wechat: Callable[[WechatMessage], None] = _no_report
         report_sms: Callable[[SmsMessage], None] = _no_report
@@ -161,6 +159,7 @@ async def serve_providers(
     cannot be written.
     """
     providers = Providers(settings) if providers is None else providers
+    late = LateAnswers()
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
         async with trio.open_nursery() as nursery:
@@ -168,7 +167,8 @@ async def serve_providers(
             if providers.receipts is not None:
                 nursery.start_soon(providers.receipts.run)
             task_status.started(listeners[0].socket.getsockname()[1])
-            await serve_http(providers.answer, listeners)
+            nursery.start_soon(late.run)
+            await serve_http(lambda request: late.promise(providers.answer(request)), listeners, limits=LIMITS)
     finally:
         providers.book.close()
 

@@ -9,9 +9,10 @@ from typing import Final
 import msgspec
 import orjson
 
+from dispatcher.httpd import Answer, Request
 from loadtest.providers.book import Book, SmsMessage
 from loadtest.providers.faults import Dice
-from loadtest.providers.http import Answer, Request
+from loadtest.providers.late import SimulatedAnswer
 from loadtest.providers.settings import ProviderSettings
 
 THROTTLED: Final = 1
@@ -57,13 +58,13 @@ class SmsGateway:
         message, code, status = self._check(request)
         if message is None:
             counts.refuse(code)
-            return Answer(b'{"code":%d}' % code, status=status, delay_seconds=self._latency_seconds)
+            return SimulatedAnswer(b'{"code":%d}' % code, status=status, delay_seconds=self._latency_seconds)
         self._deliver(self._book.deliver_sms(message_id=message.id, to=message.to, text=message.text, now=now))
         reset = dice.falls(faults.reset)
         if reset:
             counts.resets += 1
         delay = self._latency_seconds + (faults.slow_seconds if dice.falls(faults.slow) else 0.0)
-        return Answer(orjson.dumps({"code": 0, "id": message.id}), delay_seconds=delay, reset=reset)
+        return SimulatedAnswer(orjson.dumps({"code": 0, "id": message.id}), delay_seconds=delay, reset=reset)
 
     def _check(self, request: Request) -> tuple[_Sms | None, int, int]:
         """The message when it is accepted, otherwise None with the gateway's code and the HTTP status."""

@@ -16,10 +16,11 @@ from urllib.parse import parse_qs
 import msgspec
 import orjson
 
+from dispatcher.httpd import Answer, Request
 from loadtest.providers.book import Book, WechatMessage
 from loadtest.providers.faults import Dice, seeded
 from loadtest.providers.fields import faulty_key
-from loadtest.providers.http import Answer, Request
+from loadtest.providers.late import SimulatedAnswer
 from loadtest.providers.quota import Bucket, Clearings, Daily
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.tokens import Tokens
@@ -174,7 +175,7 @@ class WeChat:
         if reset:
             counts.resets += 1
         delay = settings.latency_seconds + (faults.slow_seconds if dice.falls(faults.slow) else 0.0)
-        return Answer(b'{"errcode":0,"errmsg":"ok","msgid":%d}' % msgid, delay_seconds=delay, reset=reset)
+        return SimulatedAnswer(b'{"errcode":0,"errmsg":"ok","msgid":%d}' % msgid, delay_seconds=delay, reset=reset)
 
     def _accept(self, request: Request, now: float) -> tuple[_Send, dict[str, str]]:
         """The message and its values by key; raises ``_Refused`` when WeChat would not accept it."""
@@ -298,7 +299,7 @@ class WeChat:
     def _error(self, code: int, now: float, text: str = "", *, delay_seconds: float = 0.0) -> Answer:
         first, second = self._rids.getrandbits(32), self._rids.getrandbits(32)
         text = f"{text or _TEXTS[code]} rid: {int(now):08x}-{first:08x}-{second:08x}"
-        return Answer(orjson.dumps({"errcode": code, "errmsg": text}), delay_seconds=delay_seconds)
+        return SimulatedAnswer(orjson.dumps({"errcode": code, "errmsg": text}), delay_seconds=delay_seconds)
 
 
 def _access_token(query: str) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 import trio
 
+from dispatcher.httpd import Answer, serve_http
 from dispatcher.network.api import Failure, PoolSettings, Response
 from dispatcher.network.curl import CurlNetwork
-from loadtest.providers.http import Answer, serve_http
 from tests.dispatcher.network_kit import (
     POOL,
     Mailbox,

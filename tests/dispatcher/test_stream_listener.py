@@ -18,7 +18,8 @@ from dispatcher.config import StreamIntakeConfig
 from dispatcher.engine import Engine
 from dispatcher.errors import ConfigurationError, PortInUse
 from dispatcher.intake import stream, stream_listener
-from dispatcher.intake.stream_listener import StreamIntake, inherited_listeners, open_listeners, tls_context
+from dispatcher.intake.stream_listener import StreamIntake, tls_context
+from dispatcher.listening import inherited_listeners, open_listeners
 from tests.certificate_kit import Certificates
 from tests.dispatcher.stream_kit import Peer, line, new_world
 
@@ -278,7 +279,7 @@ async def test_told_to_stop_it_ends_every_connection_with_a_word(certificates: C
 
 async def test_a_listener_can_be_opened_by_one_process_and_used_by_others() -> None:
     # Given a socket that listens, and its descriptor as a child inherits it
-    (opened,) = await open_listeners(StreamIntakeConfig(listen="127.0.0.1:0"))
+    (opened,) = await open_listeners("127.0.0.1:0", "intake.stream.listen")
     inherited = inherited_listeners([os.dup(opened.socket.fileno())])
     opened.socket.close()
     async with serving(inherited) as site:
@@ -288,11 +289,11 @@ async def test_a_listener_can_be_opened_by_one_process_and_used_by_others() -> N
 
 
 async def test_an_address_that_cannot_be_had_is_one_line_that_names_the_key() -> None:
-    (taken,) = await open_listeners(StreamIntakeConfig(listen="127.0.0.1:0"))
+    (taken,) = await open_listeners("127.0.0.1:0", "intake.stream.listen")
     port = taken.socket.getsockname()[1]
     with pytest.raises(PortInUse, match=rf"^intake.stream.listen: 127.0.0.1:{port} is in use by another process; stop"):
-        await open_listeners(StreamIntakeConfig(listen=f"127.0.0.1:{port}"))
+        await open_listeners(f"127.0.0.1:{port}", "intake.stream.listen")
     taken.socket.close()
     section = StreamIntakeConfig(listen="192.0.2.1:0", token_file=Path("token"))  # an address that nobody has
     with pytest.raises(PortInUse, match=r"^intake.stream.listen: cannot listen on 192.0.2.1:0: Cannot assign"):
-        await open_listeners(section)
+        await open_listeners(section.listen, "intake.stream.listen")

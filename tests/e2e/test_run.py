@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from loadtest.poster import signature
+
 
 def event(number: int, **changes: Any) -> dict[str, Any]:
     return {
@@ -219,6 +221,14 @@ def test_receipts_have_the_last_word(site: Any, providers: Callable[..., Any], f
         ended = [running.metric(name % state) for state in ("delivered", "failed")]
         assert sum(ended) == 90
         assert ended[1] == book["sms"]["delivered"] - (ended[0] - (90 - book["sms"]["delivered"]))
+        # And a receipt for a message that nobody sent is thanked for, twice too, and changes nothing
+        stamp, nonce = "1714037059", "486452656"
+        query = f"signature={signature('receipt-token', stamp, nonce)}&timestamp={stamp}&nonce={nonce}"
+        body = b"<xml><Event>TEMPLATESENDJOBFINISH</Event><MsgID>404</MsgID><Status>success</Status></xml>"
+        for _ in range(2):
+            unknown = httpx.post(f"{running.receipts}/wechat?{query}", content=body)
+            assert (unknown.status_code, unknown.text) == (200, "success")
+        assert [running.metric(name % state) for state in ("delivered", "failed")] == ended
         # And a callback without the right signature is refused
         forged = httpx.post(f"{running.receipts}/wechat?signature=00&timestamp=1&nonce=2", content=b"<xml/>")
         assert forged.status_code == 401

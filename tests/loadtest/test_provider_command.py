@@ -7,14 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from click.testing import CliRunner
 
+from dispatcher.channels.wechat.callback import is_signed, read_callback
 from loadtest.providers.command import providers_command
 from loadtest.sink import sink_command
 
@@ -47,6 +53,12 @@ def post(url: str, body: object) -> dict[str, object]:
         return found
 
 
+def count(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/_count", timeout=10) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
 def test_the_providers_run_until_they_are_told_to_stop(tmp_path: Path) -> None:
     book = tmp_path / "book.ndjson"
     with running("loadtest.providers", "--secret", "s3", "--book", str(book)) as (process, url):
@@ -62,8 +74,7 @@ def test_the_sink_counts_what_it_accepts() -> None:
         assert post(f"{url}/cgi-bin/message/template/send?access_token=x", {})["errcode"] == 0
         token = post(f"{url}/cgi-bin/stable_token", {})
         assert len(str(token["access_token"])) == 136
-        with urllib.request.urlopen(f"{url}/_count", timeout=10) as answer:
-            assert json.load(answer) == {"count": 2}
+        assert count(url) == {"count": 2}
         # And requests that arrive together or in pieces are counted one by one.
         host, port = url.removeprefix("http://").split(":")
         request = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
@@ -75,6 +86,53 @@ def test_the_sink_counts_what_it_accepts() -> None:
             received = b"".join(iter(lambda: connection.recv(65536), b""))
         assert received.count(b'"msgid":1') == 4
         assert stopped_by(process, signal.SIGINT) == (0, "", "")
+
+
+def test_the_sink_reports_each_message_once_and_signed() -> None:
+    # Given a receiver that takes what it is sent
+    reports: list[tuple[dict[str, list[str]], bytes]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            reports.append((parse_qs(urlsplit(self.path).query), body))
+            self.send_response(200)
+            self.send_header("Content-Length", "7")
+            self.end_headers()
+            self.wfile.write(b"success")
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/wechat"
+        arguments = ("--receipts-url", url, "--receipts-token", "t0ken", "--receipts-delay", "0.01")
+        with running("loadtest.sink", *arguments) as (process, sink):
+            # When the sink accepts five messages and hands out a token
+            msgids = [post(f"{sink}/cgi-bin/message/template/send", {})["msgid"] for _ in range(5)]
+            post(f"{sink}/cgi-bin/stable_token", {})
+            deadline = time.monotonic() + 10
+            while (counts := count(sink))["receipts"]["posted"] < 5:
+                assert time.monotonic() < deadline, counts
+            assert stopped_by(process, signal.SIGTERM) == (0, "", "")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    # Then each has a msgid of its own, and one report, signed and readable for the product
+    assert counts == {"count": 5, "receipts": {"planned": 5, "posted": 5, "retried": 0, "given_up": 0}}
+    assert len(set(msgids)) == 5
+    deliveries = [read_callback(body) for _, body in reports]
+    assert {(one.msgid, one.status) for one in deliveries if one is not None} == {(str(n), "success") for n in msgids}
+    assert len(reports) == 5
+    for query, _ in reports:
+        assert is_signed("t0ken", {name: values[-1] for name, values in query.items()})
 
 
 @pytest.mark.parametrize("command", [providers_command, sink_command])
@@ -110,6 +168,21 @@ def test_a_book_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 )
 def test_wrong_options_say_what_is_allowed(arguments: list[str], says: str) -> None:
     result = CliRunner().invoke(providers_command, arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--receipts-url", "https://127.0.0.1:1/"], "does not begin with http://"),
+        (["--receipts-url", "http://127.0.0.1:1/?a"], "is not http://HOST[:PORT][/PATH]"),
+        (["--receipts-connections", "0"], "1<=x<=4096"),
+        (["--receipts-delay", "-1"], "0<=x<=3600"),
+    ],
+)
+def test_wrong_options_of_the_sink_say_what_is_allowed(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(sink_command, arguments)
     assert result.exit_code == 2
     assert says in result.stderr
 

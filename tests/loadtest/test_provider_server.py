@@ -12,9 +12,9 @@ import httpx
 import pytest
 import trio
 
-from loadtest.providers import http
+from dispatcher.httpd import Deferred
 from loadtest.providers.faults import Faults
-from loadtest.providers.http import Answer, Request, serve_http
+from loadtest.providers.late import LateAnswers, SimulatedAnswer
 from loadtest.providers.server import Providers, serve_providers
 from loadtest.providers.settings import ProviderSettings
 
@@ -99,30 +99,6 @@ async def test_a_message_goes_through_a_real_client_and_into_the_book() -> None:
         assert json.loads(row)["data"] == {"thing1": "尾号"}
 
 
-async def test_answers_leave_in_the_order_of_pipelined_requests(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    # Given that some answers wait, when requests are pipelined, then the later ones do not overtake.
-    def handler(request: Request) -> Answer:
-        return Answer(request.path.encode(), delay_seconds=5.0 if request.path in ("/0", "/2") else 0.0)
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(serve_http, handler, [listener])
-        port = listener.socket.getsockname()[1]
-        asked = b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(4))
-        started = trio.current_time()
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(asked + b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = b""
-            async for chunk in stream:
-                answer += chunk
-        assert trio.current_time() - started == pytest.approx(10.0)
-        bodies = [part.rpartition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
-        assert bodies == [b"/0", b"/1", b"/2", b"/3", b"/last"]
-        nursery.cancel_scope.cancel()
-
-
 async def test_a_connection_serves_one_request_after_the_other() -> None:
     async with serving() as (port, providers):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -174,6 +150,21 @@ async def test_a_slow_answer_is_late_and_holds_up_nobody_else(autojump_clock: tr
         assert trio.current_time() - started == pytest.approx(3.0)
 
 
+async def test_late_answers_are_given_in_the_order_of_their_time(autojump_clock: trio.testing.MockClock) -> None:
+    late = LateAnswers()
+    promised = [late.promise(SimulatedAnswer(b"x", delay_seconds=seconds)) for seconds in (5.0, 1.0, 3.0)]
+    now = SimulatedAnswer(b"now")
+    assert late.promise(now) is now
+    given: list[list[bool]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(late.run)
+        for seconds in (0.5, 1.0, 2.0, 2.0):
+            await trio.sleep(seconds)
+            given.append([one.answer is not None for one in promised if isinstance(one, Deferred)])
+        nursery.cancel_scope.cancel()
+    assert given == [[False, False, False], [False, True, False], [False, True, True], [True, True, True]]
+
+
 async def test_a_client_that_leaves_while_its_answer_waits_is_forgotten(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -211,14 +202,6 @@ async def test_a_good_request_before_garbage_is_still_answered() -> None:
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.count(b"HTTP/1.1 400 Bad Request\r\n") == 1
         assert providers.book.sms.delivered == 1
-
-
-async def test_too_many_connections_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 1)
-    async with serving() as (port, _), client(port) as first:
-        await first.get("/_book")
-        assert (await talk(port)).startswith(b"HTTP/1.1 503")
-        assert (await first.get("/_book")).status_code == 200
 
 
 async def test_faults_are_switched_over_http() -> None:
@@ -286,14 +269,3 @@ async def test_the_file_of_the_book_is_complete_when_the_server_is_cancelled(
         assert len(file.read_text().splitlines()) == 1
         await http_client.post("/sms", json=SMS, headers=BEARER)
     assert len(file.read_text().splitlines()) == 2
-
-
-async def test_an_answer_larger_than_the_socket_takes_arrives_whole() -> None:
-    body = b"x" * 8_000_000
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(serve_http, lambda _request: Answer(body), [listener])
-        async with client(listener.socket.getsockname()[1]) as http_client:
-            assert (await http_client.get("/")).content == body
-            assert (await http_client.get("/")).content == body
-        nursery.cancel_scope.cancel()

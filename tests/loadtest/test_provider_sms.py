@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from dispatcher.httpd import Answer, Request
 from loadtest.providers.faults import Faults
-from loadtest.providers.http import Answer, Request
 from loadtest.providers.server import Providers
 from loadtest.providers.settings import ProviderSettings
 

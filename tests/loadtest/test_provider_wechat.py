@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dispatcher.httpd import Answer, Request
 from loadtest.providers.faults import Faults
-from loadtest.providers.http import Answer, Request
 from loadtest.providers.server import Providers
 from loadtest.providers.settings import DEFAULT_APPID, ProviderSettings
 from loadtest.providers.wechat import SEND_PATH
