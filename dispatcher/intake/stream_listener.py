@@ -17,7 +17,7 @@ from dispatcher.errors import ConfigurationError
 from dispatcher.intake.acks import Acknowledgements
 from dispatcher.intake.ndjson import READ_BYTES
 from dispatcher.intake.stream import Connection, Ending
-from dispatcher.listening import open_listeners
+from dispatcher.listening import open_listeners, url_of
 from dispatcher.logs import get_logger
 
 MAX_CONNECTIONS = 4096
