@@ -72,15 +72,24 @@ def parse_listen(text: str) -> Address:
 
 
 def _check_listen(text: str, token_file: Path | None) -> None:
-    try:
-        address = parse_listen(text)
-    except ValueError as error:
-        raise ValueError(f"listen: {error}") from None
-    if token_file is None and not address.loopback:
+    if token_file is None and not _listen(text).loopback:
         raise ValueError(
             "token_file: is needed because listen is not a loopback address; put the bearer token in a file "
             "and name it here, or listen on 127.0.0.1"
         )
+
+
+def _listen(text: str) -> Address:
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        raise ValueError(f"listen: {error}") from None
+
+
+def _check_tls(cert_file: Path | None, key_file: Path | None) -> None:
+    if (cert_file is None) != (key_file is None):
+        missing, given = ("tls_cert_file", "tls_key_file")[:: 1 if cert_file is None else -1]
+        raise ValueError(f"{missing}: is missing although {given} is given; TLS needs both")
 
 
 def _check_url(key: str, text: str, *, https_unless_loopback: bool) -> None:
@@ -143,15 +152,40 @@ class HttpIntakeConfig(_Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_listen(self.listen, self.token_file)
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            missing, given = ("tls_cert_file", "tls_key_file")[:: 1 if self.tls_cert_file is None else -1]
-            raise ValueError(f"{missing}: is missing although {given} is given; TLS needs both")
+        _check_tls(self.tls_cert_file, self.tls_key_file)
+
+
+class StreamIntakeConfig(_Section, frozen=True, kw_only=True):
+    """Connections that stay open; without this section there is no stream listener.
+
+    With ``client_ca_file`` a client has to show a certificate of that authority. One that sends nothing for
+    ``idle_seconds`` is closed.
+    """
+
+    listen: ListenText = "127.0.0.1:8082"
+    token_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    client_ca_file: Path | None = None
+    idle_seconds: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 300.0
+
+    def __post_init__(self) -> None:
+        address = _listen(self.listen)
+        _check_tls(self.tls_cert_file, self.tls_key_file)
+        if self.client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_cert_file: is missing although client_ca_file is given; client certificates need TLS")
+        if self.token_file is None and self.client_ca_file is None and not address.loopback:
+            raise ValueError(
+                "token_file: is needed because listen is not a loopback address; put the token in a file and name it "
+                "here, or demand client certificates with client_ca_file, or listen on 127.0.0.1"
+            )
 
 
 class IntakeConfig(_Section, frozen=True, kw_only=True):
     """Ways in."""
 
     http: HttpIntakeConfig = HttpIntakeConfig()
+    stream: StreamIntakeConfig | None = None
 
 
 class ReceiptsConfig(_Section, frozen=True, kw_only=True):
@@ -311,7 +345,12 @@ class ConfigFile(_Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         taken: dict[str, str] = {}
-        sections = {"intake.http": self.intake.http, "receipts": self.receipts, "metrics": self.metrics}
+        sections = {
+            "intake.http": self.intake.http,
+            "intake.stream": self.intake.stream,
+            "receipts": self.receipts,
+            "metrics": self.metrics,
+        }
         for name, section in sections.items():
             if section is None or parse_listen(section.listen).port == 0:
                 continue

@@ -269,6 +269,9 @@ def _check_files(config: Config, name: str) -> None:
         "intake.http.tls_cert_file": http.tls_cert_file,
         "intake.http.tls_key_file": http.tls_key_file,
     }
+    if (stream := config.intake.stream) is not None:
+        for key in ("tls_cert_file", "tls_key_file", "client_ca_file"):
+            named[f"intake.stream.{key}"] = getattr(stream, key)
     for key, path in named.items():
         if path is not None and not path.is_file():
             raise ConfigurationError(f"{name}: {key}: there is no file {path}")
@@ -282,6 +285,8 @@ def _check_secrets(config: Config, environ: Mapping[str, str], name: str) -> tup
         "intake.http.token_file": config.intake.http.token_file,
         "metrics.token_file": config.metrics.token_file,
     }
+    if config.intake.stream is not None:
+        files["intake.stream.token_file"] = config.intake.stream.token_file
     if config.receipts is not None:
         files["receipts.token_file"] = config.receipts.token_file
         files["receipts.aes_key_file"] = config.receipts.aes_key_file

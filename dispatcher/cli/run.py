@@ -14,6 +14,7 @@ from dispatcher.cli.common import config_option, load
 from dispatcher.config import Config, HttpIntakeConfig, MetricsConfig, ReceiptsConfig
 from dispatcher.config_load import read_token
 from dispatcher.intake.http import HttpIntake
+from dispatcher.intake.stream_listener import StreamIntake
 from dispatcher.logs import get_logger
 from dispatcher.receipts import receipt_desk
 from dispatcher.serve import listen, metrics_app
@@ -25,7 +26,7 @@ log = get_logger("run")
 @click.command()
 @config_option
 def run(config_path: Path | None) -> None:
-    """Run the service: HTTP intake, receipts, /metrics and /healthz, until SIGTERM or Ctrl-C.
+    """Run the service: HTTP and stream intake, receipts, /metrics and /healthz, until SIGTERM or Ctrl-C.
 
     On SIGTERM it stops accepting, waits for the answers to what is in flight, and gives everything else back to the
     ledger; nothing is lost and the next start goes on from there.
@@ -42,6 +43,9 @@ async def _run(config: Config) -> None:
                 for name, app, section in _applications(running, background):
                     serve = partial(listen, app, section, f"{name}.listen", stop.wait)
                     urls[name] = await servers.start(serve)
+                if config.intake.stream is not None:
+                    stream = StreamIntake(running.engine, config.intake.stream)
+                    urls["intake.stream"] = await servers.start(partial(stream.serve, None, stop.wait))
                 log.info("listening", **{name.replace(".", "_"): url for name, url in urls.items()})
                 async for number in signals:
                     log.info("stopping", signal=signal.Signals(number).name)

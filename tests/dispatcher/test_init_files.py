@@ -68,7 +68,7 @@ def test_every_annotated_default_of_an_optional_section_is_the_default(started):
     # When the same sections hold only what they cannot do without
     needed = load(
         started,
-        "[receipts]\n"
+        "[receipts]\n[intake.stream]\n"
         '[channels.wechat]\nappid = "wx0000000000000000"\nsecret_file = "secrets/wechat"\n'
         '[channels.sms]\nbase_url = "https://sms.example.com/send"\nsecret_file = "secrets/sms"\n',
     )
@@ -104,7 +104,7 @@ def test_every_example_of_a_key_without_default_is_accepted(started):
     # Given the files that the examples name
     text = SETTING.sub(r"\1", (started / "swipebell.toml").read_text("utf-8"))
     (started / "tls").mkdir()
-    for name in ("chain.pem", "key.pem"):
+    for name in ("chain.pem", "key.pem", "clients.pem"):
         (started / "tls" / name).write_text("x")
     # and, where a secret may come from one place only, the variable instead of the file
     text = re.sub(r"^secret_file = .*\n", "", text, flags=re.MULTILINE)
