@@ -58,9 +58,10 @@ class Profile(msgspec.Struct, frozen=True):
         return self.rates[int(second % DAY_S / self.step_s) % len(self.rates)]
 
     def busiest(self, length_s: float) -> float:
-        """The second of the day at which a window of this length begins that meets the most events, or the sharp moment.
+        """The second of the day at which a window of this length begins that meets the most events.
 
-        It begins a little before them (``SHOWN_BEFORE``), on a full step; 0 when the window holds a whole day.
+        It begins a little before them, or before the sharp moment (``SHOWN_BEFORE``), on a full step; 0 when the window
+        holds a whole day.
         """
         steps = len(self.rates)
         width = max(1, round(length_s / self.step_s))
@@ -103,7 +104,9 @@ PROFILES: Final = {
     for one in (
         Profile("cmb-2013", "400,000 a day with the hours of card swipes", _ordinary(PILOT_A_DAY)),
         Profile("cmb-10x", "the same hours, 4,000,000 a day", _ordinary(PLANNED_A_DAY)),
-        Profile("payday", "800,000 a day: salaries from 09:00, a heavy evening", _ordinary(PAYDAY_A_DAY, _payday_times)),
+        Profile(
+            "payday", "800,000 a day: salaries from 09:00, a heavy evening", _ordinary(PAYDAY_A_DAY, _payday_times)
+        ),
         Profile("double-eleven", "an ordinary day after a spike of 20 times the mean at 00:00", _double_eleven(), 0.0),
         Profile("flat", "400,000 a day, evenly", (PILOT_A_DAY / DAY_S,)),
     )

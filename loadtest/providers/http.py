@@ -36,6 +36,7 @@ reset, which would destroy the refusal on its way."""
 
 JSON: Final = "application/json; charset=utf-8"
 NDJSON: Final = "application/x-ndjson"
+TEXT: Final = "text/plain; charset=utf-8"
 _ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close() sends RST
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
