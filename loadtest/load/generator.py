@@ -51,7 +51,7 @@ class Sender(Protocol):
 
 
 class Generator:
-    """``run`` ends when everything that was due has been handed over. ``began`` is trio's time of the run's second 0.
+    """``began`` is trio's time of the run's second 0.
 
     Arrivals that find no sender ready wait as numbers only, and are built when they leave.
     """
@@ -66,21 +66,16 @@ class Generator:
         self._tally = tally
         self._next_sender = 0
         self._pushed_until = 0
-        self._stopped = False
 
     @property
     def now(self) -> float:
         """Seconds from the begin of the run."""
         return trio.current_time() - self.began
 
-    def stop(self) -> None:
-        """No further arrivals; what waits is not sent any more."""
-        self._stopped = True
-
-    async def run(self) -> None:
-        """See the class. Cancelled, it leaves what waits unsent."""
+    async def arrive(self) -> None:
+        """Let the events arrive until the schedule is at its end. Cancelled, it has scheduled what was due by then."""
         tally = self._tally
-        while not self._stopped:
+        while (next_at := self._arrivals.next_at) is not None:
             now = self.now
             free = MAX_WAITING - tally.waiting
             times = self._arrivals.due(now, min(DUE_AT_ONCE, free) if free > 0 else DUE_AT_ONCE)
@@ -88,24 +83,27 @@ class Generator:
                 tally.arrive(times)
             else:
                 tally.abandon(times)
-            if self._arrivals.next_at is None and self.scheduled_all_at is None:
-                self.scheduled_all_at = self.now
             self._hand_out(now)
-            if not tally.waiting and self._arrivals.next_at is None:
-                return
-            await self._pause()
+            next_at = self._arrivals.next_at
+            if next_at is not None and next_at <= self.now and len(times) == DUE_AT_ONCE:
+                await trio.lowlevel.checkpoint()  # more is due than was taken: others have their turn, then on
+                continue
+            # While something waits, whoever becomes ready is to get it soon.
+            soon = self.now + TICK_S
+            wake_at = soon if tally.waiting or next_at is None else max(soon, next_at)
+            await trio.sleep_until(self.began + wake_at)
+        self.stop_arrivals()
+
+    def stop_arrivals(self) -> None:
+        """Nothing arrives any more."""
         if self.scheduled_all_at is None:
             self.scheduled_all_at = self.now
 
-    async def _pause(self) -> None:
-        next_at = self._arrivals.next_at
-        wake_at = self.now + TICK_S
-        if next_at is not None and not self._tally.waiting:
-            if next_at <= self.now:  # more is due than was taken: others have their turn, then on
-                await trio.lowlevel.checkpoint()
-                return
-            wake_at = max(wake_at, next_at)
-        await trio.sleep_until(self.began + wake_at)
+    async def hand_out_rest(self) -> None:
+        """Until nothing waits any more. Cancelled, it leaves the rest unsent."""
+        while self._tally.waiting:
+            self._hand_out(self.now)
+            await trio.sleep(TICK_S)
 
     def _hand_out(self, now: float) -> None:
         tally = self._tally

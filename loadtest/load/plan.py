@@ -71,7 +71,7 @@ class Load(msgspec.Struct, kw_only=True):
 
 
 class Plan(msgspec.Struct, kw_only=True):
-    """All of it. ``target`` None: the engine is brought along (``folder``, ``processes``, ``latency_s``, ``faults``)."""
+    """All of it. Without a ``target`` the engine is brought along, with ``processes`` in ``folder``."""
 
     load: Load
     seed: int

@@ -197,7 +197,7 @@ class Tally:
 
     def close(self, until: float) -> None:
         """Work out the percentiles of every second that ended before ``until``."""
-        while self._closed < min(int(until), len(self._seconds)):
+        while self._closed < min(until // 1, len(self._seconds)):
             second = self._seconds[self._closed]
             self._closed += 1
             values, second.values = sorted(second.values or ()), None
@@ -220,9 +220,14 @@ class Tally:
         return sum(self.shown_by.values())
 
     @property
+    def answered(self) -> int:
+        """Events that were acknowledged or refused."""
+        return self.accepted + self.duplicate + self.rejected
+
+    @property
     def unanswered(self) -> int:
         """Events that left and were not answered yet."""
-        return self.built - self.accepted - self.duplicate - self.rejected
+        return self.built - self.answered
 
     @property
     def waiting(self) -> int:
