@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import re
 import sys
@@ -242,7 +241,8 @@ class _Options(msgspec.Struct, kw_only=True):
 
     def scenario(self, load: Load) -> dict[str, str]:
         """What was asked for, name to shown text."""
-        found = {"arrivals": load.words, "duration": f"{load.seconds:,.6g} s"}
+        kind = "events" if self.events is not None else "profile" if self.profile is not None else "rate"
+        found = {kind: load.words, "duration": f"{load.seconds:,.6g} s"}
         if load.start_s is not None:
             found["from"] = f"{int(load.start_s) // 3600:02}:{int(load.start_s) // 60 % 60:02}"
         if load.speedup != 1:
@@ -319,10 +319,7 @@ def _tell(plan: Plan, outcome: Outcome, given: _Options) -> None:
 def _write_report(outcome: Outcome, path: Path | None) -> Path | None:
     if path is None:
         return None
-    if importlib.util.find_spec("loadtest.report") is None:
-        click.echo(f"swipebell: warning: --report {path}: this version writes no reports", err=True)
-        return None
-    from loadtest.report import write_report
+    from loadtest.report import write_report  # its charts and the page are of no use to a run without a report
 
     try:
         write_report(outcome.result, path)

@@ -59,11 +59,13 @@ def judge(plan: Plan, seen: Seen) -> Outcome:
         generator_note=_generator_note(seen),
     )
     generator = {
+        "scheduled": len(tally.scheduled) + tally.abandoned,
         "late_ms": {name: tally.lateness.at(at) for name, at in (("p50", 50.0), ("p99", 99.0), ("max", 100.0))},
         "scheduled_seconds": round(seen.played_s, 3),
         "pushed_back": tally.pushed_back,
         "abandoned": tally.abandoned,
         "unsent": tally.waiting,
+        "unanswered": tally.unanswered,
         "connections": plan.connections,
         "reconnected": seen.reconnected,
         "kills": seen.kills,
@@ -74,21 +76,12 @@ def judge(plan: Plan, seen: Seen) -> Outcome:
 def _books(plan: Plan, seen: Seen) -> dict[str, int]:
     """The intake's answers, the ledger and the providers' book side by side."""
     tally, metrics = seen.tally, seen.sampler.metrics
-    found = {
-        "scheduled": len(tally.scheduled) + tally.abandoned,
-        "accepted": tally.accepted,
-        "duplicate_events": tally.duplicate,
-        "rejected": tally.rejected,
-        "unanswered": tally.unanswered,
-        "unsent": tally.waiting,
-        "abandoned": tally.abandoned,
-    }
-    if plan.measured:
-        found |= {"shown": tally.shown, "duplicates": tally.shown_twice}
+    found = {"acknowledged": tally.accepted, "accepted": tally.accepted}
     if seen.books is not None and seen.comparison is not None:
         states = seen.books.states
         found |= {
-            "ledger_events": seen.books.events,
+            # More than was acknowledged where an acknowledgement was lost on its way.
+            "accepted": seen.books.events,
             "ended": sum(states.get(state, 0) for state in ENDS),  # type: ignore[call-overload]
             "delivered": states.get("delivered", 0),
             "open": seen.books.open,
@@ -101,12 +94,14 @@ def _books(plan: Plan, seen: Seen) -> dict[str, int]:
             "delivered": metrics.ended["delivered"],
             "open": metrics.open,
         }
+    if plan.measured:
+        found |= {"providers_delivered": tally.shown, "duplicates": tally.shown_twice}
     return found
 
 
 def _summary(plan: Plan, seen: Seen, books: Mapping[str, int]) -> Summary:
     tally, metrics, ledger = seen.tally, seen.sampler.metrics, seen.books
-    broken = 0 if plan.load.recording is None else plan.load.recording.broken
+    broken = _broken(plan)
     ended: dict[str, int] = dict(metrics.ended) if ledger is None else dict(ledger.states)  # type: ignore[arg-type]
     if ledger is None and not metrics.answers:
         ended = {"delivered": tally.shown}
@@ -147,8 +142,9 @@ def _measured(plan: Plan, seen: Seen, books: Mapping[str, int]) -> dict[str, flo
     """Every metric that an assertion may name and that was measured."""
     tally = seen.tally
     found: dict[str, float] = {
-        name: float(books[name]) for name in ("lost", "duplicates", "unknown", "open", "rejected") if name in books
+        name: float(books[name]) for name in ("lost", "duplicates", "unknown", "open") if name in books
     }
+    found["rejected"] = float(seen.tally.rejected + _broken(plan))
     found["abandoned"] = float(tally.abandoned + tally.waiting)
     found["pushed_back"] = float(tally.pushed_back)
     if plan.measured:
@@ -169,6 +165,10 @@ def _measured(plan: Plan, seen: Seen, books: Mapping[str, int]) -> dict[str, flo
     if seen.sampler.largest_mb:
         found["mb"] = seen.sampler.largest_mb
     return found
+
+
+def _broken(plan: Plan) -> int:
+    return 0 if plan.load.recording is None else plan.load.recording.broken
 
 
 def _latencies(prefix: str, latency: Latency) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +28,7 @@ def print_outcome(outcome: Outcome) -> None:
         console.print(f"  {name:<18}{text}", highlight=False, markup=False)
     console.print()
     console.print(_latencies(result))
+    console.print(_generator(outcome.generator))
     console.print(_books(result))
     print_summary(outcome.summary, console)
     if result.retries:
@@ -56,6 +58,19 @@ def _latencies(result: LoadResult) -> Table:
     return table
 
 
+def _generator(generator: dict[str, Any]) -> Table:
+    table = Table(title="The generator", title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(width=18)
+    table.add_column(justify="right")
+    for name in ("scheduled", "pushed_back", "abandoned", "unsent", "unanswered", "reconnected", "kills"):
+        count = generator[name]
+        bad = count and name in ("abandoned", "unsent", "unanswered")
+        if count or name in ("scheduled", "pushed_back"):
+            table.add_row(name.replace("_", " "), f"{count:,}", style="bold red" if bad else "")
+    table.add_row("late at p99", f"{generator['late_ms']['p99']:,.1f} ms")
+    return table
+
+
 def _at(points: list[tuple[float, float]], wanted: float) -> str:
     value = next((ms for percentile, ms in points if percentile >= wanted), None)
     return "–" if value is None else f"{value:,.1f}"
@@ -66,6 +81,6 @@ def _books(result: LoadResult) -> Table:
     table.add_column(width=18)
     table.add_column(justify="right")
     for name, count in result.books.items():
-        bad = name in ("lost", "duplicates", "unanswered", "abandoned", "unsent") and count
+        bad = count and name in ("lost", "duplicates", "open")
         table.add_row(name.replace("_", " "), f"{count:,}", style="bold red" if bad else "")
     return table

@@ -102,14 +102,18 @@ class Providers:
         return Answer(_encoder.encode_lines(messages[asked.part]), content_type=NDJSON)
 
     def _get_keys(self, request: Request, _now: float) -> Answer:
-        """Only what a load test matches, at a tenth of the price: ``KEY AT`` a line, AT in epoch seconds."""
+        """Only what a load test matches, at a tenth of the price: ``KEY AT`` a line.
+
+        AT is in epoch seconds and is when the answer leaves, the usual latency after the message was booked.
+        """
+        late = self._settings.latency_seconds
         asked = self._listing(request)
         if isinstance(asked, Answer):
             return asked
         if asked.channel == "wechat":
-            rows = [f"{one.client_msg_id or '-'} {one.at:.4f}" for one in self.book.wechat_messages[asked.part]]
+            rows = [f"{one.client_msg_id or '-'} {one.at + late:.4f}" for one in self.book.wechat_messages[asked.part]]
         else:
-            rows = [f"{one.id or '-'} {one.at:.4f}" for one in self.book.sms_messages[asked.part]]
+            rows = [f"{one.id or '-'} {one.at + late:.4f}" for one in self.book.sms_messages[asked.part]]
         return Answer("\n".join(rows).encode(), content_type=TEXT)
 
     def _listing(self, request: Request) -> _Listing | Answer:
