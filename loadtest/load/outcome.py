@@ -20,8 +20,9 @@ LATE_SHARE: Final = 0.05
 LATE_AT_LEAST_S: Final = 1.0
 """A schedule that took so much longer than it is long was never played: the run says nothing about the engine."""
 
-DELIVERED: Final = "scheduled → accepted by the provider"
-ACKNOWLEDGED: Final = "scheduled → acknowledged"
+DELIVERED: Final = "accepted by the provider"
+ACKNOWLEDGED: Final = "acknowledged"
+"""What the latencies are called; each counts from the scheduled arrival."""
 
 
 class Outcome(msgspec.Struct):

@@ -165,6 +165,8 @@ class StreamSender:
                 data = sock.recv(READ_BYTES)
             except BlockingIOError:
                 continue
+            except OSError as error:
+                self.last_error, data = _words(error), b""
             if not data or len(rest) > MAX_ANSWER_BYTES:
                 return self._acked_line > 0
             *lines, rest = (rest + data).split(b"\n")

@@ -25,12 +25,12 @@ def print_outcome(outcome: Outcome) -> None:
     result = outcome.result
     console.print("The load", style="bold")
     for name, text in result.scenario.items():
-        console.print(f"  {name:<18}{text}", highlight=False, markup=False)
+        console.print(f"  {name:<20}{text}", highlight=False, markup=False)
     console.print()
     console.print(_latencies(result))
     console.print(_generator(outcome.generator))
     console.print(_books(result))
-    print_summary(outcome.summary, console)
+    print_summary(outcome.summary, console, since="the scheduled arrival")
     if result.retries:
         console.print(
             "not accepted at first: "
@@ -48,8 +48,9 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 def _latencies(result: LoadResult) -> Table:
-    table = Table(title="Latency, ms", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
+    title = "Latency from the scheduled arrival, ms"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
     for percentile in SHOWN_PERCENTILES:
         table.add_column("max" if percentile == 100.0 else f"p{percentile:g}", justify="right", header_style="dim")
     for latency in result.latencies:
@@ -60,7 +61,7 @@ def _latencies(result: LoadResult) -> Table:
 
 def _generator(generator: dict[str, Any]) -> Table:
     table = Table(title="The generator", title_justify="left", title_style="bold", show_header=False, box=None)
-    table.add_column(width=18)
+    table.add_column(width=20)
     table.add_column(justify="right")
     for name in ("scheduled", "pushed_back", "abandoned", "unsent", "unanswered", "reconnected", "kills"):
         count = generator[name]
@@ -78,7 +79,7 @@ def _at(points: list[tuple[float, float]], wanted: float) -> str:
 
 def _books(result: LoadResult) -> Table:
     table = Table(title="The two books", title_justify="left", title_style="bold", show_header=False, box=None)
-    table.add_column(width=18)
+    table.add_column(width=20)
     table.add_column(justify="right")
     for name, count in result.books.items():
         bad = count and name in ("lost", "duplicates", "open")
