@@ -131,9 +131,9 @@ def loadtest(**options: Any) -> None:
             faults=faults,
             kill_every_s=given.kill_every,
         )
-        plan.check()
         if (warning := check_rate(load.peak)) is not None:
             click.echo(f"swipebell: warning: {warning}", err=True)
+        plan.check()
         outcome = judge(plan, trio.run(perform, plan))
     _tell(plan, outcome, given)
 

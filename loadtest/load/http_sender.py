@@ -119,9 +119,8 @@ async def check_http(url: str, token: Secret | None) -> None:
             # No event in it: 400 from an intake that would have read it.
             response = await client.post(PATH, content=b"")
     except httpx.HTTPError as error:
-        raise SwipebellError(
-            f"{where}: cannot be reached ({type(error).__name__}); is it running, and is it this port?"
-        ) from None
+        why = str(error).lower() or type(error).__name__
+        raise SwipebellError(f"{where}: cannot be reached ({why}); is it running, and is it this port?") from None
     if response.status_code == httpx.codes.UNAUTHORIZED:
         wrong = "wants a token" if token is None else "does not take this token"
         raise ConfigurationError(f"{where}: {wrong} (401); name the file that holds it with --token-file")

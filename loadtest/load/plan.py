@@ -21,6 +21,8 @@ DEFAULT_RATE: Final = "500"
 DEFAULT_DURATION_S: Final = 30.0
 MAX_DURATION_S: Final = float(DAY_S)
 MAX_SPEEDUP: Final = 1_000_000.0
+MAX_DAYS: Final = 31
+"""Days of a profile that may pass in one run; they repeat."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -143,6 +145,11 @@ def plan_profile(name: str, start_s: float | None, duration_s: float | None, spe
     if profile is None:
         raise ConfigurationError(f"--profile {name}: unknown; known are {', '.join(PROFILES)}")
     seconds = duration_s or DEFAULT_DURATION_S
+    if seconds * speedup > MAX_DAYS * DAY_S:
+        raise ConfigurationError(
+            f"--speedup {speedup:g}: {seconds * speedup / DAY_S:,.0f} days would pass in {seconds:g} seconds; allowed"
+            f" are {MAX_DAYS}"
+        )
     start = profile.busiest(seconds * speedup) if start_s is None else start_s
     curve = profile_curve(profile, start_s=start, duration_s=seconds, speedup=speedup)
     return Load(curve=curve, words=profile.name, start_s=start, speedup=speedup)

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from dispatcher.errors import InputError
+from dispatcher.errors import ConfigurationError, InputError
 from dispatcher.events import Rejected, decode_event
 from dispatcher.intake.ndjson import open_input, read_batches
 from loadtest.load.lines import Stamps, alert_key
@@ -56,7 +56,7 @@ class Recording(msgspec.Struct):
 def scan(path: str, most: int) -> Recording:
     """Read a file once, up to ``most`` good events. Blocks.
 
-    Raises ``InputError`` when it cannot be read or holds no event.
+    Raises ``InputError`` when it cannot be read or holds no event, ``ConfigurationError`` when it is not a file.
     """
     found = Recording(path, array("d"), array("L"), {})
     with _open(path) as stream:
@@ -75,16 +75,22 @@ def scan(path: str, most: int) -> Recording:
                 del found.times[most:], found.lines[most:]
                 break
     if not found.times:
-        words = f"; the first of {found.broken:,}: line {found.shown[0].line}: {found.shown[0].error}"
-        raise InputError(f"--events {path}: holds no event{words if found.broken else ''}")
+        why = "; it is empty"
+        if found.broken:
+            first = found.shown[0]
+            why = f"; {found.broken:,} lines are broken, the first is line {first.line:,}: {first.error}"
+        raise InputError(f"--events {path}: holds no event{why}")
     found.times = array("d", sorted(found.times))
     return found
 
 
 def _open(path: str) -> BinaryIO:
     if path == "-":
-        raise InputError("--events -: standard input cannot be read twice; name a file")
-    return open_input(path)
+        raise ConfigurationError("--events -: standard input cannot be read twice; name a file")
+    try:
+        return open_input(path)
+    except InputError as error:
+        raise InputError(f"--events {error}") from None
 
 
 class RecordedLines:

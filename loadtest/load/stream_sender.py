@@ -256,7 +256,11 @@ async def check_stream(host: str, port: int, token: Secret | None) -> None:
     raise SwipebellError(f"{where}: did not answer within {ANSWER_S:g} seconds; is it Swipebell's stream intake?")
 
 
-def _words(error: OSError) -> str:
-    if isinstance(error.__cause__, BaseExceptionGroup) and isinstance(error.__cause__.exceptions[0], OSError):
-        error = error.__cause__.exceptions[0]  # trio tries each address of a host
-    return (error.strerror or type(error).__name__).lower()
+def _words(error: BaseException) -> str:
+    """trio raises an error without a number, caused by that of each address it tried."""
+    while not (isinstance(error, OSError) and error.errno):
+        inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+        if inner is None:
+            return str(error).lower() or type(error).__name__
+        error = inner
+    return os.strerror(error.errno).lower() if error.errno > 0 else str(error.strerror).lower()
