@@ -20,6 +20,7 @@ from dispatcher.cli.common import json_option, print_json
 from dispatcher.cli.run import run as run_command
 from dispatcher.config_load import read_token
 from dispatcher.errors import ConfigurationError, SwipebellError
+from dispatcher.synth import synthesize
 from loadtest.load.assertions import METRICS, Assertion, parse_assertion
 from loadtest.load.calibrate import check_rate
 from loadtest.load.lines import MAX_ACCOUNTS
@@ -33,6 +34,7 @@ from loadtest.load.plan import (
     Load,
     Plan,
     Target,
+    accounts_of,
     plan_profile,
     plan_rate,
     plan_recording,
@@ -66,7 +68,8 @@ Examples:
   swipebell loadtest --rate 2000 --duration 60 --assert 'p99<200ms' --assert 'lost==0'
   swipebell loadtest --profile double-eleven --speedup 60 --duration 120 --report spike.html
   swipebell loadtest --rate 500:30,1500:120,500:60 --processes 2 --faults rush-hour
-  swipebell loadtest --target tcp://127.0.0.1:8082 --providers http://127.0.0.1:9000 --rate 300
+  swipebell loadtest --rate 300 --write-recipients people.ndjson
+  swipebell loadtest --rate 300 --target tcp://127.0.0.1:8082 --providers http://127.0.0.1:9000
 
 Exit status: 0 all well; 1 an assertion does not hold, something was lost or it could not run; 2 usage; 3 the recorded
 file had broken lines; 130 interrupted (what was seen is still told and reported).
@@ -99,6 +102,12 @@ file had broken lines; 130 interrupted (what was seen is still told and reported
 )
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a report to look at.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Keep configuration, ledger and logs here.")
+@click.option(
+    "--write-recipients",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write who is told by this load, for `swipebell recipients import`, and end.",
+)
 @json_option
 def loadtest(**options: Any) -> None:
     """See ``_HELP``."""
@@ -108,6 +117,9 @@ def loadtest(**options: Any) -> None:
     target = given.parsed_target()
     faults = given.mix()
     load = given.load()
+    if given.write_recipients is not None:
+        _write_recipients(given, load)
+        return
     with ExitStack() as stack:
         folder = given.folder
         if folder is None and target is None:
@@ -160,6 +172,7 @@ class _Options(msgspec.Struct, kw_only=True):
     settle: float
     report: Path | None
     folder: Path | None
+    write_recipients: Path | None
     as_json: bool
 
     def check(self) -> None:
@@ -260,6 +273,22 @@ class _Options(msgspec.Struct, kw_only=True):
         if self.kill_every is not None:
             found["kills"] = f"an engine process every {self.kill_every:g} s"
         return found
+
+
+def _write_recipients(given: _Options, load: Load) -> None:
+    """The recipients of an engine that runs elsewhere; the same that one of our own would have."""
+    path = given.write_recipients
+    assert path is not None
+    accounts = accounts_of(load, given.seed, given.accounts)
+    count = 0
+    try:
+        with path.open("wb") as file:
+            for account in accounts:
+                file.write(msgspec.json.encode(synthesize(account, given.seed)) + b"\n")
+                count += 1
+    except OSError as error:
+        raise ConfigurationError(f"--write-recipients {path}: cannot be written: {error.strerror}") from None
+    click.echo(f"wrote {count:,} recipients; load them with: swipebell recipients import {path}")
 
 
 def _second(text: str | None) -> float | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
+from functools import cache
 
+import certifi
 import httpx
 import msgspec
 import trio
@@ -39,6 +42,7 @@ class HttpSender:
 
     def __init__(self, url: str, token: Secret | None, tally: Tally, now: Callable[[], float]) -> None:
         self._url = url
+        self._connected = False
         self._headers = _headers(token)
         self._tally = tally
         self._now = now
@@ -50,7 +54,7 @@ class HttpSender:
     @property
     def ready(self) -> bool:
         """See `Sender`."""
-        return self._chunk is None
+        return self._connected and self._chunk is None
 
     def offer(self, chunk: Chunk) -> None:
         """See `Sender`."""
@@ -61,8 +65,9 @@ class HttpSender:
         """See `Sender`."""
         # A client of its own: httpx's pool is searched for every request.
         async with httpx.AsyncClient(
-            base_url=self._url, headers=self._headers, timeout=TIMEOUT, trust_env=False
+            base_url=self._url, headers=self._headers, timeout=TIMEOUT, trust_env=False, verify=_trust(self._url)
         ) as client:
+            self._connected = True
             while True:
                 await self._offered.wait()
                 self._offered = trio.Event()
@@ -101,6 +106,12 @@ class HttpSender:
         )
 
 
+@cache
+def _trust(url: str) -> ssl.SSLContext | bool:
+    """Made once: reading the certificate authorities takes 50 ms, and over http:// nobody needs them."""
+    return ssl.create_default_context(cafile=certifi.where()) if url.startswith("https:") else False
+
+
 def _headers(token: Secret | None) -> dict[str, str]:
     headers = {"Content-Type": "application/x-ndjson"}
     return headers if token is None else {**headers, "Authorization": f"Bearer {token.reveal()}"}
@@ -115,7 +126,9 @@ async def check_http(url: str, token: Secret | None) -> None:
     """Whether an HTTP intake listens there that takes our token. Raises one line that says what to do."""
     where = f"--target {url}"
     try:
-        async with httpx.AsyncClient(base_url=url, headers=_headers(token), timeout=CHECK_S, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=url, headers=_headers(token), timeout=CHECK_S, trust_env=False, verify=_trust(url)
+        ) as client:
             # No event in it: 400 from an intake that would have read it.
             response = await client.post(PATH, content=b"")
     except httpx.HTTPError as error:

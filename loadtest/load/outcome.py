@@ -234,6 +234,15 @@ def _remarks(plan: Plan, seen: Seen, result: LoadResult) -> list[str]:
         )
         if not seen.sampler.metrics.answers:
             found.append(f"the engine's metrics did not answer at {plan.metrics_url}; name them with --metrics URL")
+    if (
+        plan.measured
+        and seen.books is None
+        and (unseen := sum(tally.acked[number] for number in tally.pending.values()))
+    ):
+        found.append(
+            f"{unseen:,} acknowledged events were not seen at the providers; only the engine's ledger can say what"
+            " became of them (the accounts need recipients: see --write-recipients)"
+        )
     if seen.comparison is not None and not seen.comparison.exact:
         found.append("too many events were shown by no provider to look each of them up: the totals are compared")
     return found

@@ -11,6 +11,7 @@ import msgspec
 from dispatcher.errors import ConfigurationError
 from dispatcher.model.private import Secret
 from loadtest.load.assertions import ACK_LATENCIES, Assertion
+from loadtest.load.lines import drawn_accounts
 from loadtest.load.profiles import DAY_S, PROFILES
 from loadtest.load.recorded import Recording
 from loadtest.load.schedule import Curve, duration, expected, most, parse_steps, peak, poisson, profile_curve
@@ -194,3 +195,10 @@ def _described(recording: Recording, speedup: float, seconds: float) -> Curve:
             break
         counts[min(int(at / seconds * pieces), pieces - 1)] += 1
     return [(seconds / pieces, count / (seconds / pieces)) for count in counts]
+
+
+def accounts_of(load: Load, seed: int, accounts: int) -> Iterator[str]:
+    """The accounts that a load's events can belong to, each once."""
+    if load.recording is not None:
+        return iter(load.recording.accounts)
+    return drawn_accounts(seed, accounts, load.most)

@@ -19,9 +19,9 @@ from loadtest.load.books import Comparison, read_books
 from loadtest.load.display import Screen
 from loadtest.load.generator import Generator, Source
 from loadtest.load.http_sender import HttpSender, check_http
-from loadtest.load.lines import SwipeLines, drawn_accounts
+from loadtest.load.lines import SwipeLines
 from loadtest.load.machine import ProcessTree
-from loadtest.load.plan import Plan
+from loadtest.load.plan import Plan, accounts_of
 from loadtest.load.recorded import RecordedLines
 from loadtest.load.schedule import Arrivals
 from loadtest.load.stream_sender import StreamSender, check_stream
@@ -118,16 +118,11 @@ async def _embedded(plan: Plan, stop: Stop, screen: Screen) -> Seen:
 
 
 async def _import(plan: Plan, site: Site, screen: Screen) -> None:
-    load = plan.load
-    accounts = (
-        drawn_accounts(plan.seed, plan.accounts, load.most) if load.recording is None else iter(load.recording.accounts)
-    )
-
     def progress(count: int) -> None:
         screen.stage = f"inventing cardholders: {count:,}"
 
     progress(0)
-    await import_accounts(site, accounts, progress)
+    await import_accounts(site, accounts_of(plan.load, plan.seed, plan.accounts), progress)
 
 
 async def _against_target(plan: Plan, stop: Stop, screen: Screen) -> Seen:

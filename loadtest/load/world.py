@@ -209,19 +209,19 @@ class Engine:
         with os.fdopen(log, "ab") as file:
             self._process = await children.start_child("dispatcher", options, file)
         self.tree = ProcessTree(self._process.pid)
-        with trio.move_on_after(START_S):
-            while self._process.poll() is None:
-                if await self._answers():
-                    return
-                await trio.sleep(LOOK_S)
+        async with httpx.AsyncClient(timeout=START_S, trust_env=False) as client:
+            with trio.move_on_after(START_S):
+                while self._process.poll() is None:
+                    if await self._answers(client):
+                        return
+                    await trio.sleep(LOOK_S)
         raise SwipebellError(f"the engine did not start: {children.last_words(self._log_path)}")
 
-    async def _answers(self) -> bool:
+    async def _answers(self, client: httpx.AsyncClient) -> bool:
         try:
             stream = await trio.open_tcp_stream("127.0.0.1", self.stream_port)
             await stream.aclose()
-            async with httpx.AsyncClient(timeout=START_S, trust_env=False) as client:
-                health = await client.get(f"http://127.0.0.1:{self.metrics_port}/healthz")
+            health = await client.get(f"http://127.0.0.1:{self.metrics_port}/healthz")
         except (OSError, httpx.HTTPError):
             return False
         return health.status_code == httpx.codes.OK
