@@ -1,13 +1,17 @@
 """A small HTTP/1.1 server for simulated providers: fast, and able to misbehave on request.
 
 Waking a trio task costs as much as a whole answer, so one task polls all connections and answers what can be
-answered at once; a connection gets a task of its own only while something on it must wait (a delay asked for,
-a full socket, an error to be read). Answers of a connection leave in the order of its requests.
+answered at once, and another sends what was delayed when its time has come; a connection gets a task of its own only
+while something else on it must wait (a full socket, an error to be read). Answers of a connection leave in the order
+of its requests.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
+import math
 import selectors
 import socket
 import struct
@@ -79,6 +83,7 @@ async def serve_http(handler: Handler, listeners: list[trio.SocketListener]) -> 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.poll, nursery)
+            nursery.start_soon(server.send_delayed, nursery)
             await trio.serve_listeners(partial(server.adopt, nursery), listeners)
     finally:
         server.close()
@@ -91,6 +96,10 @@ class _Server:
         self._handler = handler
         self._selector = selectors.DefaultSelector()
         self._open: set[_Connection] = set()
+        # By when they are due; the number keeps connections from being compared. At most one entry a connection.
+        self._delayed: list[tuple[float, int, _Connection]] = []
+        self._numbers = itertools.count()
+        self._sooner = trio.Event()
 
     async def adopt(self, nursery: trio.Nursery, stream: trio.SocketStream) -> None:
         sock = socket.socket(fileno=stream.socket.detach())
@@ -108,15 +117,46 @@ class _Server:
             await trio.lowlevel.wait_readable(self._selector.fileno())
             for key, _ in self._selector.select(0):
                 connection: _Connection = key.data
-                try:
-                    must_wait = connection.advance()
-                except OSError:  # the client went away; it will know what it missed
+                if connection.delayed:  # it sends more, or is gone: looked at when its answer has left
                     self._selector.unregister(connection.sock)
-                    self._drop(connection)
+                    connection.delayed_deaf = True
                     continue
-                if must_wait:
-                    self._selector.unregister(connection.sock)
-                    nursery.start_soon(self._finish, connection)
+                self._go_on(connection, connection.advance, nursery)
+
+    async def send_delayed(self, nursery: trio.Nursery) -> None:
+        """Send each delayed answer at its time."""
+        while True:
+            self._sooner = trio.Event()
+            with trio.move_on_at(self._delayed[0][0] if self._delayed else math.inf):
+                await self._sooner.wait()
+            now = trio.current_time()
+            while self._delayed and self._delayed[0][0] <= now:
+                connection = heapq.heappop(self._delayed)[2]
+                connection.delayed = False
+                if connection.delayed_deaf:
+                    connection.delayed_deaf = False
+                    self._selector.register(connection.sock, selectors.EVENT_READ, connection)
+                self._go_on(connection, connection.release, nursery)
+
+    def _go_on(self, connection: _Connection, step: Callable[[], bool], nursery: trio.Nursery) -> None:
+        """Take a step that may find that the connection must wait."""
+        try:
+            must_wait = step()
+        except OSError:  # the client went away; it will know what it missed
+            self._selector.unregister(connection.sock)
+            self._drop(connection)
+            return
+        if not must_wait:
+            return
+        if (seconds := connection.only_delayed) is not None:
+            entry = (trio.current_time() + seconds, next(self._numbers), connection)
+            connection.delayed = True
+            heapq.heappush(self._delayed, entry)
+            if self._delayed[0] is entry:
+                self._sooner.set()
+            return
+        self._selector.unregister(connection.sock)
+        nursery.start_soon(self._finish, connection)
 
     async def _finish(self, connection: _Connection) -> None:
         try:
@@ -144,6 +184,8 @@ class _Connection:
     def __init__(self, sock: socket.socket, handler: Handler) -> None:
         self.sock = sock
         self.refusal: tuple[int, str] | None = None
+        self.delayed = False
+        self.delayed_deaf = False
         self._handler = handler
         self._reader = _Reader()
         self._requests: deque[tuple[Request, bool]] = deque()
@@ -162,6 +204,24 @@ class _Connection:
             return True
         self.refusal = self._reader.feed(data)
         self._requests.extend(self._reader.take())
+        return self._answer_and_send()
+
+    def release(self) -> bool:
+        """Send the answer that was only delayed, and go on; as `advance`."""
+        assert self._held is not None
+        (answer, keep_alive), self._held = self._held, None
+        self._unsent = _head(answer, keep_alive) + answer.body
+        return self._answer_and_send()
+
+    @property
+    def only_delayed(self) -> float | None:
+        """Seconds until the held answer may leave, when that is all that the connection waits for."""
+        if self._held is None or self._unsent or self._ended or self.refusal is not None:
+            return None
+        answer, keep_alive = self._held
+        return answer.delay_seconds if keep_alive and not answer.reset else None
+
+    def _answer_and_send(self) -> bool:
         self._answer()
         if self._reader.wants_continue():
             self._unsent += _CONTINUE
