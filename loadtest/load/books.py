@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
-from dispatcher.ledger.api import OPEN_STATES, Books
+from dispatcher.ledger.api import OPEN_STATES, Books, EventStory
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.summary import ENDS
 from loadtest.load.generator import Source
@@ -31,7 +31,14 @@ class Comparison(msgspec.Struct, kw_only=True):
     exact: bool = True
 
 
-async def compare(ledger: ThreadedLedger, books: Books, tally: Tally, source: Source) -> Comparison:
+class Stories(Protocol):
+    """What is asked of a ledger here."""
+
+    async def explain(self, event_id: str) -> EventStory | None:
+        """See `Ledger.explain`."""
+
+
+async def compare(ledger: Stories, books: Books, tally: Tally, source: Source) -> Comparison:
     """Look for every acknowledged event that is in no provider's book."""
     missing = [number for number in tally.pending.values() if tally.acked[number]]
     if len(missing) > MAX_EXPLAINED:
