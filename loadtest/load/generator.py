@@ -99,6 +99,10 @@ class Generator:
         if self.scheduled_all_at is None:
             self.scheduled_all_at = self.now
 
+    def over(self) -> bool:
+        """Whether nothing arrives any more."""
+        return self.scheduled_all_at is not None
+
     async def hand_out_rest(self) -> None:
         """Until nothing waits any more. Cancelled, it leaves the rest unsent."""
         while self._tally.waiting:

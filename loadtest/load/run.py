@@ -201,7 +201,7 @@ class _Run:
                 nursery.start_soon(self._book.run)
             if self._plan.kill_every_s is not None and self._engine is not None:
                 victims = Random(f"kills/{self._plan.seed}")  # noqa: S311 - repeatable is the point
-                nursery.start_soon(self._engine.kill_every, self._plan.kill_every_s, victims)
+                nursery.start_soon(self._engine.kill_every, self._plan.kill_every_s, victims, self.generator.over)
             await self._arrivals()
             self._screen.stage = "waiting until nothing is open"
             settled = await self._settle()
@@ -292,14 +292,13 @@ class _Run:
         if tally.unanswered:
             self._screen.stage = f"waiting for {tally.unanswered:,} acknowledgements"
             return False
-        if self._book is not None and not tally.pending:
-            return True
+        # The providers may have shown everything while the engine still waits for an answer that was lost.
         await self._sampler.ask()
         metrics = self._sampler.metrics
         self._screen.stage = f"waiting until {metrics.open or len(tally.pending):,} open alerts have ended"
-        if metrics.answers:
-            return metrics.open == 0
-        return self._book is None
+        if metrics.answers or self._engine is not None:
+            return metrics.answers and metrics.open == 0
+        return self._book is None or not tally.pending
 
 
 def _source(plan: Plan) -> Source:

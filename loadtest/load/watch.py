@@ -164,6 +164,7 @@ class Sampler:
         self._now = now
         self._tree = tree
         self._measured = measured
+        self._asking = trio.Lock()  # answers are taken in the order of the questions
         self._client = None if metrics_url is None else httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
         self._url = metrics_url
         self._retries: Counter[str] = Counter()
@@ -199,13 +200,14 @@ class Sampler:
         """Read the metrics."""
         if self._client is None or self._url is None:
             return
-        try:
-            response = await self._client.get(self._url)
-            response.raise_for_status()
-        except httpx.HTTPError:
-            self.metrics.answers = False
-            return
-        self.metrics.take(response.text)
+        async with self._asking:
+            try:
+                response = await self._client.get(self._url)
+                response.raise_for_status()
+            except httpx.HTTPError:
+                self.metrics.answers = False
+                return
+            self.metrics.take(response.text)
 
     async def start(self) -> None:
         """What was counted before the run is not the run's."""

@@ -241,10 +241,12 @@ class Engine:
         """The last line that it said."""
         return children.last_words(self._log_path)
 
-    async def kill_every(self, seconds: float, random: Random) -> None:
-        """SIGKILL one of its working processes every so often, until cancelled. One that nobody restarts, we do."""
+    async def kill_every(self, seconds: float, random: Random, over: Callable[[], bool]) -> None:
+        """SIGKILL one of its working processes every so often until it is ``over``. One that nobody restarts, we do."""
         while True:
             await trio.sleep(seconds)
+            if over():
+                return
             process, tree = self._process, self.tree
             if process is None or tree is None or process.poll() is not None:
                 continue
