@@ -325,12 +325,9 @@ def _tell(plan: Plan, outcome: Outcome, given: _Options) -> None:
     written = _write_report(outcome, given.report)
     if given.as_json:
         result = outcome.result
-        data = {
-            name: getattr(result, name) for name in result.__struct_fields__ if name not in ("summary", "intervals")
-        }
-        print_json(
-            {**result.summary, "loadtest": {**data, "generator": outcome.generator, "failures": outcome.failures}}
-        )
+        data = {name: getattr(result, name) for name in result.__struct_fields__ if name != "summary"}
+        told = {"generator": outcome.generator, "failures": outcome.failures, "remarks": outcome.remarks}
+        print_json({**result.summary, "loadtest": {**data, **told}})
         for text in (*outcome.remarks, *outcome.failures):
             click.echo(f"swipebell: {text}", err=True)
     else:
