@@ -163,7 +163,7 @@ class _Generator:
     def seconds(self) -> Iterator[int]:
         """Epoch seconds of every line, rising: sorted draws from the profile, made one after the other."""
         day = self._day
-        sums = [0.0, *accumulate(_profile())]
+        sums = [0.0, *accumulate(ordinary_hours())]
         total, steps = sums[-1], len(sums) - 1
         left_over = 1.0
         for left in range(day.events, 0, -1):
@@ -287,7 +287,7 @@ class _Generator:
         return card
 
 
-def _profile() -> Iterator[float]:
+def ordinary_hours() -> Iterator[float]:
     """The hourly weights in smaller steps, rising and falling evenly from the middle of an hour to the next."""
     for step in range(24 * STEPS_AN_HOUR):
         hour, part = divmod((step + 0.5) / STEPS_AN_HOUR - 0.5, 1.0)

@@ -98,8 +98,8 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-def print_summary(summary: Summary, console: Console) -> None:
-    """The books as a small table."""
+def print_summary(summary: Summary, console: Console, *, since: str = "acceptance") -> None:
+    """The books as a small table; ``since`` says from when its latencies count."""
     table = Table(title="The books", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -130,7 +130,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     latency = summary.latency_ms
     console.print(
         f"{verdict}: accepted = ended + open\n{summary.seconds:,.1f} s, {summary.alerts_per_second:,.0f} alerts/s,"
-        f" from acceptance p50 {latency['p50']:,.0f} ms, p99 {latency['p99']:,.0f} ms",
+        f" from {since} p50 {latency['p50']:,.0f} ms, p99 {latency['p99']:,.0f} ms",
         highlight=False,
     )
 

@@ -15,6 +15,7 @@ from dispatcher.cli.send import send
 from dispatcher.errors import SwipebellError, known_error
 from dispatcher.logs import get_logger
 from loadtest.demo import demo
+from loadtest.load.command import loadtest
 from loadtest.providers.command import providers_command
 
 
@@ -29,7 +30,7 @@ def commands() -> None:
     """
 
 
-for command in (demo, init, run, send, recipients, explain, providers_command):
+for command in (demo, init, run, send, recipients, explain, providers_command, loadtest):
     commands.add_command(command)
 
 

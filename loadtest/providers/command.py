@@ -122,6 +122,7 @@ def providers_command(
     \b
       GET  /_book                             counters of both channels
       GET  /_book/messages?channel=wechat     every message delivered, NDJSON (also: offset, limit)
+      GET  /_book/keys?channel=wechat         of each only its key and time (also: offset, limit)
       POST /_faults  {"busy":0.01}            replaces the faults, answers with the old ones
       POST /_expire_token                     every token is expired from now on
       POST /_reset                            empty book, fresh quotas, faults as at the start
