@@ -14,6 +14,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 
 import msgspec
 import trio
@@ -107,7 +108,7 @@ class Connection:
         self._engine = engine
         self._stream = stream
         self._restamped = restamped
-        self._idle_seconds = trio_seconds(idle_seconds)
+        self._idle_seconds = inf if idle_seconds is None else idle_seconds
         self._token = token
         self._read_bytes = read_bytes
         self._own_lines = own_lines
@@ -290,11 +291,6 @@ class Connection:
                 return True
         self._lose(Ending.HANDSHAKE)
         return False
-
-
-def trio_seconds(seconds: float | None) -> float:
-    """Seconds for trio, where no limit is infinity."""
-    return float("inf") if seconds is None else seconds
 
 
 def _is_token(line: bytes, token: Secret) -> bool:

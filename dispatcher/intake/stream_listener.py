@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -21,17 +22,21 @@ from dispatcher.intake.stream import Connection, Ending
 from dispatcher.logs import get_logger
 
 MAX_CONNECTIONS = 4096
-"""Open connections of a process. A core system keeps a handful; idle ones cost a descriptor and some KiB each
-(docs/stream.md), so this is 40 MB at most."""
+"""Open connections of a process. A core system keeps a handful; an idle one costs 8 KiB (docs/stream.md), so that all
+of them take 32 MB of the process's 200."""
+
+MAX_TLS_CONNECTIONS = 1024
+"""The same with TLS, where an idle one costs 29 KiB."""
 
 OTHER_DESCRIPTORS = 512
 """Descriptors kept for the ledger, the providers and the other listeners; connections get what is left."""
 
-READ_BYTES_IN_ALL = 32 * 1024 * 1024
-"""Bytes that all connections together may have read and not yet handed over, so that a process keeps its memory when
-every one of them floods: with 128 connections each may read 256 KiB at once, with 4,096 still 16 KiB."""
+READ_BYTES_IN_ALL = 16 * 1024 * 1024
+"""Bytes that all connections together may have read and not yet handed over (beside one unfinished line each), so that
+a process keeps its memory when every one of them floods: with 64 connections each may read 256 KiB at once, with 4,096
+still 4 KiB. A byte read takes almost three as lines (measured: a thousand that flood full lanes)."""
 
-LEAST_READ_BYTES = 8 * 1024
+LEAST_READ_BYTES = 4 * 1024
 STOP_S = 5.0
 """How long connections may take for their last acknowledgements when the process is told to stop."""
 
@@ -124,8 +129,9 @@ class StreamIntake:
         """
         if listeners is None:
             listeners = await open_listeners(self._section)
-        self._places = descriptors_for_connections()
-        if self._places < MAX_CONNECTIONS:
+        wanted = MAX_CONNECTIONS if self._tls is None else MAX_TLS_CONNECTIONS
+        self._places = min(wanted, _raise_descriptor_limit())
+        if self._places < wanted:
             log.warning("few_connections", allowed=self._places, hint="raise the limit of open files (ulimit -n)")
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
@@ -145,8 +151,10 @@ class StreamIntake:
         scheme = "tcp" if self._tls is None else "tls"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    def _read_bytes(self) -> int:
-        return min(READ_BYTES, max(LEAST_READ_BYTES, READ_BYTES_IN_ALL // max(1, len(self._open))))
+    @staticmethod
+    def read_bytes(connections: int) -> int:
+        """How much each of so many open connections may read at once."""
+        return min(READ_BYTES, max(LEAST_READ_BYTES, READ_BYTES_IN_ALL // max(1, connections)))
 
     async def _serve_one(self, plain: trio.SocketStream) -> None:
         if self._stopping:
@@ -160,9 +168,11 @@ class StreamIntake:
             stream,
             idle_seconds=self._section.idle_seconds,
             token=self._token,
-            read_bytes=self._read_bytes,
+            read_bytes=lambda: self.read_bytes(len(self._open)),
         )
         self._open.add(connection)
+        if len(self._open) == self._places:
+            log.warning("stream_connections_full", open=self._places)
         try:
             self._count(await connection.run())
         except Exception as error:
@@ -172,9 +182,8 @@ class StreamIntake:
 
     async def _refuse(self, plain: trio.SocketStream) -> None:
         self.refused += 1
-        log.warning("stream_connection_refused", open=len(self._open))
         if self._tls is None:  # under TLS a line could only follow a handshake, which is what there is no room for
-            with trio.move_on_after(REFUSAL_S):
+            with trio.move_on_after(REFUSAL_S), suppress(trio.BrokenResourceError):
                 await plain.send_all(Acknowledgements().error(f"{self._places} connections are open; come again later"))
 
     def _count(self, ending: Ending) -> None:
@@ -185,17 +194,25 @@ class StreamIntake:
                 self.closed_slow += 1
             case Ending.TOKEN | Ending.HANDSHAKE | Ending.FOREIGN:
                 self.refused += 1
-        # What any stranger can cause is not written by default.
+        # Any stranger can cause the others, as often as he likes, and a wrong token only after its delay.
         loud = ending in (Ending.SLOW, Ending.TOKEN, Ending.LEDGER)
         (log.warning if loud else log.debug)("stream_connection_ended", why=ending.value, open=len(self._open) - 1)
 
 
-def descriptors_for_connections() -> int:
-    """How many connections the process has descriptors for; raises the soft limit as far as the hard one allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def connections_for(soft: int, hard: int) -> tuple[int, int]:
+    """(soft limit of descriptors to set, connections that it leaves room for), from the limits there are."""
+    unlimited = resource.RLIM_INFINITY
     wanted = MAX_CONNECTIONS + OTHER_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    left = wanted if soft == resource.RLIM_INFINITY else soft
-    return max(1, min(MAX_CONNECTIONS, left - OTHER_DESCRIPTORS))
+    if soft != unlimited and soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+    left = wanted if soft == unlimited else soft
+    return soft, max(1, min(MAX_CONNECTIONS, left - OTHER_DESCRIPTORS))
+
+
+def _raise_descriptor_limit() -> int:
+    """Raise the soft limit as far as needed and allowed; returns how many connections there is room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raised, connections = connections_for(soft, hard)
+    if raised != soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return connections

@@ -60,6 +60,24 @@ def test_without_a_file_the_defaults_run_in_the_current_directory(tmp_path, monk
     assert config.warnings == ()
 
 
+def test_a_stream_listener_off_loopback_may_go_without_a_token_when_it_demands_certificates(folder):
+    for name in ("cert", "key", "ca"):
+        (folder / name).write_text("x")
+    tls = 'tls_cert_file = "cert"\ntls_key_file = "key"\nclient_ca_file = "ca"\n'
+    stream = load_config(given(folder, f'[intake.stream]\nlisten = "0.0.0.0:82"\n{tls}'), {}).intake.stream
+    assert stream is not None
+    assert (stream.client_ca_file, stream.idle_seconds) == (folder / "ca", 300.0)
+    assert load_config(given(folder, ""), {}).intake.stream is None
+
+
+def test_a_token_file_of_the_stream_listener_is_looked_at_when_the_file_is_read(folder):
+    assert refusal(folder, '[intake.stream]\ntoken_file = "none"').startswith("intake.stream.token_file: ")
+    (folder / "token").write_text("x")
+    (folder / "token").chmod(0o644)
+    (warning,) = load_config(given(folder, '[intake.stream]\ntoken_file = "token"'), {}).warnings
+    assert "intake.stream.token_file: others than the owner may read" in warning
+
+
 def test_an_empty_file_gives_the_same_defaults(folder):
     config = load_config(given(folder, ""), {})
     assert config.path == folder / "swipebell.toml"
@@ -201,6 +219,21 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(folder, text, expect
         ('[metrics]\nlisten = "127.0.0.1:8080"', "metrics.listen: is the address of intake.http.listen"),
         ('[intake.http]\ntls_cert_file = "c"', "intake.http.tls_key_file: is missing although tls_cert_file"),
         ('[intake.http]\ntls_key_file = "c"', "intake.http.tls_cert_file: is missing although tls_key_file"),
+        ('[intake.stream]\nlisten = "8082"', 'intake.stream.listen: allowed is "HOST:PORT"'),
+        (
+            '[intake.stream]\nlisten = "0.0.0.0:82"',
+            "intake.stream.token_file: is needed because listen is not a loopback address; put the token in a file and "
+            "name it here, or demand client certificates with client_ca_file, or listen on 127.0.0.1",
+        ),
+        (
+            '[intake.stream]\nclient_ca_file = "c"',
+            "intake.stream.tls_cert_file: is missing although client_ca_file is given",
+        ),
+        ('[intake.stream]\ntls_cert_file = "c"', "intake.stream.tls_key_file: is missing although tls_cert_file"),
+        ('[intake.stream]\ntls_cert_file = "c"\ntls_key_file = "c"', "intake.stream.tls_cert_file: there is no file"),
+        ("[intake.stream]\nidle_seconds = 0", "intake.stream.idle_seconds: allowed is a number from 1.0 to 86400.0"),
+        ('[intake.stream]\nlisten = "127.0.0.1:8080"', "intake.stream.listen: is the address of intake.http.listen"),
+        ("[intake.stream]\nidle = 3", "unknown key intake.stream.idle. Known keys here: client_ca_file, idle_seconds"),
         (WECHAT + 'base_url = "api.weixin.qq.com"', "channels.wechat.base_url: is not a URL"),
         (WECHAT + 'base_url = "https://[x"', "channels.wechat.base_url: is not a URL"),
         (WECHAT + 'base_url = "https://h:99999"', "channels.wechat.base_url: is not a URL"),

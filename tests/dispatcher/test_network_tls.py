@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 import trio
 
 from dispatcher.network.api import Failure
+from tests.certificate_kit import Certificates
 from tests.dispatcher.network_kit import (
     Conversation,
     answers_nothing,
@@ -22,40 +20,21 @@ from tests.dispatcher.network_kit import (
 )
 
 
-class Certificates:
+class Servers(Certificates):
     """A certificate authority of our own and two servers' certificates."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.ca_file = str(folder / "ca.pem")
-        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        self._openssl("req", "-x509", *key, "-subj", "/CN=Test CA", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem")
-        self.right = self._issue(key, "right", "IP:127.0.0.1,DNS:localhost")
-        self.wrong_name = self._issue(key, "wrong", "DNS:bank.example")
-
-    def _issue(self, key: list[str], name: str, names: str) -> ssl.SSLContext:
-        self._openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        (self._folder / f"{name}.ext").write_text(f"subjectAltName={names}\n")
-        signed_by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
-        self._openssl(
-            "x509", "-req", "-in", f"{name}.csr", *signed_by, "-extfile", f"{name}.ext", "-out", f"{name}.pem"
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._folder / f"{name}.pem", self._folder / f"{name}.key")
-        return context
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self._folder, check=True, capture_output=True, timeout=20)
+        super().__init__(folder)
+        self.right = self.server_context("right", "IP:127.0.0.1,DNS:localhost")
+        self.wrong_name = self.server_context("wrong", "DNS:bank.example")
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    if shutil.which("openssl") is None:
-        pytest.skip("the openssl command is not there to make certificates with")
-    return Certificates(tmp_path_factory.mktemp("certificates"))
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Servers:
+    return Servers(tmp_path_factory.mktemp("certificates"))
 
 
-async def test_a_certificate_of_our_authority_is_taken(certificates: Certificates) -> None:
+async def test_a_certificate_of_our_authority_is_taken(certificates: Servers) -> None:
     async with serving(echo, certificates.right) as server, networking(2, ca_file=certificates.ca_file) as network:
         for n in range(3):
             response = await ask_one(network, post(server.url, b"%d" % n))
@@ -65,16 +44,14 @@ async def test_a_certificate_of_our_authority_is_taken(certificates: Certificate
 
 
 async def test_an_authority_can_come_from_the_environment(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    certificates: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", certificates.ca_file)
     async with serving(echo, certificates.right) as server, networking() as network:
         assert (await ask_one(network, post(server.url))).status == 200
 
 
-async def test_an_unknown_authority_is_sent_nothing(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unknown_authority_is_sent_nothing(certificates: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     async with serving(echo, certificates.right) as server, networking() as network:
         response = await ask_one(network, post(server.url))
@@ -82,14 +59,14 @@ async def test_an_unknown_authority_is_sent_nothing(
         assert server.seen == []
 
 
-async def test_another_hosts_certificate_is_sent_nothing(certificates: Certificates) -> None:
+async def test_another_hosts_certificate_is_sent_nothing(certificates: Servers) -> None:
     async with serving(echo, certificates.wrong_name) as server, networking(ca_file=certificates.ca_file) as network:
         response = await ask_one(network, post(server.url))
         assert (response.failure, response.code) == (Failure.NOT_SENT, 60)
         assert server.seen == []
 
 
-async def test_a_resend_under_tls_is_seen(certificates: Certificates) -> None:
+async def test_a_resend_under_tls_is_seen(certificates: Servers) -> None:
     async def dies_at_the_second(talk: Conversation) -> None:
         if talk.number > 0:
             await echo(talk)
@@ -103,7 +80,7 @@ async def test_a_resend_under_tls_is_seen(certificates: Certificates) -> None:
         assert [(response.status, response.resends) for response in responses] == [(200, 0), (200, 1), (200, 0)]
 
 
-async def test_a_death_under_tls_before_the_answer_leaves_it_open(certificates: Certificates) -> None:
+async def test_a_death_under_tls_before_the_answer_leaves_it_open(certificates: Servers) -> None:
     async def read_and_go(talk: Conversation) -> None:
         await talk.read()
 
