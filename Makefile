@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench soak clean help
+.PHONY: run test lint bench bench-all soak clean help
 
 help:
 	@echo "make run    install, then the demonstration: a day of swipes becomes alerts"
 	@echo "make test   install the test extras, then ruff, mypy and the whole suite"
 	@echo "make lint   ruff and mypy only"
-	@echo "make bench  alerts a second of the real path beside the raw network, into build/bench.json"
+	@echo "make bench  alerts a second of the real path beside the raw network, into build/bench.json (minutes)"
+	@echo "make bench-all  the same, a full ledger and a backlog of a million too (a quarter of an hour, 15 GB of disk)"
 	@echo "make soak   the whole recorded files of ../shared/data through providers that misbehave (minutes)"
 	@echo "make clean  remove .venv, build and the caches"
 
@@ -37,7 +38,10 @@ test: lint
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/installed
-	$(BIN)/python -m loadtest.bench --json build/bench.json
+	$(BIN)/python -m loadtest.bench --json build/bench.json --table build/bench.md
+
+bench-all: $(VENV)/installed
+	$(BIN)/python -m loadtest.bench --all --json build/bench.json --table build/bench.md
 
 soak: $(VENV)/installed-test
 	SWIPEBELL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_send_real_input.py

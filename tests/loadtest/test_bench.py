@@ -1,0 +1,208 @@
+"""The bench: its tables and ratios from given figures, and a handful of everything end to end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.events import decode_lines
+from loadtest.bench.contest import QUICK, Bench, Contestant, compete
+from loadtest.bench.figures import RAW, Failed, Results, Row, as_data
+from loadtest.bench.latency import percentiles
+from loadtest.bench.scenarios import SCENARIOS, choose
+from loadtest.bench.swipes import swipes
+from loadtest.bench.table import tables
+
+BENCH_S = 120
+"""Longest that a quick bench may take on a busy machine; it takes a few seconds."""
+
+
+def results(*rows: Row) -> Results:
+    return Results(machine={"processor": "abacus", "cores": "2"}, sink="a bucket", alerts=1000, rounds=3, rows=[*rows])
+
+
+def rate(label: str, *per_second: float, base: str | None = None) -> Row:
+    samples = [{"per_second": value, "cpu_us": 60.0, "peak_mib": 91.4} for value in per_second]
+    return Row(scenario="one", label=label, kind="rate", base=base, samples=samples)
+
+
+class TestRatios:
+    def test_a_ratio_is_the_median_of_the_ratios_within_the_rounds(self) -> None:
+        """Given a machine that is half as fast in the second round, When both halve, Then their ratio stays."""
+        found = results(rate(RAW, 40_000, 20_000, 44_000), rate("one", 20_000, 10_000, 11_000, base=RAW))
+        assert found.ratio(found.rows[1], RAW) == 0.5
+
+    def test_a_row_without_its_base_or_compared_with_itself_has_no_ratio(self) -> None:
+        found = results(rate("one", 1.0, base="two"))
+        assert found.ratio(found.rows[0], "two") is None
+        assert found.ratio(found.rows[0], "one") is None
+
+    def test_the_json_has_samples_medians_ratios_and_failures(self) -> None:
+        broken = Row(scenario="tls", label="TLS", kind="rate", failed="no nginx")
+        data = as_data(results(rate(RAW, 10.0, 30.0, 20.0), rate("one", 5.0, 15.0, 10.0, base=RAW), broken))
+        rows: Any = data["rows"]
+        assert rows[1]["median"]["per_second"] == 10.0
+        assert rows[1]["ratio_to_raw"] == rows[1]["ratio_to_base"] == 0.5
+        assert [sample["per_second"] for sample in rows[0]["samples"]] == [10.0, 30.0, 20.0]
+        assert data["failures"] == ["TLS: no nginx"]
+
+
+class TestTables:
+    def test_rates_stand_side_by_side_with_their_ratios_and_rounds(self) -> None:
+        text = tables(results(rate(RAW, 40_000.0, 44_000.0), rate("one process", 10_000.0, 22_000.0)))
+        assert text.splitlines() == [
+            "1,000 alerts a round, median of 3 rounds in turns; sink: a bucket; processor abacus, cores 2.",
+            "",
+            "| what | a second | of raw network | of its base | processor, µs | largest process, MiB | rounds |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+            "| raw network | 42,000 |  |  | 60.0 | 91 | 40,000 · 44,000 |",
+            "| one process | 16,000 | 0.38 |  | 60.0 | 91 | 10,000 · 22,000 |",
+        ]
+
+    def test_each_kind_of_figure_has_a_table_of_its_own(self) -> None:
+        latency = Row(scenario="latency", label="lone", kind="latency", samples=[percentiles([3.0, 1.0, 2.0])])
+        stages = [
+            Row(scenario="stages", label=name, kind="stage", samples=[{"cpu_us": value}])
+            for name, value in (("decode", 7.25), ("render", 16.5))
+        ]
+        memory = {"open": 1e6, "tenth_mib": 150.0, "peak_mib": 160.0, "per_second": 9000.0, "seconds": 111.0}
+        backlog = Row(scenario="backlog", label="busy", kind="memory", samples=[memory])
+        text = tables(results(latency, *stages, backlog))
+        assert "| lone | 2.0 | 2.0 | 3.0 | 3 |" in text
+        assert "| together | 23.8 |" in text
+        assert "| busy | 1,000,000 | 150 | 160 | 9,000 | 111 |" in text
+        assert "of raw network" not in text
+
+    def test_what_failed_says_so_and_why_and_gives_no_figure(self) -> None:
+        row = Row(scenario="tls", label="TLS", kind="rate", samples=[{"per_second": 9.0}], failed="the sink died")
+        text = tables(results(row))
+        assert "| TLS | failed |" in text
+        assert text.endswith("Failed:\n\n- TLS: the sink died\n")
+
+
+class _Tortoise:
+    """A contestant that writes down its turns, and fails in one of them if it is told to."""
+
+    kind = "rate"
+    base = None
+
+    def __init__(self, label: str, turns: list[str], *, fails_in: int = 0, cannot_open: bool = False) -> None:
+        self.label = label
+        self._turns = turns
+        self._fails_in = fails_in
+        self._cannot_open = cannot_open
+
+    def open(self, bench: object, stack: object) -> None:
+        if self._cannot_open:
+            raise Failed("has no\nshoes")
+
+    def measure(self, bench: object, number: int) -> dict[str, dict[str, float]]:
+        self._turns.append(f"{self.label}{number}")
+        if number == self._fails_in:
+            raise Failed("fell over")
+        return {self.label: {"per_second": float(number)}}
+
+
+class TestTurns:
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> Bench:
+        bench = Bench(tmp_path, QUICK, nginx=None, full_ledger=None, say=lambda _: None)
+        bench.results = results()
+        return bench
+
+    def compete(self, bench: Bench, *contestants: Any) -> Results:
+        given: list[tuple[str, Contestant]] = [("race", one) for one in contestants]
+        compete(given, 3, bench)
+        assert bench.results is not None
+        return bench.results
+
+    def test_contestants_take_turns(self, bench: Bench) -> None:
+        turns: list[str] = []
+        found = self.compete(bench, _Tortoise("A", turns), _Tortoise("B", turns))
+        assert turns == ["A1", "B1", "A2", "B2", "A3", "B3"]
+        assert [row.median("per_second") for row in found.rows] == [2.0, 2.0]
+        assert not found.failures
+
+    def test_one_that_fails_is_out_with_its_reason_and_the_others_go_on(self, bench: Bench) -> None:
+        turns: list[str] = []
+        found = self.compete(bench, _Tortoise("A", turns, fails_in=2), _Tortoise("B", turns))
+        assert turns == ["A1", "B1", "A2", "B2", "B3"]
+        assert found.failures == ["A: fell over"]
+
+    def test_one_that_cannot_be_prepared_never_starts(self, bench: Bench) -> None:
+        turns: list[str] = []
+        found = self.compete(bench, _Tortoise("A", turns, cannot_open=True), _Tortoise("B", turns))
+        assert turns == ["B1", "B2", "B3"]
+        assert found.failures == ["A: has no shoes"]
+
+
+class TestSwipes:
+    def test_every_swipe_is_an_event_with_an_id_of_its_own_in_every_batch(self) -> None:
+        lines = [*swipes(500, accounts=97, batch="1"), *swipes(500, accounts=97, batch="2")]
+        decoded = decode_lines(list(enumerate(lines, 1)))
+        assert len({one.event.id for one in decoded.accepted}) == 1000
+
+    def test_they_are_spread_over_all_accounts_that_the_filled_ledger_has(self) -> None:
+        accounts = {json.loads(line)["account"] for line in swipes(97, accounts=97, batch="1")}
+        assert accounts == {f"62200{number:07}" for number in range(1, 98)}
+
+
+class TestChoice:
+    def test_heavy_ones_run_only_where_they_are_asked_for(self) -> None:
+        heavy = {name for name, scenario in SCENARIOS.items() if scenario.heavy}
+        assert heavy == {"full", "backlog"}
+        assert set(choose((), everything=False)) == set(SCENARIOS) - heavy
+        assert choose((), everything=True) == list(SCENARIOS)
+        assert choose(("backlog", "raw"), everything=False) == ["raw", "backlog"]
+
+
+def bench_command(*options: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadtest.bench", "--quick", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=BENCH_S)
+
+
+class TestEndToEnd:
+    def test_a_quick_run_measures_writes_table_and_json_and_ends_well(self, tmp_path: Path) -> None:
+        """Given the sink that is always there, When three scenarios run, Then each row has its figures."""
+        only = ("--only", "raw", "--only", "two", "--only", "stream", "--sink", "python")
+        files = ("--json", tmp_path / "new" / "bench.json", "--table", tmp_path / "bench.md")
+        done = bench_command(*only, *files)
+        assert done.returncode == 0, done.stderr
+        data = json.loads((tmp_path / "new" / "bench.json").read_text())
+        assert [row["label"] for row in data["rows"]] == [RAW, "two processes", "intake over the stream"]
+        for row in data["rows"]:
+            assert row["failed"] is None
+            assert row["median"]["per_second"] > 0
+        assert all(row["median"]["peak_mib"] > 20 for row in data["rows"][1:])
+        assert data["sink"] == "loadtest.sink (Python)"
+        assert data["machine"]["cores"]
+        assert (tmp_path / "bench.md").read_text() in done.stdout
+
+    def test_what_cannot_be_measured_is_told_and_the_rest_is_measured(self, tmp_path: Path) -> None:
+        """Given no nginx, When TLS is asked for beside the raw network, Then it fails with its reason, and exit 1."""
+        done = bench_command("--only", "tls", "--only", "raw", "--sink", "python", "--json", tmp_path / "bench.json")
+        assert done.returncode == 1, done.stderr
+        data = json.loads((tmp_path / "bench.json").read_text())
+        failed = {row["label"]: row["failed"] for row in data["rows"]}
+        assert failed[RAW] is None
+        assert "needs nginx" in failed["one process, TLS"]
+        assert "- one process, TLS: a sink that speaks TLS needs nginx" in done.stdout
+
+    @pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command is not there")
+    def test_tls_into_nginx(self, tmp_path: Path) -> None:
+        done = bench_command("--only", "tls", "--sink", "nginx", "--json", tmp_path / "bench.json")
+        if "nginx is not installed" in done.stderr:
+            pytest.skip("nginx is not installed")
+        assert done.returncode == 0, done.stderr
+        assert "| one process, TLS |" in done.stdout
+
+    def test_an_unknown_scenario_is_a_usage_error_that_names_the_known_ones(self, tmp_path: Path) -> None:
+        done = bench_command("--only", "warp", "--json", tmp_path / "bench.json")
+        assert done.returncode == 2
+        assert "'raw', 'one', 'two'" in done.stderr
