@@ -12,6 +12,7 @@ import msgspec
 
 from dispatcher.errors import SwipebellError
 from loadtest.bench.figures import Failed, Figures, Kind, Results, Row
+from loadtest.bench.programs import Finished
 from loadtest.bench.site import Ledgers, Site
 from loadtest.bench.swipes import write_swipes
 
@@ -29,9 +30,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     accounts: int = 20_000
     all_accounts: int = 1_200_000
     past_alerts: int = 10_000_000
-    single_posts: int = 4_000
+    single_posts: int = 2_000
     """Posts of one line: a twentieth of the rate of larger ones is enough to wait for."""
-    load_seconds: float = 15.0
+    load_seconds: float = 10.0
     lone_swipes: int = 100
     backlog: int = 1_000_000
     stage_alerts: int = 25_600
@@ -63,7 +64,7 @@ class Bench:
         self.ledgers = Ledgers(folder / "ledgers")
         self.results: Results | None = None
         self._events: dict[tuple[int, int, str], Path] = {}
-        self._base_cpu: dict[int, float] = {}
+        self._start_costs: dict[int, Finished] = {}
 
     def site(self, name: str) -> Site:
         """A folder of that name for one contestant."""
@@ -77,18 +78,18 @@ class Bench:
             write_swipes(path, count, accounts=accounts, batch=batch)
         return self._events[key]
 
-    def start_cpu(self, site: Site, processes: int) -> float:
-        """Processor seconds of `send` with a single event: the interpreters' start, which is no cost of an alert.
+    def start_cost(self, site: Site, processes: int) -> Finished:
+        """`send` with a single event: the interpreters' start, which is no cost of an alert.
 
         Measured once for each number of processes, in a configured site, whose ledger is used up by that.
         """
-        if processes not in self._base_cpu:
+        if processes not in self._start_costs:
             one = self.events(1, self.sizes.accounts, "start")
             site.take_ledger(self.ledgers.empty(self.sizes.accounts))
             site.send(one, processes)  # the first start reads the files, the second is like the ones to come
             site.take_ledger(self.ledgers.empty(self.sizes.accounts))
-            self._base_cpu[processes] = site.send(one, processes)[1].cpu_seconds
-        return self._base_cpu[processes]
+            self._start_costs[processes] = site.send(one, processes)[1]
+        return self._start_costs[processes]
 
 
 class Contestant(Protocol):

@@ -34,7 +34,7 @@ class EmptyLedger:
         self._accounts = bench.sizes.accounts if self._few else bench.sizes.all_accounts
         self._site = bench.site(self.label)
         self._site.configure(stack.enter_context(running_sink(bench.nginx, self._site.folder / "sink")))
-        self._start_cpu = bench.start_cpu(self._site, self._processes)
+        self._start = bench.start_cost(self._site, self._processes)
         bench.ledgers.empty(self._accounts)
 
     def measure(self, bench: Bench, number: int) -> Mapping[str, Figures]:
@@ -42,7 +42,7 @@ class EmptyLedger:
         self._site.take_ledger(bench.ledgers.empty(self._accounts))
         _settle()
         events = bench.events(bench.sizes.alerts, self._accounts, f"full-{number}")
-        return {self.label: send_figures(self._site, events, self._processes, self._start_cpu)}
+        return {self.label: send_figures(self._site, events, self._processes, self._start, workers_only=True)}
 
 
 class FullLedger:
@@ -60,13 +60,14 @@ class FullLedger:
         """See `Contestant.open`."""
         self._site = bench.site(self.label)
         self._site.configure(stack.enter_context(running_sink(bench.nginx, self._site.folder / "sink")))
-        self._start_cpu = bench.start_cpu(self._site, self._processes)
-        self._site.take_ledger(self._full(bench))
+        self._start = bench.start_cost(self._site, self._processes)
+        self._site.take_ledger(self.source(bench))
         _settle()
         # Not a part of the figures: the first pages of a file that has just been copied.
         self._site.send(bench.events(bench.sizes.alerts, bench.sizes.all_accounts, "warm"), self._processes)
 
-    def _full(self, bench: Bench) -> Path:
+    def source(self, bench: Bench) -> Path:
+        """The ledger to copy: the one that was given, or one that is filled now. Raises `Failed`."""
         if (given := bench.full_ledger) is not None:
             wal = given.with_name(given.name + "-wal")
             if wal.exists() and wal.stat().st_size:
@@ -79,7 +80,7 @@ class FullLedger:
     def measure(self, bench: Bench, number: int) -> Mapping[str, Figures]:
         """See `Contestant.measure`."""
         events = bench.events(bench.sizes.alerts, bench.sizes.all_accounts, f"full-{self._processes}-{number}")
-        return {self.label: send_figures(self._site, events, self._processes, self._start_cpu)}
+        return {self.label: send_figures(self._site, events, self._processes, self._start, workers_only=True)}
 
 
 def labelled(what: str, processes: int) -> str:

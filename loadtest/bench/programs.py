@@ -19,8 +19,8 @@ from loadtest.bench.figures import Failed
 from loadtest.load.machine import ProcessTree
 
 LOOK_S: Final = 0.2
-"""Between two looks at the memory. The kernel keeps the high-water mark; only what a process takes after the last look
-before its end is missed."""
+"""Between two looks at the processes. The kernel keeps the high-water mark of their memory; only what a process takes
+after the last look before its end is missed."""
 STOP_S: Final = 45.0
 """After SIGTERM an engine drains for up to 30 seconds."""
 SHOWN_BYTES: Final = 4096
@@ -28,13 +28,18 @@ TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Finished:
-    """What a program came to: its output, and the processor seconds of it and all that it waited for."""
+    """What a program came to: its output, and the processor seconds of it and all that it waited for.
 
-    def __init__(self, status: int, output: bytes, cpu_seconds: float, peak_mib: float) -> None:
+    ``workers_cpu_seconds`` and ``workers_mib`` are about its descendants alone, as they were last seen.
+    """
+
+    def __init__(self, status: int, output: bytes, cpu_seconds: float, program: Program) -> None:
         self.status = status
         self.output = output
         self.cpu_seconds = cpu_seconds
-        self.peak_mib = peak_mib
+        self.peak_mib = program.peak_mib
+        self.workers_cpu_seconds = sum(program.workers_ticks.values()) / TICKS_A_SECOND
+        self.workers_mib = program.workers_mib
 
 
 class Program:
@@ -50,7 +55,8 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
         self._watch = threading.Thread(target=self._look, daemon=True)
         self._over = threading.Event()
-        self.peak_mib = 0.0
+        self.peak_mib = self.workers_mib = 0.0
+        self.workers_ticks: dict[int, int] = {}
 
     def __enter__(self) -> Program:
         with self._log.open("wb") as log:
@@ -103,7 +109,7 @@ class Program:
             raise Failed(f"was not ready after {timeout_s:,.0f} seconds") from None
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return Finished(self.process.returncode, output, cpu, self.peak_mib)
+        return Finished(self.process.returncode, output, cpu, self)
 
     def cpu_seconds(self) -> float:
         """Processor seconds so far of the tree that runs now."""
@@ -129,8 +135,13 @@ class Program:
 
     def _look(self) -> None:
         while not self._over.wait(LOOK_S):
-            if self.process.returncode is None:
-                self.peak_mib = max(self.peak_mib, *(_status_mib(pid, "VmHWM") for pid in self.pids()))
+            root = self.process.pid
+            for pid in () if self.process.returncode is not None else self.pids():
+                mib = _status_mib(pid, "VmHWM")
+                self.peak_mib = max(self.peak_mib, mib)
+                if pid != root:
+                    self.workers_mib = max(self.workers_mib, mib)
+                    self.workers_ticks[pid] = max(self.workers_ticks.get(pid, 0), _cpu_ticks(pid))
 
 
 def _status_mib(pid: int, name: str) -> float:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dispatcher.events import decode_lines
+from loadtest.bench.clients import read_answer
 from loadtest.bench.contest import QUICK, Bench, Contestant, compete
 from loadtest.bench.figures import RAW, Failed, Results, Row, as_data
+from loadtest.bench.full import FullLedger
 from loadtest.bench.latency import percentiles
 from loadtest.bench.scenarios import SCENARIOS, choose
 from loadtest.bench.swipes import swipes
@@ -84,6 +89,37 @@ class TestTables:
         text = tables(results(row))
         assert "| TLS | failed |" in text
         assert text.endswith("Failed:\n\n- TLS: the sink died\n")
+
+
+class TestFullLedger:
+    def test_one_that_was_not_closed_is_not_copied(self, tmp_path: Path) -> None:
+        """Given a ledger whose last commits are in its -wal, When it is to be copied, Then that is refused."""
+        given = tmp_path / "given.db"
+        given.write_bytes(b"")
+        given.with_name("given.db-wal").write_bytes(b"commits")
+        bench = Bench(tmp_path / "bench", QUICK, nginx=None, full_ledger=given, say=lambda _: None)
+        with pytest.raises(Failed, match="was not closed"):
+            FullLedger(2).source(bench)
+
+    def test_without_one_it_is_filled_once(self, tmp_path: Path) -> None:
+        bench = Bench(tmp_path, QUICK, nginx=None, full_ledger=None, say=lambda _: None)
+        source = FullLedger(2).source(bench)
+        with closing(sqlite3.connect(source)) as connection:
+            assert connection.execute("SELECT count(*) FROM alerts").fetchall() == [(QUICK.past_alerts,)]
+            assert connection.execute("SELECT count(*) FROM recipients").fetchall() == [(QUICK.all_accounts,)]
+        assert FullLedger(2).source(bench) == source
+
+
+class TestAnswers:
+    def test_the_body_is_as_long_as_its_head_says_and_the_next_answer_follows(self) -> None:
+        ok = b'HTTP/1.1 202 \r\ncontent-length: 14\r\ndate: x\r\n\r\n{"accepted":1}'
+        answers = BytesIO(ok + b"HTTP/1.1 429 \r\nretry-after: 1\r\n\r\n")
+        assert read_answer(answers) == (202, b'{"accepted":1}')
+        assert read_answer(answers) == (429, b"")
+
+    def test_a_closed_connection_fails_the_measurement(self) -> None:
+        with pytest.raises(Failed, match="broke"):
+            read_answer(BytesIO(b""))
 
 
 class _Tortoise:
@@ -170,16 +206,18 @@ def bench_command(*options: str | Path) -> subprocess.CompletedProcess[str]:
 class TestEndToEnd:
     def test_a_quick_run_measures_writes_table_and_json_and_ends_well(self, tmp_path: Path) -> None:
         """Given the sink that is always there, When three scenarios run, Then each row has its figures."""
-        only = ("--only", "raw", "--only", "two", "--only", "stream", "--sink", "python")
+        only = ("--only", "raw", "--only", "two", "--only", "stream", "--only", "stages", "--sink", "python")
         files = ("--json", tmp_path / "new" / "bench.json", "--table", tmp_path / "bench.md")
         done = bench_command(*only, *files)
         assert done.returncode == 0, done.stderr
         data = json.loads((tmp_path / "new" / "bench.json").read_text())
-        assert [row["label"] for row in data["rows"]] == [RAW, "two processes", "intake over the stream"]
-        for row in data["rows"]:
-            assert row["failed"] is None
-            assert row["median"]["per_second"] > 0
-        assert all(row["median"]["peak_mib"] > 20 for row in data["rows"][1:])
+        rates, stages = data["rows"][:3], data["rows"][3:]
+        assert [row["label"] for row in rates] == [RAW, "two processes", "intake over the stream"]
+        assert all(row["failed"] is None for row in data["rows"])
+        assert all(row["median"]["per_second"] > 0 for row in rates)
+        assert all(row["median"]["peak_mib"] > 20 for row in rates[1:])
+        assert {row["scenario"] for row in stages} == {"stages"}
+        assert sum(row["median"]["cpu_us"] for row in stages) > 10
         assert data["sink"] == "loadtest.sink (Python)"
         assert data["machine"]["cores"]
         assert (tmp_path / "bench.md").read_text() in done.stdout
