@@ -124,6 +124,7 @@ class ThreadedLedger(_Operations):
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
         self._observe = observe
+        self._last_taken = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
@@ -147,38 +148,37 @@ class ThreadedLedger(_Operations):
 
     def _work(self) -> None:
         going_on = True
-        while going_on:
-            calls, going_on = self._next_calls()
-            if calls:
-                self._commit(calls)
-                try:
-                    self._token.run_sync_soon(_wake, calls)
-                except trio.RunFinishedError:  # the run ended while we committed: nobody waits any more
-                    going_on = False
+        while going_on and (call := self._calls.get()) is not None:
+            calls = [call]
+            self._commit(calls)
+            try:
+                self._token.run_sync_soon(_wake, calls)
+            except trio.RunFinishedError:  # the run ended while we committed: nobody waits any more
+                going_on = False
+            going_on = going_on and not self._last_taken
         self._store.close()
 
-    def _next_calls(self) -> tuple[list[_Call], bool]:
-        """What has been handed over by now, at least one call; False when the ledger is being closed."""
-        call = self._calls.get()
-        calls: list[_Call] = []
-        while call is not None:
-            calls.append(call)
-            if len(calls) == CALLS_PER_COMMIT:
-                return calls, True
+    def _gather(self, calls: list[_Call]) -> None:
+        """Take along what has been handed over by now."""
+        while len(calls) < CALLS_PER_COMMIT and not self._last_taken:
             try:
                 call = self._calls.get_nowait()
             except queue.Empty:
-                return calls, True
-        return calls, False
+                return
+            if call is None:
+                self._last_taken = True
+            else:
+                calls.append(call)
 
     def _commit(self, calls: list[_Call]) -> None:
         if self._failure is not None:  # they were handed over before it was known
+            self._gather(calls)
             for call in calls:
                 call.error = self._failure
             return
         started = perf_counter()
         try:
-            self._failure = commit_calls(self._store, calls)
+            self._failure = commit_calls(self._store, calls, self._gather)
             if self._observe is not None:
                 self._observe(len(calls), perf_counter() - started)
         except BaseException as error:  # noqa: BLE001 - whatever it is, a dead thread would leave every caller waiting
@@ -211,13 +211,19 @@ class InlineLedger(_Operations):
         self.store.close()
 
 
-def commit_calls(store: SqliteStore, calls: Sequence[_Call]) -> LedgerFailed | None:
+def commit_calls(
+    store: SqliteStore, calls: list[_Call], gather: Callable[[list[_Call]], None] | None = None
+) -> LedgerFailed | None:
     """Run the calls in one transaction and set the result or error of each; returns what ends the ledger, if anything.
+
+    ``gather`` adds calls once it is our turn to write: waiting for another process makes the commit larger.
 
     A call that fails by itself is rolled back alone; when the commit fails, all of them have failed.
     """
     try:
         store.begin()
+        if gather is not None:
+            gather(calls)
         for call in calls:
             store.connection.execute("SAVEPOINT call")
             try:
