@@ -11,20 +11,23 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.events import Accepted
+from dispatcher.ledger import sqlite_read
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
 from dispatcher.ledger.sqlite import SqliteStore
-from dispatcher.ledger.sqlite_open import explain_error
+from dispatcher.ledger.sqlite_open import explain_error, reading
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.recipient import RecipientLine
 
 CALLS_PER_COMMIT = 32
 """Most calls that share a commit: with batches of 256 that is a transaction of 8,192 events, some tens of ms."""
+
+_Read = TypeVar("_Read")
 
 CommitObserver = Callable[[int, float], None]
 """(calls in the commit, seconds it took), told after each commit from the ledger's thread."""
@@ -137,6 +140,19 @@ class ThreadedLedger(_Operations):
         if call.error is not None:
             raise call.error
         return call.result
+
+    async def books(self) -> Books:
+        """See `Ledger.books`. Reads apart, so that nobody waits for it; every commit so far is in it."""
+        return await self._read_apart(sqlite_read.books)
+
+    async def explain(self, event_id: str) -> EventStory | None:
+        """See `Ledger.explain`."""
+        return await self._read_apart(lambda connection: sqlite_read.explain(connection, event_id))
+
+    async def _read_apart(self, read: Callable[[sqlite3.Connection], _Read]) -> _Read:
+        self._must_be_usable()
+        # Not given up when cancelled: its connection would go on reading while the file is being closed.
+        return await trio.to_thread.run_sync(reading, self._store.path, read, abandon_on_cancel=False)
 
     async def aclose(self) -> None:
         """Finish what was handed over, then close the file. The second time it only waits for the first."""
