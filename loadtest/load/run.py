@@ -246,7 +246,7 @@ class _Run:
 
     def _trouble(self) -> str | None:
         if self._engine is not None and self._engine.died.is_set():
-            return f"the engine ended by itself: {self._engine.last_words()}"
+            return f"the engine ended by itself, {self._engine.last_words()}"
         errors = [sender.last_error for sender in self._senders if sender.last_error is not None]
         return f"the target did not answer: {errors[0]}" if errors and not self.tally.answered else None
 
