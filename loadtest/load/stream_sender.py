@@ -17,7 +17,7 @@ from loadtest.load.lines import Chunk
 from loadtest.load.tally import Tally
 
 WINDOW_EVENTS = 1024
-"""Events of a connection that may be without an answer, kept for sending again (0.3 MB): at 2,500 a second over it those
+"""Events of a connection that may be without an answer, kept for sending again (0.3 MB): at 2,500 a second those
 of 0.4 seconds. A target this far behind pushes back, however much its socket would still take."""
 
 READ_BYTES = 64 * 1024
