@@ -90,4 +90,4 @@ def last_words(log: Path) -> str:
         said = log.read_text(errors="replace")[-SHOWN_LOG_BYTES:].strip()
     except OSError:
         said = ""
-    return said.rpartition("\n")[2] or "they said nothing"
+    return said.rpartition("\n")[2] or "nothing was said"

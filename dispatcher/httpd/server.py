@@ -14,8 +14,9 @@ import trio
 from dispatcher.httpd.api import Handler, Limits
 from dispatcher.httpd.connection import Connection, Need
 
-ACCEPTED_AT_ONCE: Final = 64
-"""New connections of one turn: so many of a burst, then the others have theirs."""
+ACCEPTED_AT_ONCE: Final = 8
+"""New connections of one turn: so many of a burst, then the older ones have theirs, and other processes that share the
+socket have the chance to take some."""
 
 TURN: Final = 64
 """Connections served before other tasks may run: about 2 ms."""

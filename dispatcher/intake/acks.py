@@ -14,7 +14,7 @@ import msgspec
 from dispatcher.events import Rejected
 from dispatcher.intake.door import Taken
 
-ACK_REJECTIONS = 512
+ACK_REJECTIONS = 1024
 """Most refused lines listed in one acknowledgement (about 60 KB, 0.5 MB if every id is as long as it may be), and so
 the most lines of a batch: a batch is told in one acknowledgement."""
 

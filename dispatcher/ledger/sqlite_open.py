@@ -7,8 +7,9 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
+from typing import TypeVar
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.ledger.locks import BUSY_SECONDS, busy
@@ -23,6 +24,8 @@ WAL_PAGES = 4096
 
 OPENING_PAUSE_SECONDS = 0.01
 """Between two tries to open a file that other processes are opening: each needs it alone for a few milliseconds."""
+
+_Read = TypeVar("_Read")
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _FATAL_PRIMARY = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT}
@@ -51,6 +54,16 @@ def connect(path: str) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def reading(path: str, read: Callable[[sqlite3.Connection], _Read]) -> _Read:
+    """What ``read`` finds in one view of the ledger, by a connection of its own: it waits for nobody and nobody waits
+    for it. As long as it goes on the log cannot be cut. Raises `LedgerUnavailable` or `LedgerFailed`."""
+    with explained(path), contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as own:
+        own.execute("PRAGMA query_only=ON")
+        own.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        own.execute("BEGIN")
+        return read(own)
 
 
 def digest_of(event_id: str) -> int:
@@ -83,7 +96,8 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
-    connection.execute("PRAGMA temp_store=MEMORY")
+    # Not in memory: what the books sort on a ledger of millions would all stay resident.
+    connection.execute("PRAGMA temp_store=FILE")
     with _transaction(connection, "BEGIN IMMEDIATE"):
         for step in range(_layout(connection, path) + 1, SCHEMA_VERSION + 1):
             script = files("dispatcher.ledger.schema").joinpath(f"{step:04}.sql").read_text(encoding="utf-8")

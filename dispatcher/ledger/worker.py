@@ -11,20 +11,23 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.events import Accepted
+from dispatcher.ledger import sqlite_read
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
 from dispatcher.ledger.sqlite import SqliteStore
-from dispatcher.ledger.sqlite_open import explain_error
+from dispatcher.ledger.sqlite_open import explain_error, reading
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.recipient import RecipientLine
 
 CALLS_PER_COMMIT = 32
 """Most calls that share a commit: with batches of 256 that is a transaction of 8,192 events, some tens of ms."""
+
+_Read = TypeVar("_Read")
 
 CommitObserver = Callable[[int, float], None]
 """(calls in the commit, seconds it took), told after each commit from the ledger's thread."""
@@ -124,6 +127,7 @@ class ThreadedLedger(_Operations):
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
         self._observe = observe
+        self._last_taken = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
@@ -137,6 +141,19 @@ class ThreadedLedger(_Operations):
             raise call.error
         return call.result
 
+    async def books(self) -> Books:
+        """See `Ledger.books`. Reads apart, so that nobody waits for it; every commit so far is in it."""
+        return await self._read_apart(sqlite_read.books)
+
+    async def explain(self, event_id: str) -> EventStory | None:
+        """See `Ledger.explain`."""
+        return await self._read_apart(lambda connection: sqlite_read.explain(connection, event_id))
+
+    async def _read_apart(self, read: Callable[[sqlite3.Connection], _Read]) -> _Read:
+        self._must_be_usable()
+        # Not given up when cancelled: its connection would go on reading while the file is being closed.
+        return await trio.to_thread.run_sync(reading, self._store.path, read, abandon_on_cancel=False)
+
     async def aclose(self) -> None:
         """Finish what was handed over, then close the file. The second time it only waits for the first."""
         if not self._closed:
@@ -147,38 +164,37 @@ class ThreadedLedger(_Operations):
 
     def _work(self) -> None:
         going_on = True
-        while going_on:
-            calls, going_on = self._next_calls()
-            if calls:
-                self._commit(calls)
-                try:
-                    self._token.run_sync_soon(_wake, calls)
-                except trio.RunFinishedError:  # the run ended while we committed: nobody waits any more
-                    going_on = False
+        while going_on and (call := self._calls.get()) is not None:
+            calls = [call]
+            self._commit(calls)
+            try:
+                self._token.run_sync_soon(_wake, calls)
+            except trio.RunFinishedError:  # the run ended while we committed: nobody waits any more
+                going_on = False
+            going_on = going_on and not self._last_taken
         self._store.close()
 
-    def _next_calls(self) -> tuple[list[_Call], bool]:
-        """What has been handed over by now, at least one call; False when the ledger is being closed."""
-        call = self._calls.get()
-        calls: list[_Call] = []
-        while call is not None:
-            calls.append(call)
-            if len(calls) == CALLS_PER_COMMIT:
-                return calls, True
+    def _gather(self, calls: list[_Call]) -> None:
+        """Take along what has been handed over by now."""
+        while len(calls) < CALLS_PER_COMMIT and not self._last_taken:
             try:
                 call = self._calls.get_nowait()
             except queue.Empty:
-                return calls, True
-        return calls, False
+                return
+            if call is None:
+                self._last_taken = True
+            else:
+                calls.append(call)
 
     def _commit(self, calls: list[_Call]) -> None:
         if self._failure is not None:  # they were handed over before it was known
+            self._gather(calls)
             for call in calls:
                 call.error = self._failure
             return
         started = perf_counter()
         try:
-            self._failure = commit_calls(self._store, calls)
+            self._failure = commit_calls(self._store, calls, self._gather)
             if self._observe is not None:
                 self._observe(len(calls), perf_counter() - started)
         except BaseException as error:  # noqa: BLE001 - whatever it is, a dead thread would leave every caller waiting
@@ -211,13 +227,19 @@ class InlineLedger(_Operations):
         self.store.close()
 
 
-def commit_calls(store: SqliteStore, calls: Sequence[_Call]) -> LedgerFailed | None:
+def commit_calls(
+    store: SqliteStore, calls: list[_Call], gather: Callable[[list[_Call]], None] | None = None
+) -> LedgerFailed | None:
     """Run the calls in one transaction and set the result or error of each; returns what ends the ledger, if anything.
+
+    ``gather`` adds calls once it is our turn to write: waiting for another process makes the commit larger.
 
     A call that fails by itself is rolled back alone; when the commit fails, all of them have failed.
     """
     try:
         store.begin()
+        if gather is not None:
+            gather(calls)
         for call in calls:
             store.connection.execute("SAVEPOINT call")
             try:

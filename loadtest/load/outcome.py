@@ -186,7 +186,7 @@ def _failures(plan: Plan, seen: Seen, summary: Summary, books: Mapping[str, int]
         found.append(
             f"{books['duplicates']:,} messages were shown twice, but only {books['unknown']:,} attempts are unknown"
         )
-    if not seen.interrupted:
+    if not seen.interrupted and seen.trouble is None:
         if seen.tally.unanswered:
             found.append(f"{seen.tally.unanswered:,} events were sent and never acknowledged")
         if books.get("open") and seen.books is not None:

@@ -61,10 +61,11 @@ class Stop:
         self.asked = trio.Event()
         self.playing = False
 
-    async def watch(self, cancel: Callable[[], None]) -> None:
-        """Until cancelled. A second signal does not wait for anything any more."""
+    async def watch(self, cancel: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
+        """Until cancelled; started when it listens. A second signal does not wait for anything any more."""
         # A closed terminal must not leave the engine behind: it is in a process group of its own.
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            task_status.started()
             async for _ in signals:
                 if self.asked.is_set() or not self.playing:
                     cancel()
@@ -81,7 +82,8 @@ async def perform(plan: Plan) -> Seen:
     screen = Screen(plan)
     seen: list[Seen] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stop.watch, nursery.cancel_scope.cancel)
+        # Before anything is started that would have to be ended.
+        await nursery.start(stop.watch, nursery.cancel_scope.cancel)
         nursery.start_soon(screen.show)
         seen.append(await (_embedded if plan.target is None else _against_target)(plan, stop, screen))
         nursery.cancel_scope.cancel()
@@ -246,7 +248,7 @@ class _Run:
 
     def _trouble(self) -> str | None:
         if self._engine is not None and self._engine.died.is_set():
-            return f"the engine ended by itself: {self._engine.last_words()}"
+            return f"the engine ended by itself, {self._engine.last_words()}"
         errors = [sender.last_error for sender in self._senders if sender.last_error is not None]
         return f"the target did not answer: {errors[0]}" if errors and not self.tally.answered else None
 

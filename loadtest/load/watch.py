@@ -169,6 +169,7 @@ class Sampler:
         self._url = metrics_url
         self._retries: Counter[str] = Counter()
         self._delivered = 0
+        self._next_second = 0
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -181,7 +182,6 @@ class Sampler:
         await self.ask()
         index = max(int(self._now() - METRICS_EVERY_S / 2), 0)
         interval = self._tally.second(index).interval
-        interval.open = self.metrics.open
         new = self.metrics.retries - self._retries
         self._retries = self.metrics.retries.copy()
         for cause, count in new.items():
@@ -190,10 +190,17 @@ class Sampler:
             interval.delivered += self.metrics.ended["delivered"] - self._delivered
             self._delivered = self.metrics.ended["delivered"]
         tree = self._tree()
-        if tree is not None and (usage := tree.usage()) is not None:
+        usage = None if tree is None else tree.usage()
+        if usage is not None:
             self.usage = usage
-            interval.engine_cores, interval.engine_mb = usage.cores, usage.largest_mb
             self.largest_mb = max(self.largest_mb, usage.largest_mb)
+        # A look that took longer than a second stands for all the seconds since the last one.
+        for each in range(min(self._next_second, index), index + 1):
+            interval = self._tally.second(each).interval
+            interval.open = self.metrics.open
+            if usage is not None:
+                interval.engine_cores, interval.engine_mb = usage.cores, usage.largest_mb
+        self._next_second = index + 1
         self._tally.close(self._tally.seen_until if self._measured else self._now())
 
     async def ask(self) -> None:

@@ -238,8 +238,10 @@ class Engine:
             await trio.sleep(LOOK_S)
 
     def last_words(self) -> str:
-        """The last line that it said."""
-        return children.last_words(self._log_path)
+        """How it ended, and the last line that it said."""
+        status = None if self._process is None else self._process.poll()
+        how = f"killed by {signal.Signals(-status).name}" if status is not None and status < 0 else f"status {status}"
+        return f"{how}: {children.last_words(self._log_path)}"
 
     async def kill_every(self, seconds: float, random: Random, over: Callable[[], bool]) -> None:
         """SIGKILL one of its working processes every so often until it is ``over``. One that nobody restarts, we do."""

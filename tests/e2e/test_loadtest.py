@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dispatcher.cli.run import run
+from loadtest.load.machine import ProcessTree
 
 SHORT = ("--rate", "300", "--duration", "4", "--accounts", "500", "--json")
 PATIENCE_S = 60.0
@@ -27,16 +28,45 @@ def loadtest(site: Any, *options: str, status: int = 0) -> tuple[dict[str, Any],
 
 
 def nothing_left(folder: Path) -> bool:
-    """Whether no process works in, or with a file of, this folder."""
+    """Whether no process works in this folder any more; what a load test starts inherits it."""
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
-            continue
         try:
-            if str(folder) in (entry / "cmdline").read_text(errors="replace"):
+            if entry.name.isdecimal() and (entry / "cwd").readlink() == folder:
                 return False
-        except OSError:
+        except OSError:  # it has just ended, or is another user's
             continue
     return True
+
+
+@contextmanager
+def started(site: Any, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A load test in the folder ``world`` that is not left running, whatever the test finds."""
+    process: subprocess.Popen[str] = site.start("loadtest", *options, "--dir", "world", "--accounts", "100", "--json")
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    for _ in range(2):  # the second does not wait for anything any more
+                        process.send_signal(signal.SIGINT)
+                        time.sleep(0.5)
+    finally:
+        process.kill()
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+
+
+def flowing(site: Any) -> bool:
+    """Whether events have been flowing for a while."""
+    log = site.folder / "world" / "ledger.db-wal"
+    return log.exists() and log.stat().st_size > 400_000
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -113,15 +143,9 @@ def test_recorded_events_are_played_and_broken_lines_named(site: Any) -> None:
 
 def test_an_interrupt_ends_the_arrivals_and_writes_what_was_seen(site: Any) -> None:
     report = site.folder / "i.html"
-    options = ("--rate", "200", "--duration", "600", "--accounts", "100", "--dir", "world", "--json")
-    with site.start("loadtest", *options, "--report", str(report)) as process:
-        # When events have been flowing for a while
-        ledger = site.folder / "world" / "ledger.db-wal"
-        give_up_at = time.monotonic() + PATIENCE_S
-        while not (ledger.exists() and ledger.stat().st_size > 400_000):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < give_up_at
-            time.sleep(0.1)
+    with started(site, "--rate", "200", "--duration", "600", "--report", str(report)) as process:
+        wait_until(process, lambda: flowing(site))
+        assert not nothing_left(site.folder)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
@@ -136,15 +160,25 @@ def test_an_interrupt_ends_the_arrivals_and_writes_what_was_seen(site: Any) -> N
 
 
 def test_an_interrupt_before_the_first_arrival_is_one_line_and_leaves_nothing_running(site: Any) -> None:
-    with site.start("loadtest", "--accounts", "1000000", "--rate", "1000", "--dir", "world") as process:
-        give_up_at = time.monotonic() + PATIENCE_S
-        while not (site.folder / "world" / "providers.log").exists():
-            assert time.monotonic() < give_up_at
-            time.sleep(0.02)
+    with started(site, "--rate", "200", "--duration", "600") as process:
+        wait_until(process, (site.folder / "world" / "providers.log").exists)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert err.strip() == "swipebell: the load test was stopped before it had seen anything; nothing was kept"
+    assert nothing_left(site.folder)
+
+
+def test_an_engine_that_ends_by_itself_ends_the_load_test_with_what_was_seen(site: Any) -> None:
+    with started(site, "--rate", "200", "--duration", "600") as process:
+        wait_until(process, lambda: flowing(site))
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in ProcessTree(process.pid).workers()}
+        (engine,) = [pid for pid, command in commands.items() if "dispatcher" in command.split("\0")]
+        os.kill(engine, signal.SIGKILL)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert json.loads(out)["loadtest"]["books"]["lost"] == 0
+    assert "the engine ended by itself, killed by SIGKILL" in err
     assert nothing_left(site.folder)
 
 
