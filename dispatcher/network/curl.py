@@ -9,8 +9,8 @@ libcurl's have to be minded:
 - Its error codes do not say whether anything had left: "could not connect" may be what became of sending it again.
   ``REQUEST_SIZE`` does; the times do not (in libcurl 8.23 a refused connection has a
   ``PRETRANSFER_TIME``).
-- ``curl_multi_fdset`` passes over descriptors that select() cannot hold, from 1,024 up, in silence. libcurl tells us of
-  each socket it makes, and those are watched by an epoll of ours.
+- ``curl_multi_fdset`` passes over descriptors that select() cannot hold, from 1,024 up, in silence, and asking it for
+  every sleep costs a tenth of the thread. libcurl tells us of each socket it makes; an epoll of ours watches them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -36,8 +37,14 @@ COMPLETIONS_PER_READ = 128
 MAX_SLEEP_MS = 1_000
 """Longest wait for a socket: one that libcurl watches and does not show us (its resolver's) is late by this at most."""
 
-SELECT_SETSIZE = 1024
-"""Descriptors from here on are invisible to ``curl_multi_fdset``."""
+GATHER_S = 0.0003
+"""While requests wait for a connection, answers gather for so long before they are looked at: each look costs a
+hand-over of the GIL for every answer. A request that finds a connection free never waits for it."""
+
+LARGE_BODY_BYTES = 32 * 1024
+LARGE_SLEEP_MS = 1
+"""libcurl hands a body on by 64 KiB and waits for the socket in between, of which an edge tells nothing: while a large
+one is under way nobody sleeps for longer. A message has half a KiB."""
 
 HEAD_BYTES = 76
 """Bytes of a request's head beside the URL and our headers: method, version, Host, User-Agent, Accept, Content-Length.
@@ -212,6 +219,10 @@ def _header_lines(headers: Sequence[str]) -> list[bytes]:
     return lines
 
 
+def _is_large(request: Request) -> bool:
+    return request.body is not None and len(request.body) > LARGE_BODY_BYTES
+
+
 class CurlNetwork(Network):
     """`Network` over libcurl. Make it inside trio; ``pools`` names the providers and their connections.
 
@@ -221,17 +232,19 @@ class CurlNetwork(Network):
 
     def __init__(self, pools: Mapping[str, PoolSettings]) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        self._high_sockets = select.epoll()
+        self._sockets = select.epoll()
         self._pools = {name: _Pool(settings, self._on_socket) for name, settings in pools.items()}
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, sum(settings.connections for settings in pools.values()))
         self._inbox: deque[tuple[Sequence[Request], Deliver]] = deque()
         self._outbox: deque[tuple[Deliver, Response]] = deque()
+        self._large = 0
         self._notified = False
         self._asleep = False
         self._closing = False
         self._closed = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._sockets.register(self._wake_read, select.EPOLLIN)
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
 
@@ -259,7 +272,7 @@ class CurlNetwork(Network):
         self._drain_outbox()
         os.close(self._wake_read)
         os.close(self._wake_write)
-        self._high_sockets.close()
+        self._sockets.close()
 
     # ---- in the network's thread ------------------------------------------------------------------------------
 
@@ -270,8 +283,11 @@ class CurlNetwork(Network):
                 self._take_inbox()
                 self._start_waiting(active)
                 self._multi.perform()
-                if not self._collect(active):
+                found = self._collect(active)
+                if not found:
                     self._sleep()
+                if any(pool.waiting for pool in self._pools.values()):
+                    time.sleep(GATHER_S)
         finally:
             # Also when a defect ends this thread: nobody must wait for ever, and the next batch be refused.
             self._closing = True
@@ -303,10 +319,9 @@ class CurlNetwork(Network):
                 self._closing = True
 
     def _on_socket(self, descriptor: int, _purpose: int) -> int:
-        if descriptor >= SELECT_SETSIZE:
-            # Edges, because libcurl does not say what it waits for; it reads and writes until nothing more goes.
-            # A descriptor that is closed leaves the epoll by itself.
-            self._high_sockets.register(descriptor, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+        # Edges, because libcurl does not say what it waits for; it reads and writes until nothing more goes.
+        # A descriptor that is closed leaves the epoll by itself.
+        self._sockets.register(descriptor, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
         return 0
 
     def _take_inbox(self) -> None:
@@ -328,6 +343,7 @@ class CurlNetwork(Network):
                     pool.idle.append(transfer)
                 else:
                     active.add(transfer)
+                    self._large += _is_large(request)
 
     def _collect(self, active: set[_Transfer]) -> bool:
         """Take what has ended; True when something had, so that new requests can start before we sleep."""
@@ -349,6 +365,7 @@ class CurlNetwork(Network):
         self._multi.remove_handle(easy)
         assert transfer.request is not None
         pool = self._pools[transfer.request.pool]
+        self._large -= _is_large(transfer.request)
         self._outbox.append(transfer.finish(code))
         active.discard(transfer)
         pool.idle.append(transfer)
@@ -359,22 +376,13 @@ class CurlNetwork(Network):
         try:
             if self._inbox or self._closing:  # it came between our look and the flag
                 return
-            reads, writes, _ = self._multi.fdset()
-            poll = select.poll()
-            poll.register(self._wake_read, select.POLLIN)
-            poll.register(self._high_sockets.fileno(), select.POLLIN)
-            for descriptor in reads:
-                poll.register(descriptor, select.POLLIN)
-            for descriptor in writes:
-                poll.register(descriptor, select.POLLOUT | (select.POLLIN if descriptor in reads else 0))
-            events = poll.poll(min(timeout, MAX_SLEEP_MS) if timeout >= 0 else MAX_SLEEP_MS)
+            longest = LARGE_SLEEP_MS if self._large else MAX_SLEEP_MS
+            events = self._sockets.poll((min(timeout, longest) if timeout >= 0 else longest) / 1000)
         finally:
             self._asleep = False
         for descriptor, _ in events:
             if descriptor == self._wake_read:
                 os.read(self._wake_read, 4096)
-            elif descriptor == self._high_sockets.fileno():
-                self._high_sockets.poll(0)  # takes the edges; perform() looks at every socket anyway
 
     # ---- in trio's thread -------------------------------------------------------------------------------------
 
