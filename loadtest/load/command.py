@@ -17,7 +17,6 @@ import msgspec
 import trio
 
 from dispatcher.cli.common import json_option, print_json
-from dispatcher.cli.run import run as run_command
 from dispatcher.config_load import read_token
 from dispatcher.errors import ConfigurationError, SwipebellError
 from dispatcher.synth import synthesize
@@ -65,7 +64,7 @@ Profiles (with --speedup a day passes faster):
 
 \b
 Examples:
-  swipebell loadtest --rate 2000 --duration 60 --assert 'p99<200ms' --assert 'lost==0'
+  swipebell loadtest --rate 2000 --duration 60 --assert 'p99<200ms' 'lost==0'
   swipebell loadtest --profile double-eleven --speedup 60 --duration 120 --report spike.html
   swipebell loadtest --rate 500:30,1500:120,500:60 --processes 2 --faults rush-hour
   swipebell loadtest --rate 300 --write-recipients people.ndjson
@@ -96,7 +95,7 @@ file had broken lines; 130 interrupted (what was seen is still told and reported
     "--provider-rate", type=click.IntRange(1, 100_000), default=50_000, help="What the engine may send a second."
 )
 @click.option("--kill-every", type=click.FloatRange(1), metavar="SECONDS", help="SIGKILL an engine process so often.")
-@click.option("--assert", "asserted", multiple=True, metavar="CONDITION", help=f"Repeatable. Of {', '.join(METRICS)}.")
+@click.option("--assert", "asserted", multiple=True, metavar="CONDITION", help=f"One or more. Of {', '.join(METRICS)}.")
 @click.option(
     "--settle", type=float, default=60.0, show_default=True, help="Seconds to wait for open alerts at the end."
 )
@@ -108,6 +107,7 @@ file had broken lines; 130 interrupted (what was seen is still told and reported
     metavar="FILE",
     help="Write who is told by this load, for `swipebell recipients import`, and end.",
 )
+@click.argument("conditions", nargs=-1, metavar="")
 @json_option
 def loadtest(**options: Any) -> None:
     """See ``_HELP``."""
@@ -169,6 +169,7 @@ class _Options(msgspec.Struct, kw_only=True):
     provider_rate: int
     kill_every: float | None
     asserted: tuple[str, ...]
+    conditions: tuple[str, ...]
     settle: float
     report: Path | None
     folder: Path | None
@@ -207,15 +208,15 @@ class _Options(msgspec.Struct, kw_only=True):
         }.items():
             if value is not None and self.target is None:
                 raise ConfigurationError(f"{option}: belongs to a --target")
-        if self.processes > 1 and not any(one.name == "processes" for one in run_command.params):
-            raise ConfigurationError("--processes: this version's `swipebell run` has one process only")
+        if self.conditions and not self.asserted:
+            raise ConfigurationError(f"{self.conditions[0]!r}: belongs behind --assert, if it is a condition")
         if self.report is not None:
             _check_writable(self.report)
 
     def assertions(self) -> list[Assertion]:
         """The conditions; all that are malformed are refused before anything runs."""
         try:
-            return [parse_assertion(text) for text in self.asserted]
+            return [parse_assertion(text) for text in (*self.asserted, *self.conditions)]
         except ValueError as error:
             raise ConfigurationError(f"--assert {error}") from None
 
