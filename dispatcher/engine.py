@@ -43,6 +43,7 @@ from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.network.api import Network
+from dispatcher.together import Together
 from ratelimit.pacing import Pacer
 
 CLOCK_TICK_S = 0.2
@@ -124,6 +125,7 @@ class Engine:
             for name, (channel, pacer) in channels.items()
         }
         self._gate = Gate(list(self.lanes.values()), config.batch_events)
+        self._together = Together(self._admit, config.batch_events)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Engine]:
@@ -137,6 +139,7 @@ class Engine:
             async with trio.open_nursery() as nursery:
                 # These outlive a cancellation from outside (Ctrl-C, a failed sibling) until the drain is over.
                 draining = [
+                    self._together.run,
                     self._record_steps,
                     self._keep_lease,
                     *(lane.run_classifier for lane in self.lanes.values()),
@@ -168,8 +171,11 @@ class Engine:
 
         Call it between `reserve` and `release`, which are the backpressure. Raises `LedgerUnavailable` or
         `LedgerFailed`, and then nothing of the batch is in the ledger. When cancelled, the batch may have been
-        admitted: send it again, it is recognised.
+        admitted: send it again, it is recognised. Of several that come at once one is made (see `together`).
         """
+        return await self._together.admit(batch)
+
+    async def _admit(self, batch: Sequence[Accepted]) -> Admission:
         try:
             admission = await self._ledger.admit(batch, self.now_ms(), self.owner, self._decide)
         except LedgerUnavailable as error:
