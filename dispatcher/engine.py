@@ -54,8 +54,11 @@ RECORD_BATCH = 1024
 """Steps of one commit (and what came with the last of them): about 5 ms of work in the ledger's thread."""
 
 RECORD_GATHER_S = 0.03
-"""Under a flood (alerts wait in a lane) outcomes gather for so long before they are written: a commit of fifty costs
-nearly what one of five hundred does. What is in flight meanwhile is bounded, and enough for many times the rate."""
+"""Under a flood (alerts wait in their lane) outcomes gather for so long before they are written: a commit of fifty
+costs nearly what one of five hundred does. Not those of a fenced lane, whose few places in flight they hold."""
+
+MAX_WAITING_STEPS = 4 * RECORD_BATCH
+"""Steps that may wait for the recorder before receipts are taken no further. A lane's are bounded by its places."""
 
 HOUSEKEEPING_S = 60.0
 LEDGER_RETRY_S = 1.0
@@ -222,7 +225,7 @@ class Engine:
     async def _record_for_ever(self) -> None:
         while True:
             await self._steps_waiting.wait()
-            if any(lane.queue for lane in self.lanes.values()):
+            if self._may_gather():
                 await trio.sleep(RECORD_GATHER_S)
             batch: list[_Steps] = []
             room = RECORD_BATCH
@@ -235,6 +238,14 @@ class Engine:
                 self._recording = True
                 await self._record(batch)
                 self._recording = False
+
+    @property
+    def _waiting_steps(self) -> int:
+        return sum(len(several) for several, _ in self._steps)
+
+    def _may_gather(self) -> bool:
+        flood = all(lane is not None and lane.queue and not lane.channel.fenced for _, lane in self._steps)
+        return flood and self._waiting_steps < RECORD_BATCH
 
     async def _record(self, batch: list[_Steps]) -> None:
         steps = [step for several, _ in batch for step in several]
@@ -264,6 +275,8 @@ class Engine:
 
     async def receive(self, receipts: Sequence[Receipt]) -> None:
         """Take a batch of receipts; when this returns they are durable. Unknown and repeated ones are normal."""
+        while self._waiting_steps > MAX_WAITING_STEPS:  # noqa: ASYNC110 - the recorder works them off by the commit
+            await trio.sleep(RECORD_GATHER_S)
         found = await self._ledger.receipts(receipts, self.now_ms(), self.owner)
         self.record([after_receipt(alert, receipt.status, self.now_ms()) for alert, receipt in found], None)
 
@@ -359,7 +372,7 @@ class Engine:
         self.trouble = str(error)
         if self._fail_fast:
             raise error
-        log.error("ledger_unavailable", error=str(error), waiting_steps=sum(len(several) for several, _ in self._steps))
+        log.error("ledger_unavailable", error=str(error), waiting_steps=self._waiting_steps)
         await trio.sleep(LEDGER_RETRY_S)
 
     def resumed(self, channel: str) -> None:

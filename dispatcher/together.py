@@ -54,10 +54,19 @@ class Together:
         return batch.admission
 
     async def run(self) -> None:
-        """Admit what comes, for ever."""
+        """Admit what comes, for ever; when it ends, whoever still waits hears that nothing was admitted."""
+        group: list[_Batch] = []
+        try:
+            await self._run(group)
+        finally:
+            for batch in (*group, *self._waiting):
+                batch.error = LedgerUnavailable("the process is ending; send it again")
+                batch.done.set()
+
+    async def _run(self, group: list[_Batch]) -> None:
         while True:
             await self._came.wait()
-            group = [self._waiting.popleft()]
+            group.append(self._waiting.popleft())
             room = self._most - len(group[0].events)
             while self._waiting and len(self._waiting[0].events) <= room:
                 group.append(self._waiting.popleft())
@@ -67,6 +76,7 @@ class Together:
             await self._admit_group(group)
             for batch in group:
                 batch.done.set()
+            group.clear()
 
     async def _admit_group(self, group: list[_Batch]) -> None:
         try:

@@ -24,7 +24,7 @@ READ_AHEAD_BLOCKS = 16
 """Blocks read and not yet dealt: beyond it the file is not read on."""
 
 ACK_LINE_BYTES = 4 * 1024 * 1024
-"""Longest acknowledgement: it lists 512 refused lines at most, 0.5 MB if every id is as long as it may be."""
+"""Longest acknowledgement: it lists 1,024 refused lines at most, 1 MB if every id is as long as it may be."""
 
 RECEIVE_BYTES = 64 * 1024
 

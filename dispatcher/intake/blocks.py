@@ -16,7 +16,7 @@ from dispatcher.intake.ndjson import READ_BYTES, plain_words
 from dispatcher.strictjson import MAX_LINE_BYTES
 
 BLOCK_BYTES = 64 * 1024
-"""About 256 events, the lines of one admission: small enough that the last blocks of a file keep everybody busy."""
+"""About 256 events: small enough that the last blocks of a file keep everybody busy."""
 
 _KEPT_BYTES = MAX_LINE_BYTES + 2
 """Of a line that does not end: enough that it is refused for its length."""

@@ -19,8 +19,8 @@ from dispatcher.errors import InputError
 from dispatcher.strictjson import BOM, MAX_LINE_BYTES
 
 MAX_BATCH_LINES = 256
-"""Lines handed on at once: one thread hop and one ledger commit each; commits gain nothing above a few
-hundred rows."""
+"""Lines handed on at once where the caller does not say: one thread hop each. Admission takes more of them together
+(``engine.batch_events``)."""
 
 MAX_BATCH_BYTES = 1 << 20
 """Bytes of the lines handed on at once: an ordinary batch has 70 KB; this keeps 256 longest lines from being

@@ -201,6 +201,9 @@ class Connection:
             await self._engine.reserve(len(batch))
             nursery.start_soon(self._take, batch, self._acks.expect(upto if last else batch[-1][0]))
         if not lines and upto > self._heard:
+            while self._acks.full:
+                self._told = trio.Event()
+                await self._told.wait()
             self._acks.settle(self._acks.expect(upto), Taken())
             nursery.start_soon(self._write_acks)
         self._heard = upto

@@ -14,8 +14,13 @@ import time
 
 from dispatcher.errors import LedgerUnavailable
 
-BUSY_SECONDS = 10.0
-"""How long a commit waits for another process's. A commit takes milliseconds; ten seconds mean that one hangs."""
+BUSY_SECONDS = 5.0
+"""How long SQLite waits for another process's commit. A commit takes milliseconds; five seconds mean that one hangs.
+With the wait for the turn it stays below a lease, so that nobody is taken over for waiting."""
+
+TURN_SECONDS = 0.5
+"""How long a process waits for its turn, and before that to be the next one. The turn is for fairness only, SQLite
+guards the file: a process that was stopped while it waited must not keep all others from writing."""
 
 NEXT_BYTE, TURN_BYTE = 1 << 40, (1 << 40) + 1
 """Far above every owner's number."""
@@ -56,21 +61,18 @@ class WriterTurn:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self.patience_seconds = BUSY_SECONDS
+        self.patience_seconds = TURN_SECONDS
         self._file: int | None = None
         if path != ":memory:" and hasattr(fcntl, "F_OFD_SETLK"):
             self._file = open_locks(path)
 
     def take(self) -> None:
-        """Wait for the turn, up to ``patience_seconds``; raises `LedgerUnavailable`. Blocks the thread."""
+        """Wait for the turn; go on without it after twice ``patience_seconds``. Blocks the thread."""
         if self._file is None:
             return
-        give_up_at = time.monotonic() + self.patience_seconds
-        self._wait(NEXT_BYTE, give_up_at)
-        try:
-            self._wait(TURN_BYTE, give_up_at)
-        finally:
+        is_next = self._wait(NEXT_BYTE)
+        self._wait(TURN_BYTE)
+        if is_next:
             lock_byte(self._file, NEXT_BYTE, fcntl.F_UNLCK)
 
     def give(self) -> None:
@@ -84,14 +86,17 @@ class WriterTurn:
             os.close(self._file)
             self._file = None
 
-    def _wait(self, byte: int, give_up_at: float) -> None:
+    def _wait(self, byte: int) -> bool:
+        """False when somebody else has held the byte for too long."""
         assert self._file is not None
+        give_up_at = time.monotonic() + self.patience_seconds
         pause = FIRST_PAUSE_SECONDS
         while not lock_byte(self._file, byte, fcntl.F_WRLCK):
             if time.monotonic() >= give_up_at:
-                raise LedgerUnavailable(busy(self._path))
+                return False
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        return True
 
 
 def busy(path: str) -> str:

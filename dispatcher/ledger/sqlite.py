@@ -30,7 +30,6 @@ FREE = (
     " state = CASE state WHEN 'sending' THEN 'interrupted' WHEN 'queued' THEN 'retrying' ELSE state END,"
     " owner=0, due_at=:now WHERE owner=:owner AND ended_at IS NULL"
 )
-OPEN_COUNT = "SELECT count(*) FROM alerts INDEXED BY alerts_open WHERE ended_at IS NULL"
 
 
 class SqliteStore:
@@ -160,7 +159,7 @@ class SqliteStore:
 
     def open_count(self) -> int:
         """See `Ledger.open_count`."""
-        return int(self.connection.execute(OPEN_COUNT).fetchall()[0][0])
+        return sqlite_read.open_count(self.connection)
 
     def books(self) -> Books:
         """See `Ledger.books`."""

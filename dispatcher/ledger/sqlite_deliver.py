@@ -75,7 +75,7 @@ ACCEPTED = (
 MOVE_ANSWER = (
     "INSERT INTO attempts (alert, n, owner, channel, at, took, outcome, code, msgid)"
     " SELECT id, attempts, answered_to, channel, answered_at, took, 'accepted', code, msgid FROM alerts"
-    " WHERE id=? AND owner=? AND answered_at IS NOT NULL"
+    " WHERE id=? AND owner=? AND answered_at IS NOT NULL ON CONFLICT DO NOTHING"
 )
 CLEAR_ANSWER = "UPDATE alerts SET answered_at=NULL, answered_to=NULL, took=NULL, code=NULL WHERE id=? AND owner=?"
 

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import TypeVar
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
@@ -59,7 +60,9 @@ def connect(path: str) -> sqlite3.Connection:
 def reading(path: str, read: Callable[[sqlite3.Connection], _Read]) -> _Read:
     """What ``read`` finds in one view of the ledger, by a connection of its own: it waits for nobody and nobody waits
     for it. As long as it goes on the log cannot be cut. Raises `LedgerUnavailable` or `LedgerFailed`."""
-    with explained(path), contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as own:
+    where = Path(path).absolute().as_uri() + "?mode=rw"  # never makes an empty file in the place of a lost one
+    open_it = sqlite3.connect
+    with explained(path), contextlib.closing(open_it(where, BUSY_SECONDS, isolation_level=None, uri=True)) as own:
         own.execute("PRAGMA query_only=ON")
         own.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         own.execute("BEGIN")

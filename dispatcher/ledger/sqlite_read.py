@@ -20,6 +20,14 @@ FINGERPRINT = ("count({0})", "sum({0})", "sum(({0}) * ({0}) % 1000003)")
 """Of a set of numbers, in one pass."""
 
 
+OPEN_COUNT = "SELECT count(*) FROM alerts INDEXED BY alerts_open WHERE ended_at IS NULL"
+
+
+def open_count(connection: sqlite3.Connection) -> int:
+    """How many alerts have not ended, from the index that holds no others."""
+    return int(connection.execute(OPEN_COUNT).fetchall()[0][0])
+
+
 def books(connection: sqlite3.Connection) -> Books:
     """The totals of the whole ledger; see `Ledger.books`."""
 

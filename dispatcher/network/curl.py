@@ -39,7 +39,7 @@ MAX_SLEEP_MS = 1_000
 
 GATHER_S = 0.0003
 """While requests wait for a connection, answers gather for so long before they are looked at: each look costs a
-hand-over of the GIL for every answer. A request that finds a connection free never waits for it."""
+hand-over of the GIL for every answer. While none waits, nobody waits for this."""
 
 LARGE_BODY_BYTES = 32 * 1024
 LARGE_SLEEP_MS = 1

@@ -87,8 +87,8 @@ class HttpSender:
                 self.reconnected += 1
                 self.last_error = type(error).__name__
             else:
-                if response.status_code == httpx.codes.ACCEPTED:
-                    self._take(response.content, chunk, again=again)
+                if response.status_code == httpx.codes.ACCEPTED and (answer := _answer(response.content)) is not None:
+                    self._take(answer, chunk, again=again)
                     return
                 self.last_error = f"HTTP {response.status_code}"
                 if response.status_code in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
@@ -98,12 +98,19 @@ class HttpSender:
             await trio.sleep(wait)
             pause = min(2 * pause, AGAIN_S[1])
 
-    def _take(self, content: bytes, chunk: Chunk, *, again: bool) -> None:
-        answer = msgspec.json.decode(content, type=_Answer)
+    def _take(self, answer: _Answer, chunk: Chunk, *, again: bool) -> None:
         rejected = {chunk.first + one.line - 1: one.error for one in answer.rejected if 1 <= one.line <= chunk.count}
         self._tally.answer(
             chunk.first, chunk.count, self._now(), duplicate=0 if again else answer.duplicate, rejected=rejected
         )
+
+
+def _answer(content: bytes) -> _Answer | None:
+    """None when it is not an engine's: something else listens there."""
+    try:
+        return msgspec.json.decode(content, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 @cache

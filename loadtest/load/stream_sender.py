@@ -22,7 +22,7 @@ of 0.4 seconds. A target this far behind pushes back, however much its socket wo
 
 READ_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""Longest answer line: 512 refused lines with the longest ids are 0.5 MB."""
+"""Longest answer line: 1,024 refused lines with the longest ids are 1 MB."""
 
 CONNECT_S = 5.0
 RECONNECT_S = (0.05, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +18,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger.locks import NEXT_BYTE, lock_byte, open_locks
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.worker import InlineLedger, ThreadedLedger
 from tests.dispatcher.ledger_kit import HOUR_MS, NOW, Tell, accepted, attempts_of, owner_of
@@ -182,15 +185,56 @@ async def test_another_process_that_hangs_is_named_as_the_reason(path: str) -> N
     ledger = InlineLedger(path)
     owner = await owner_of(ledger)
     ledger.store.turn.patience_seconds = 0.0
+    ledger.store.connection.execute("PRAGMA busy_timeout=0")
     with closing(SqliteStore(path)) as other:
         other.begin()
-        with pytest.raises(LedgerUnavailable, match="another process has held it for 10 seconds; see which one"):
+        with pytest.raises(LedgerUnavailable, match="another process has held it for 5 seconds; see which one"):
             await ledger.admit([accepted("e-1")], NOW, owner, Tell())
         other.rollback()
 
     # When it has let go, then the same call succeeds
     assert (await ledger.admit([accepted("e-1")], NOW, owner, Tell())).accepted == 1
     await ledger.aclose()
+
+
+WAIT_FOR_THE_TURN = """
+import sys
+from dispatcher.ledger.sqlite import SqliteStore
+store = SqliteStore(sys.argv[1])
+store.turn.patience_seconds = 1000
+print("ready", flush=True)
+sys.stdin.readline()
+store.begin()
+"""
+
+
+async def test_a_process_stopped_while_it_waits_keeps_nobody_from_writing(path: str) -> None:
+    # Given a process that waits for its turn, as the next one
+    waiting = processes(WAIT_FOR_THE_TURN, 1, path)
+    with closing(SqliteStore(path)) as store, closing(SqliteStore(path)) as third, waiting as (other,):
+        store.begin()
+        assert other.stdin is not None
+        other.stdin.write("\n")
+        other.stdin.flush()
+        while next_is_free(path):  # noqa: ASYNC110 - another process tells nobody
+            await trio.sleep(0.01)
+        # When it is stopped, and the turn is given
+        other.send_signal(signal.SIGSTOP)
+        store.commit()
+        # Then others write, if not by turns
+        third.turn.patience_seconds = 0.05
+        third.begin()
+        third.commit()
+        other.kill()
+
+
+def next_is_free(path: str) -> bool:
+    """Whether nobody waits for the turn."""
+    file = open_locks(path)
+    try:
+        return lock_byte(file, NEXT_BYTE, fcntl.F_WRLCK)
+    finally:
+        os.close(file)
 
 
 HOLD_THE_TURN = """

@@ -54,14 +54,14 @@ async def test_calls_that_come_during_a_commit_share_the_next_one(commits: Commi
             nursery.start_soon(
                 tell, told, "admit", lambda n=number: ledger.admit([accepted(f"e-{n}")], NOW, owner, Tell())
             )
-        nursery.start_soon(tell, told, "count", ledger.open_count)
+        nursery.start_soon(tell, told, "beat", lambda: ledger.heartbeat(owner, NOW))
         nursery.start_soon(tell, told, "import", lambda: ledger.import_recipients([recipient()]))
 
     # Then they were one commit, and each has its own answer
     assert commits.sizes == [1, 7]
     assert min(commits.seconds) > 0
     assert sum(answer.accepted for name, answer in told if name == "admit") == 5
-    assert {name for name, _ in told} == {"admit", "count", "import"}
+    assert {name for name, _ in told} == {"admit", "beat", "import"}
     assert (await ledger.books()).events == 6
 
 
@@ -152,7 +152,7 @@ async def test_a_commit_that_fails_fails_all_its_calls(commits: Commits, monkeyp
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: ledger.admit([accepted("e-1")], NOW, owner, Tell()),
         lambda: ledger.import_recipients([recipient()]),
-        ledger.open_count,
+        lambda: ledger.take_over(owner, NOW),
     ]
 
     async with commits.in_one_commit(owner) as nursery:
