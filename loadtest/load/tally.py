@@ -28,6 +28,8 @@ PER_MS: Final = 10
 MAX_LATENCY: Final = 24 * 3600 * 1000 * PER_MS
 
 SHOWN_PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
+NAMED = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+
 _HALVINGS: Final = 20
 _TICKS_A_HALVING: Final = 6
 
@@ -58,10 +60,11 @@ class Latency:
         return float(self._histogram.get_value_at_percentile(percentile) / PER_MS)
 
     def points(self) -> list[tuple[float, float]]:
-        """(percentile, ms), rising, denser towards 100 as far as there are values to tell apart."""
+        """(percentile, ms), rising, denser towards 100 as far as there are values to tell apart. Those that people name
+        are among them, exactly."""
         if not self.count:
             return []
-        points = []
+        points = [(percentile, self.at(percentile)) for percentile in NAMED]
         distance = 100.0
         for _ in range(_HALVINGS):
             for tick in range(_TICKS_A_HALVING):
@@ -70,7 +73,7 @@ class Latency:
             distance /= 2
             if self.count * distance / 100.0 < 1.0:
                 break
-        return [*points, (100.0, self.at(100.0))]
+        return sorted({*points, (100.0, self.at(100.0))})
 
 
 class _Second:
