@@ -290,9 +290,10 @@ class Engine:
                 await self._ledger.take_over(self.owner, self.now_ms())
                 for channel in KNOWN_CHANNELS:
                     more = await self._bring_back(channel) or more
-                if trio.current_time() >= housekeeping_at:
-                    housekeeping_at += HOUSEKEEPING_S
-                    await self._ledger.forget_counters(self.now_ms())
+                # A bounded part of them at a time: a day's are millions, and nobody is to wait for it.
+                now = trio.current_time()
+                if now >= housekeeping_at and not await self._ledger.forget_counters(self.now_ms()):
+                    housekeeping_at = now + HOUSEKEEPING_S
                 self.trouble = None
             except LedgerUnavailable as error:
                 await self.ledger_trouble(error)

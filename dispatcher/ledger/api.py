@@ -216,7 +216,7 @@ class Ledger(Protocol):
         """Say which rules the following admissions are decided with."""
 
     async def forget_counters(self, now_ms: int) -> int:
-        """Drop counters whose time is over; returns how many."""
+        """Drop some of the counters whose time is over; returns how many, 0 when none is left."""
 
     async def aclose(self) -> None:
         """Finish what was handed over, then close. Call ``leave`` first; any call after it is an error."""

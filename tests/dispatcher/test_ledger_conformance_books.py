@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dispatcher.ledger.api import Ledger
+from dispatcher.ledger.api import Decisions, Ledger
 from tests.dispatcher.ledger_kit import (
     HOUR_MS,
+    NOBODY,
     NOW,
     Tell,
     accepted,
     admitted,
     alert_story,
+    counted,
     line,
     owner_of,
     receipt,
@@ -101,3 +103,23 @@ async def test_the_story_of_an_event(ledger: Ledger) -> None:
 async def test_there_is_no_story_of_what_never_came(ledger: Ledger) -> None:
     assert await ledger.explain("e-1") is None
     assert await ledger.explain("") is None
+
+
+async def test_counters_go_in_bounded_parts_until_none_is_left(ledger: Ledger) -> None:
+    # Given more counters of a day that is over than are dropped at once, and one that is still wanted
+    owner = await owner_of(ledger)
+    await ledger.import_recipients([recipient("A-1")])
+    over = {f"day|over|{number}": (1, NOW) for number in range(2_500)}
+
+    def decide(batch: object, told: object, now_ms: int, read: object) -> Decisions:
+        return Decisions([[NOBODY]], {**over, "day|kept|x": (7, NOW + HOUR_MS)})
+
+    await ledger.admit([accepted("e-1")], NOW, owner, decide)
+    # When they are forgotten until there is nothing to forget
+    dropped = []
+    while not dropped or dropped[-1]:
+        dropped.append(await ledger.forget_counters(NOW + 1))
+    # Then each call dropped a bounded part, and all that were over are gone
+    assert dropped == [2_000, 500, 0]
+    assert await counted(ledger, owner, "day|over|1") == 0
+    assert await counted(ledger, owner, "day|kept|x") == 7
