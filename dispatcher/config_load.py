@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from dispatcher.config import SQLITE_PREFIX, Config, ConfigFile, LedgerConfig, SmsConfig, WechatConfig
+from dispatcher.config import SQLITE_PREFIX, Config, ConfigFile, LedgerConfig
+from dispatcher.config_channels import ChannelSection
 from dispatcher.errors import ConfigurationError
 from dispatcher.model.private import Secret
 
@@ -61,12 +62,11 @@ def load_config(path: Path | None, environ: Mapping[str, str] | None) -> Config:
     return msgspec.structs.replace(config, warnings=_check_secrets(config, environ, name))
 
 
-def read_secret(section: WechatConfig | SmsConfig, environ: Mapping[str, str]) -> Secret | None:
-    """A channel's secret, from its file or its environment variable; None when a local SMS gateway has none.
+def read_secret(channel: str, section: ChannelSection, environ: Mapping[str, str]) -> Secret | None:
+    """A channel's secret, from its file or its environment variable; None when it has none.
 
     Raises ConfigurationError that names the key and never the value.
     """
-    channel = "wechat" if isinstance(section, WechatConfig) else "sms"
     if section.secret_env is not None:
         return _read_environment(section.secret_env, environ, f"channels.{channel}.secret_env")
     if section.secret_file is not None:
@@ -272,10 +272,9 @@ def _check_files(config: Config, name: str) -> None:
     if (stream := config.intake.stream) is not None:
         for key in ("tls_cert_file", "tls_key_file", "client_ca_file"):
             named[f"intake.stream.{key}"] = getattr(stream, key)
-    for channel, section in (("wechat", config.channels.wechat), ("sms", config.channels.sms)):
-        if section is not None:
-            for key in ("ca_file", "client_cert_file", "client_key_file"):
-                named[f"channels.{channel}.{key}"] = getattr(section, key)
+    for channel, section in config.channels.configured().items():
+        for key in ("ca_file", "client_cert_file", "client_key_file"):
+            named[f"channels.{channel}.{key}"] = getattr(section, key)
     for key, path in named.items():
         if path is not None and not path.is_file():
             raise ConfigurationError(f"{name}: {key}: there is no file {path}")
@@ -294,14 +293,11 @@ def _check_secrets(config: Config, environ: Mapping[str, str], name: str) -> tup
     if config.receipts is not None:
         files["receipts.token_file"] = config.receipts.token_file
         files["receipts.aes_key_file"] = config.receipts.aes_key_file
-    channels = {"wechat": config.channels.wechat, "sms": config.channels.sms}
     warnings = []
     try:
-        for channel, section in channels.items():
-            if section is None:
-                continue
+        for channel, section in config.channels.configured().items():
             files[f"channels.{channel}.secret_file"] = section.secret_file
-            read_secret(section, environ)
+            read_secret(channel, section, environ)
         for key, path in files.items():
             if path is None:
                 continue

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import trio
 
-from dispatcher.config import Address, parse_listen
+from dispatcher.config_parts import Address, parse_listen
 from dispatcher.errors import PortInUse
 
 

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dispatcher.config import HttpIntakeConfig, MetricsConfig, parse_listen
+from dispatcher.config import HttpIntakeConfig, MetricsConfig
+from dispatcher.config_parts import parse_listen
 from dispatcher.intake.http import health_answer
 from dispatcher.listening import cannot_listen
 from dispatcher.metrics import lane_lengths

@@ -13,20 +13,16 @@ import trio
 
 from dispatcher.admission import Admitter
 from dispatcher.channels.base import Channel, ChannelPaused
-from dispatcher.channels.sms.generic import GenericSmsChannel
-from dispatcher.channels.wechat.channel import WechatChannel
-from dispatcher.config import Config, SmsConfig, WechatConfig
-from dispatcher.config_load import read_secret
+from dispatcher.channels.build import make_channels, pools_of
+from dispatcher.config import Config
 from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
-from dispatcher.network.api import Network, PoolSettings
 from dispatcher.network.curl import CurlNetwork
 from ratelimit.errors import RulesError
 from ratelimit.pacing import Pacer
-from ratelimit.retry import RetryPolicy
 from ratelimit.rules import Rules, default_rules_text, load_rules
 from templates.errors import TemplateError
 from templates.library import Library
@@ -90,9 +86,11 @@ async def service(
     meter = Meter()
     ledger = ThreadedLedger(str(config.ledger.path), meter.committed)
     try:
-        network = CurlNetwork(_pools(config))
+        network = CurlNetwork(pools_of(config))
         try:
-            channels = make_channels(config, library, network, environ)
+            made = make_channels(config, library, network, environ)
+            sections = config.channels.configured()
+            channels = {name: (channel, Pacer(sections[name].rate_per_second)) for name, channel in made.items()}
             engine = Engine(
                 config=config.engine,
                 ledger=ledger,
@@ -116,47 +114,6 @@ async def service(
             await network.aclose()
     finally:
         await ledger.aclose()
-
-
-def make_channels(
-    config: Config, library: Library, network: Network, environ: Mapping[str, str]
-) -> dict[str, tuple[Channel, Pacer]]:
-    """The configured channels, each with its pacer."""
-    settings = config.retry
-    retry = RetryPolicy(
-        base_seconds=settings.base_seconds,
-        cap_seconds=settings.cap_seconds,
-        max_attempts=settings.max_attempts,
-    )
-    receipt_ms = None if config.receipts is None else int(config.receipts.deadline_seconds * 1000)
-    channels: dict[str, tuple[Channel, Pacer]] = {}
-    if (wechat := config.channels.wechat) is not None:
-        secret = read_secret(wechat, environ)
-        if secret is None:
-            raise ConfigurationError("channels.wechat.secret_file is missing")
-        channel: Channel = WechatChannel(wechat, secret, library, network, retry, receipt_ms)
-        channels["wechat"] = channel, Pacer(wechat.rate_per_second)
-    if (sms := config.channels.sms) is not None:
-        channel = GenericSmsChannel(sms, read_secret(sms, environ), library, retry, receipt_ms)
-        channels["sms"] = channel, Pacer(sms.rate_per_second)
-    return channels
-
-
-def _pools(config: Config) -> dict[str, PoolSettings]:
-    sections = {"wechat": config.channels.wechat, "sms": config.channels.sms}
-    return {name: _pool(section) for name, section in sections.items() if section is not None}
-
-
-def _pool(section: WechatConfig | SmsConfig) -> PoolSettings:
-    files = (section.ca_file, section.client_cert_file, section.client_key_file)
-    ca_file, cert_file, key_file = (None if path is None else str(path) for path in files)
-    return PoolSettings(
-        connections=section.connections,
-        ca_file=ca_file,
-        cert_file=cert_file,
-        key_file=key_file,
-        http2=isinstance(section, WechatConfig) and section.http2,
-    )
 
 
 async def _check_credentials(channels: Mapping[str, tuple[Channel, Pacer]]) -> None:

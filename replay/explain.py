@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.cards import mask_text
-from dispatcher.channels.wechat.answers import TABLE as WECHAT_TABLE
+from dispatcher.channels.wechat.answers import is_known
 from dispatcher.ledger.api import AlertStory, AttemptStory, EventStory
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision
@@ -95,7 +95,7 @@ def _attempt(attempt: AttemptStory) -> str:
 
 
 def _in_table(code: str | None) -> bool:
-    return code is None or not code.lstrip("-").isdigit() or int(code) in WECHAT_TABLE
+    return code is None or is_known(code)
 
 
 def _span(milliseconds: int) -> str:

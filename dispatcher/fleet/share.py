@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dispatcher.config import ChannelsConfig, Config, SmsConfig, WechatConfig
+from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError
 
 MAX_PROCESSES = 64
@@ -13,7 +13,7 @@ MAX_PROCESSES = 64
 
 def check_processes(config: Config, processes: int) -> None:
     """Raises `ConfigurationError` when a channel allows less than one request a second, or connection, a process."""
-    for name, section in _sections(config.channels).items():
+    for name, section in config.channels.configured().items():
         for key in ("rate_per_second", "connections"):
             allowed = getattr(section, key)
             if allowed < processes:
@@ -35,14 +35,9 @@ def share_of(config: Config, index: int, processes: int) -> Config:
             rate_per_second=_part(section.rate_per_second, index, processes),
             connections=_part(section.connections, index, processes),
         )
-        for name, section in _sections(config.channels).items()
+        for name, section in config.channels.configured().items()
     }
     return replace(config, channels=replace(config.channels, **parts))
-
-
-def _sections(channels: ChannelsConfig) -> dict[str, WechatConfig | SmsConfig]:
-    sections = {"wechat": channels.wechat, "sms": channels.sms}
-    return {name: section for name, section in sections.items() if section is not None}
 
 
 def _part(whole: int, index: int, processes: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 
-from dispatcher.config import Config, HttpIntakeConfig, ReceiptsConfig, StreamIntakeConfig, parse_listen
+from dispatcher.config import Config, HttpIntakeConfig, ReceiptsConfig, StreamIntakeConfig
+from dispatcher.config_parts import parse_listen
 from dispatcher.listening import cannot_listen
 
 BACKLOG = 1024

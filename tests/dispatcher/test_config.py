@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dispatcher.config import Config, SmsConfig, WechatConfig, parse_listen
+from dispatcher.config import Config
+from dispatcher.config_channels import SmsConfig, WechatConfig
 from dispatcher.config_load import load_config, read_secret, read_secret_file
+from dispatcher.config_parts import parse_listen
 from dispatcher.errors import ConfigurationError
 from ratelimit.retry import RetryPolicy
 
@@ -306,17 +308,17 @@ def test_a_secret_is_read_stripped_from_its_file_or_variable(folder):
     assert wechat is not None
     assert sms is not None
     # When, Then
-    secret = read_secret(wechat, {})
+    secret = read_secret("wechat", wechat, {})
     assert secret is not None
     assert secret.reveal() == SECRET
     assert SECRET not in f"{secret} {secret!r}"
-    other = read_secret(sms, {"SMS_SECRET": "s3"})
+    other = read_secret("sms", sms, {"SMS_SECRET": "s3"})
     assert other is not None
     assert other.reveal() == "s3"
 
 
 def test_a_gateway_on_this_machine_may_go_without_a_secret():
-    assert read_secret(SmsConfig(base_url="http://127.0.0.1:1/"), {}) is None
+    assert read_secret("sms", SmsConfig(base_url="http://127.0.0.1:1/"), {}) is None
 
 
 def test_no_secret_is_in_anything_that_prints_a_config(folder):

@@ -12,16 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
-from dispatcher.config import (
-    ChannelsConfig,
-    Config,
-    IntakeConfig,
-    LedgerConfig,
-    ReceiptsConfig,
-    SmsConfig,
-    StreamIntakeConfig,
-    WechatConfig,
-)
+from dispatcher.config import Config, IntakeConfig, LedgerConfig, ReceiptsConfig, StreamIntakeConfig
+from dispatcher.config_channels import ChannelsConfig, SmsConfig, WechatConfig
 from dispatcher.errors import ConfigurationError, LedgerFailed, PortInUse, SwipebellError, known_error
 from dispatcher.fleet.frames import (
     MAX_FRAME_BYTES,

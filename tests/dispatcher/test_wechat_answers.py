@@ -86,10 +86,10 @@ def says(errcode: object, **fields: Any) -> Response:
 
 
 def test_the_table_holds_the_codes_of_the_provider_facts_and_no_others() -> None:
-    assert EXPECTED.keys() == TABLE.keys()
+    assert set(map(str, EXPECTED)) == TABLE.rows.keys()
 
 
-@pytest.mark.parametrize("code", TABLE)
+@pytest.mark.parametrize("code", EXPECTED)
 def test_each_code_means_what_the_provider_facts_say(code: int) -> None:
     # Given an answer with this code, when it is classified
     response = says(code, msgid=3717005636572528642)
@@ -97,7 +97,7 @@ def test_each_code_means_what_the_provider_facts_say(code: int) -> None:
     shows_nothing_private(answer, response)
     # Then class and scope are those of the facts, and the row's pause is asked for
     assert (answer.kind, answer.scope) == EXPECTED[code]
-    assert (answer.code, answer.took_ms, answer.pause_ms) == (str(code), 83, TABLE[code].pause_ms)
+    assert (answer.code, answer.took_ms, answer.pause_ms) == (str(code), 83, TABLE.row(str(code)).pause_ms)
     # And every class that waits for a person or a limit has a pause, and no other one
     waits = answer.kind in (A.THROTTLE, A.CONFIGURATION)
     assert (answer.pause_ms > 0) == waits

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from dispatcher.channels.base import CannotPrepare, ChannelPaused
 from dispatcher.channels.wechat.answers import TABLE
 from dispatcher.channels.wechat.channel import RESEND_WINDOW_MS, WechatChannel
-from dispatcher.config import WechatConfig
+from dispatcher.config_channels import WechatConfig
 from dispatcher.delivery import AnswerClass
 from dispatcher.model.private import Secret
 from dispatcher.network.api import Failure, Request, Response
@@ -197,5 +197,5 @@ async def test_without_any_token_nothing_is_prepared(autojump_clock: MockClock) 
 
 async def test_what_is_known_raises_no_alarm(autojump_clock: MockClock) -> None:
     async with a_channel() as channel:
-        for code in (*map(str, TABLE), "unreadable", "no-msgid", "network-28", "http-502"):
+        for code in (*TABLE.rows, "unreadable", "no-msgid", "network-28", "http-502"):
             assert channel.knows(code)

@@ -15,7 +15,8 @@ from dispatcher.channels.base import (
     classify_failure,
     classify_status,
 )
-from dispatcher.config import SmsConfig
+from dispatcher.channels.table import AnswerTable, Row
+from dispatcher.config_channels import SmsConfig
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
 from dispatcher.model.alert import Alert
 from dispatcher.model.event import Int64
@@ -26,15 +27,19 @@ from templates.errors import FieldRefused, RenderError, UnknownTemplate
 from templates.facts import SwipeFacts
 from templates.library import Library
 
-TABLE: dict[int, tuple[AnswerClass, int]] = {
-    0: (AnswerClass.ACCEPTED, 0),
-    1: (AnswerClass.THROTTLE, THROTTLE_PAUSE_MS),
-    2: (AnswerClass.RETRY, 0),
-    3: (AnswerClass.RECIPIENT_GONE, 0),
-    4: (AnswerClass.PERMANENT, 0),
-    5: (AnswerClass.CONFIGURATION, CONFIGURATION_PAUSE_MS),
-}
-"""The gateway's ``code`` -> class and pause in ms."""
+TABLE = AnswerTable(
+    "sms: generic gateway",
+    "our own contract (design.md section 4)",
+    {
+        "0": Row(AnswerClass.ACCEPTED),
+        "1": Row(AnswerClass.THROTTLE, "message", THROTTLE_PAUSE_MS, "throttled"),
+        "2": Row(AnswerClass.RETRY, "message", 0, "try later"),
+        "3": Row(AnswerClass.RECIPIENT_GONE, "recipient", 0, "bad number"),
+        "4": Row(AnswerClass.PERMANENT, "message", 0, "refused content"),
+        "5": Row(AnswerClass.CONFIGURATION, "channel", CONFIGURATION_PAUSE_MS, "account, sign or template is wrong"),
+    },
+)
+"""The gateway's ``code``."""
 
 
 class _Body(msgspec.Struct):
@@ -122,9 +127,10 @@ class GenericSmsChannel:
         if body.code == 0 and msgid is None:
             # Acceptance carries an id; this may be a 200 from somewhere else.
             return Answer(AnswerClass.UNKNOWN, "no-id", scope="channel", took_ms=took_ms, resends=response.resends)
-        kind, pause_ms = TABLE.get(body.code, (AnswerClass.PERMANENT, 0))
-        return Answer(kind, str(body.code), msgid=msgid, pause_ms=pause_ms, took_ms=took_ms, resends=response.resends)
+        code = str(body.code)
+        row = TABLE.row(code)
+        return Answer(row.kind, code, msgid, row.pause_ms, row.scope, took_ms, response.resends)
 
     def knows(self, code: str) -> bool:
         """See `Channel.knows`."""
-        return not code.lstrip("-").isdigit() or int(code) in TABLE
+        return not code.lstrip("-").isdigit() or TABLE.knows(code)

@@ -6,8 +6,6 @@ a permanent failure with an alarm, never a success.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from dispatcher.channels.base import (
@@ -16,11 +14,10 @@ from dispatcher.channels.base import (
     classify_failure,
     classify_status,
 )
+from dispatcher.channels.table import AnswerTable, Row
 from dispatcher.delivery import Answer, AnswerClass
 from dispatcher.model.event import Int64
 from dispatcher.network.api import Response
-
-Scope = Literal["message", "recipient", "template", "channel"]
 
 RECIPIENT_PAUSE_MS = 60_000
 """For a recipient who is limited: long after a burst of one card's swipes."""
@@ -29,21 +26,13 @@ UNTIL_QUOTA_MS = 15 * 60_000
 """45009 holds until midnight in China or until someone clears the quota; a look every 15 minutes notices both."""
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One line of the table: class, what it is about, and how long to wait (ms, 0: the retry policy alone)."""
-
-    kind: AnswerClass
-    scope: Scope
-    pause_ms: int = 0
-
-
 _TOKEN = Row(AnswerClass.REFRESH_TOKEN, "channel")
 _GONE = Row(AnswerClass.RECIPIENT_GONE, "recipient")
 _TEMPLATE = Row(AnswerClass.PERMANENT, "template")
 _MESSAGE = Row(AnswerClass.PERMANENT, "message")
 _CONFIG = Row(AnswerClass.CONFIGURATION, "channel", CONFIGURATION_PAUSE_MS)
 
-TABLE: dict[int, Row] = {
+_ROWS: dict[int, Row] = {
     0: Row(AnswerClass.ACCEPTED, "message"),
     -1: Row(AnswerClass.RETRY, "channel"),
     40001: _TOKEN,
@@ -91,7 +80,9 @@ TABLE: dict[int, Row] = {
 }
 
 
-_NOT_IN_TABLE = Row(AnswerClass.PERMANENT, "message")
+TABLE = AnswerTable(
+    "wechat", "providers.md section 2.4, with the grade of evidence of each code", {str(c): r for c, r in _ROWS.items()}
+)
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -120,7 +111,7 @@ def classify(response: Response) -> Answer:
         return Answer(AnswerClass.UNKNOWN, "no-msgid", scope="channel", took_ms=took_ms, resends=response.resends)
     if body.errcode == 0:
         return Answer(AnswerClass.ACCEPTED, "0", str(body.msgid), 0, "message", took_ms, response.resends)
-    row = TABLE.get(body.errcode, _NOT_IN_TABLE)
+    row = TABLE.row(str(body.errcode))
     return Answer(
         row.kind,
         str(body.errcode),
@@ -134,4 +125,4 @@ def classify(response: Response) -> Answer:
 
 def is_known(code: str) -> bool:
     """Whether the table knows a code of an `Answer`; a code it does not know raises an alarm."""
-    return not code.lstrip("-").isdigit() or int(code) in TABLE
+    return not code.lstrip("-").isdigit() or TABLE.knows(code)

@@ -10,7 +10,7 @@ import orjson
 from dispatcher.channels.base import CannotPrepare
 from dispatcher.channels.wechat.answers import classify, is_known
 from dispatcher.channels.wechat.token import TokenSteward
-from dispatcher.config import WechatConfig
+from dispatcher.config_channels import WechatConfig
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
 from dispatcher.model.alert import Alert
 from dispatcher.model.private import Secret
