@@ -288,6 +288,7 @@ class Engine:
             more = False
             try:
                 await self._ledger.take_over(self.owner, self.now_ms())
+                await self._ledger.file_ids()
                 for channel in KNOWN_CHANNELS:
                     more = await self._bring_back(channel) or more
                 # A bounded part of them at a time: a day's are millions, and nobody is to wait for it.

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from dispatcher.ledger.sqlite_ids import BLOCK_EVENTS, file_block
 from dispatcher.ledger.sqlite_open import connect
 from dispatcher.model.alert import ALERT_ID_BITS
 
@@ -66,6 +67,11 @@ def fill(path: Path, *, recipients: int, alerts: int, now_ms: int, progress: Pro
         began_ms = now_ms - alerts - DAY_MS
         _write(connection, "recipients", RECIPIENTS, recipients, (), progress)
         _write(connection, "events", EVENTS, alerts, (began_ms, recipients), progress)
+        for filed in range(BLOCK_EVENTS, alerts + 1, BLOCK_EVENTS):
+            connection.execute("BEGIN IMMEDIATE")
+            file_block(connection)
+            connection.execute("COMMIT")
+            progress("ids", filed, alerts)
         _write(connection, "alerts", ALERTS, alerts, (began_ms, recipients), progress)
         for days_ago in (1, 2) if alerts else ():
             kind = connection.execute(

@@ -2,7 +2,7 @@
 
 Methods run inside a transaction that the caller opened with ``begin`` and ends with ``commit``; several of them share
 one (group commit). They hold no lock and keep nothing in memory that the file does not hold, because a commit may yet
-fail; only the owners' locks are taken at once, and one too many does no harm.
+fail; only the owners' locks are taken at once, and one too many does no harm, and the ids are told how it ended.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_admit, sqlite_counters, sqlite_deliver, sqlite_read, sqlite_recipients
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
+from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.recipient import RecipientLine
@@ -45,6 +46,7 @@ class SqliteStore:
             self.connection.close()
             raise
         self._rules: str | None = None
+        self._ids = IdIndex()
 
     def begin(self) -> None:
         """Open a transaction; waits for other processes in their order. Raises `LedgerUnavailable`."""
@@ -60,6 +62,7 @@ class SqliteStore:
         """Commit and fsync. Raises `LedgerUnavailable` (disk full) or `LedgerFailed`; then nothing was written."""
         with explained(self.path):
             self.connection.execute("COMMIT")
+        self._ids.committed()
         self.turn.give()
 
     def rollback(self) -> None:
@@ -68,6 +71,7 @@ class SqliteStore:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
         finally:
+            self._ids.rolled_back()
             self.turn.give()
 
     def close(self) -> None:
@@ -85,6 +89,7 @@ class SqliteStore:
             (name, now_ms, alive_until_ms),
         ).fetchall()
         owner = int(row[0][0])
+        self._ids.load(self.connection)  # now, and not while the first event waits
         self._locks.hold(owner)
         return owner
 
@@ -131,7 +136,7 @@ class SqliteStore:
     def admit(self, batch: Sequence[Accepted], now_ms: int, owner: int, decide: Decide) -> Admission:
         """See `Ledger.admit`."""
         self._must_be_alive(owner)
-        return sqlite_admit.admit(self.connection, batch, now_ms, owner, self._rules_row(), decide)
+        return sqlite_admit.admit(self.connection, self._ids, batch, now_ms, owner, self._rules_row(), decide)
 
     def fence(self, alert_ids: Sequence[int], owner: int) -> None:
         """See `Ledger.fence`."""
@@ -185,6 +190,15 @@ class SqliteStore:
         # Looked up each time: the commit that wrote it may have failed, and another process's rules may have its row.
         found = self.connection.execute("SELECT id FROM rulesets WHERE version=?", (self._rules,)).fetchall()
         return int(found[0][0]) if found else 0
+
+    @property
+    def recent_ids(self) -> int:
+        """See `IdIndex.recent`."""
+        return self._ids.recent
+
+    def file_ids(self) -> bool:
+        """See `Ledger.file_ids`."""
+        return file_block(self.connection)
 
     def forget_counters(self, now_ms: int) -> int:
         """See `Ledger.forget_counters`."""

@@ -13,6 +13,7 @@ from dispatcher.events import Accepted, same_content
 from dispatcher.ledger.api import Admission, Decide, Draft
 from dispatcher.ledger.sql import read_keys, write_rows
 from dispatcher.ledger.sqlite_counters import read_counters, write_counters
+from dispatcher.ledger.sqlite_ids import IdIndex
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State
 from dispatcher.model.event import Event
@@ -35,10 +36,17 @@ INSERT_PLAIN_ALERTS = (
 
 
 def admit(
-    connection: sqlite3.Connection, batch: Sequence[Accepted], now_ms: int, owner: int, ruleset: int, decide: Decide
+    connection: sqlite3.Connection,
+    ids: IdIndex,
+    batch: Sequence[Accepted],
+    now_ms: int,
+    owner: int,
+    ruleset: int,
+    decide: Decide,
 ) -> Admission:
     """See `Ledger.admit`; ``ruleset`` is the row of the rules that ``decide`` goes by."""
-    fresh, duplicates, conflicts = _deduplicate(connection, batch)
+    digests = [digest_of(accepted.event.id) for accepted in batch]
+    fresh, duplicates, conflicts = _deduplicate(connection, ids, batch, digests)
     if not fresh:
         return Admission(0, duplicates, conflicts, [], {})
     recipients = _recipients_of(connection, {accepted.event.account for accepted in fresh})
@@ -47,20 +55,21 @@ def admit(
         raise ValueError(f"{len(decisions.drafts)} decisions for {len(fresh)} events")
     # Sequence numbers are given out here and not by SQLite: the transaction is the only writer, and the rows of
     # two tables can then be written without asking for each key.
-    seq = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]
+    first = seq = ids.top + 1
+    if len(fresh) < len(batch):
+        digests = [digest_of(accepted.event.id) for accepted in fresh]
     events: list[tuple[Any, ...]] = []
     plain: list[tuple[Any, ...]] = []
     rows: list[tuple[Any, ...]] = []
     alerts: list[Alert] = []
     ended: Counter[tuple[State, str]] = Counter()
-    for accepted, drafts in zip(fresh, decisions.drafts, strict=True):
+    for accepted, digest, drafts in zip(fresh, digests, decisions.drafts, strict=True):
         # An event without an alert would have vanished; a seventeenth alert would have the id of the next event's.
         if not 0 < len(drafts) <= MAX_RECIPIENTS_PER_ACCOUNT:
             raise ValueError(f"an event has 1 to {MAX_RECIPIENTS_PER_ACCOUNT} alerts, not {len(drafts)}")
-        seq += 1
         event = accepted.event
         payload = accepted.payload.decode()
-        events.append((seq, event.id, digest_of(event.id), event.account, accepted.swiped_ms, now_ms, payload))
+        events.append((seq, event.id, digest, event.account, accepted.swiped_ms, now_ms, payload))
         alert_id = seq << ALERT_ID_BITS
         for draft in drafts:
             if draft.state == "sending" or draft.state == "queued":
@@ -73,10 +82,12 @@ def admit(
                 rows.append(_alert_row(alert_id, draft, ruleset, 0, now_ms))
                 ended[draft.state, draft.reason or ""] += 1
             alert_id += 1
+        seq += 1
     write_rows(connection, INSERT_EVENTS, events)
     write_rows(connection, INSERT_PLAIN_ALERTS, plain)
     write_rows(connection, INSERT_ALERTS, rows)
     write_counters(connection, decisions.counters)
+    ids.admitted(digests, first)
     return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended))
 
 
@@ -132,7 +143,7 @@ def _leased(alert_id: int, event: Event, draft: Draft, now_ms: int) -> Alert:
 
 
 def _deduplicate(
-    connection: sqlite3.Connection, batch: Sequence[Accepted]
+    connection: sqlite3.Connection, ids: IdIndex, batch: Sequence[Accepted], digests: Sequence[int]
 ) -> tuple[Sequence[Accepted], list[int], list[int]]:
     """The events to admit, and the positions of those seen before with the same or with other content."""
     first: dict[str, int] = {}
@@ -141,8 +152,8 @@ def _deduplicate(
         if first.setdefault(accepted.event.id, position) != position:
             repeated.add(position)
     known: dict[str, bytes] = {}
-    query = "SELECT json_array(id, payload) FROM events WHERE digest IN ({keys})"
-    for pair in read_keys(connection, query, list({digest_of(event_id) for event_id in first})):
+    query = "SELECT json_array(id, payload) FROM events WHERE seq IN ({keys})"
+    for pair in read_keys(connection, query, ids.candidates(connection, digests)):
         event_id, payload = _known.decode(pair)
         if event_id in first:
             known[event_id] = payload.encode()

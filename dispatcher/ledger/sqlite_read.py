@@ -9,6 +9,7 @@ from typing import Any, get_args
 import msgspec
 
 from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, EventStory
+from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
 from dispatcher.model.recipient import ChannelName
@@ -71,10 +72,9 @@ def books(connection: sqlite3.Connection) -> Books:
 
 def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
     """Everything about one event; see `Ledger.explain`."""
-    found = connection.execute(
-        "SELECT seq, id, account, swiped_at, accepted_at, payload FROM events WHERE digest=? AND id=?",
-        (digest_of(event_id), event_id),
-    ).fetchall()
+    seqs = find_seqs(connection, digest_of(event_id))
+    query = "SELECT seq, id, account, swiped_at, accepted_at, payload FROM events WHERE seq=? AND id=?"
+    found = [row for seq in seqs for row in connection.execute(query, (seq, event_id)).fetchall()]
     if not found:
         return None
     seq, stored_id, account, swiped_at, accepted_at, payload = found[0]

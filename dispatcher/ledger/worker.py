@@ -108,6 +108,9 @@ class _Operations:
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
         await self._run(lambda store: store.ruleset(version, content, now_ms))
 
+    async def file_ids(self) -> bool:
+        return bool(await self._run(lambda store: store.file_ids()))
+
     async def forget_counters(self, now_ms: int) -> int:
         return int(await self._run(lambda store: store.forget_counters(now_ms)))
 

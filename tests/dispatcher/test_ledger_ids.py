@@ -1,0 +1,132 @@
+"""Which ids are known: held against a plain dictionary, with blocks so small that every path is gone through."""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from dispatcher.ledger import sqlite_admit, sqlite_ids, sqlite_read
+from dispatcher.ledger.sqlite import SqliteStore
+from tests.dispatcher.ledger_kit import NOW, Tell, accepted
+
+HOUR_MS = 3_600_000
+
+
+@contextmanager
+def ids_in_small_blocks(*, block: int = 4, digests: int = 2**32, known: int = 48_000_000) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_ids, "BLOCK_EVENTS", block)
+        patch.setattr(sqlite_ids, "MAX_KNOWN_IDS", known)
+        for module in (sqlite_admit, sqlite_read):
+            patch.setattr(module, "digest_of", lambda text: zlib.crc32(text.encode()) % digests)
+        yield
+
+
+@contextmanager
+def two_processes() -> Iterator[list[tuple[SqliteStore, int]]]:
+    """Two stores on one ledger, each with its owner."""
+    with tempfile.TemporaryDirectory() as folder:
+        stores = [SqliteStore(str(Path(folder) / "ledger.db")) for _ in range(2)]
+        entered = []
+        for store in stores:
+            store.begin()
+            entered.append((store, store.register("p", NOW, NOW + HOUR_MS)))
+            store.commit()
+        try:
+            yield entered
+        finally:
+            for store in stores:
+                store.close()
+
+
+BATCHES = st.lists(st.tuples(st.integers(0, 25), st.integers(1, 2)), min_size=1, max_size=9)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["admit", "admit", "fails", "filed and fails"]), st.integers(0, 1), BATCHES),
+        st.tuples(st.just("file"), st.integers(0, 1), st.just([(0, 1)])),
+    ),
+    min_size=8, max_size=30,
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100, phases=[Phase.generate])
+@given(STEPS, st.sampled_from([3, 2**32]), st.sampled_from([0, 48_000_000]))
+def test_every_id_is_known_once_it_was_committed_and_never_before(
+    steps: list[tuple[str, int, list[tuple[int, int]]]], digests: int, known: int
+) -> None:
+    # Given two processes on one ledger (with digests that clash or do not, with ids in memory or not)
+    with ids_in_small_blocks(digests=digests, known=known), two_processes() as processes:
+        stored: dict[str, int] = {}
+        for kind, which, batch in steps:
+            store, owner = processes[which]
+            store.begin()
+            if kind in ("file", "filed and fails"):
+                store.file_ids()
+            if kind != "file":
+                # When a batch comes
+                events = [accepted(f"e-{number}", amount=amount) for number, amount in batch]
+                admission = store.admit(events, NOW, owner, Tell())
+                # Then exactly the new ids are accepted, and the others are what the dictionary says
+                expected: dict[str, int] = dict(stored)
+                fresh, duplicates, conflicts = 0, [], []
+                for position, (number, amount) in enumerate(batch):
+                    first = expected.setdefault(f"e-{number}", -amount)
+                    if first < 0:
+                        expected[f"e-{number}"] = amount
+                        fresh += 1
+                    elif first == amount:
+                        duplicates.append(position)
+                    else:
+                        conflicts.append(position)
+                assert (admission.accepted, admission.duplicates, admission.conflicts) == (fresh, duplicates, conflicts)
+                if kind == "admit":
+                    stored = expected
+            if "fails" in kind:
+                store.rollback()
+            else:
+                store.commit()
+        # And each is found by its id, whichever process looks
+        for store, _ in processes:
+            assert all(store.explain(event_id) is not None for event_id in stored)
+            assert store.explain("e-99") is None
+
+
+def test_a_ledger_from_before_is_filed_when_the_next_process_starts() -> None:
+    # Given 50 events that nobody has filed
+    with ids_in_small_blocks(), two_processes() as ((store, owner), (other, _)):
+        store.begin()
+        store.admit([accepted(f"e-{number}") for number in range(50)], NOW, owner, Tell())
+        store.commit()
+        # When a process starts
+        other.begin()
+        other.register("later", NOW, NOW + HOUR_MS)
+        other.commit()
+        # Then all whole blocks of them are filed, and no more
+        filed = other.connection.execute("SELECT max(upto) FROM id_segments").fetchone()[0]
+        assert filed == 47
+        assert other.connection.execute("SELECT count(*) FROM ids").fetchone()[0] == 47
+
+
+def test_what_is_filed_is_not_kept_in_memory_twice() -> None:
+    # Given 50 recent events of which all whole blocks are filed by another process
+    with ids_in_small_blocks(), two_processes() as ((store, owner), (other, _)):
+        store.begin()
+        store.admit([accepted(f"e-{number}") for number in range(50)], NOW, owner, Tell())
+        store.commit()
+        for _ in range(13):
+            other.begin()
+            other.file_ids()
+            other.commit()
+        # When the next event comes
+        store.begin()
+        store.admit([accepted("e-50")], NOW, owner, Tell())
+        store.commit()
+        # Then only those of the last block, which is not whole yet, are kept as recent
+        assert store.recent_ids == 4
