@@ -60,11 +60,12 @@ class FullLedger:
         """See `Contestant.open`."""
         self._site = bench.site(self.label)
         self._site.configure(stack.enter_context(running_sink(bench.nginx, self._site.folder / "sink")))
-        self._start = bench.start_cost(self._site, self._processes)
         self._site.take_ledger(self.source(bench))
         _settle()
         # Not a part of the figures: the first pages of a file that has just been copied.
         self._site.send(bench.events(bench.sizes.alerts, bench.sizes.all_accounts, "warm"), self._processes)
+        # Its own, since a process reads the known ids when it starts.
+        self._start = self._site.send(bench.events(1, bench.sizes.accounts, "start"), self._processes)[1]
 
     def source(self, bench: Bench) -> Path:
         """The ledger to copy: the one that was given, or one that is filled now. Raises `Failed`."""
@@ -79,6 +80,7 @@ class FullLedger:
 
     def measure(self, bench: Bench, number: int) -> Mapping[str, Figures]:
         """See `Contestant.measure`."""
+        _settle()
         events = bench.events(bench.sizes.alerts, bench.sizes.all_accounts, f"full-{self._processes}-{number}")
         return {self.label: send_figures(self._site, events, self._processes, self._start, workers_only=True)}
 
