@@ -20,7 +20,7 @@ HOUR_MS = 3_600_000
 
 
 @contextmanager
-def ids_in_small_blocks(*, block: int = 4, digests: int = 2**32, known: int = 48_000_000) -> Iterator[None]:
+def ids_in_small_blocks(*, block: int = 4, digests: int = 2**32, known: int = 20_000_000) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite_ids, "BLOCK_EVENTS", block)
         patch.setattr(sqlite_ids, "MAX_KNOWN_IDS", known)
@@ -52,12 +52,13 @@ STEPS = st.lists(
         st.tuples(st.sampled_from(["admit", "admit", "fails", "filed and fails"]), st.integers(0, 1), BATCHES),
         st.tuples(st.just("file"), st.integers(0, 1), st.just([(0, 1)])),
     ),
-    min_size=8, max_size=30,
+    min_size=8,
+    max_size=30,
 )
 
 
 @settings(derandomize=True, deadline=None, max_examples=100, phases=[Phase.generate])
-@given(STEPS, st.sampled_from([3, 2**32]), st.sampled_from([0, 48_000_000]))
+@given(STEPS, st.sampled_from([3, 2**32]), st.sampled_from([0, 20_000_000]))
 def test_every_id_is_known_once_it_was_committed_and_never_before(
     steps: list[tuple[str, int, list[tuple[int, int]]]], digests: int, known: int
 ) -> None:
