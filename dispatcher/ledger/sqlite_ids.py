@@ -31,7 +31,7 @@ BLOCK_EVENTS = 32_768
 """Events filed at once: some 50 ms of work, on at most 3,000 pages. Smaller blocks write a segment more often."""
 
 MAX_KNOWN_IDS = 20_000_000
-"""Ids held in memory, about 48 MB, so that a process stays under 200: fifty days of 400,000 swipes, five of four million.
+"""Ids held in memory, about 48 MB (a process stays under 200): fifty days of 400,000 swipes, five of four million.
 Those of older segments are looked up in their keys each time, some µs a segment."""
 
 _numbers = msgspec.json.Decoder(list[int])

@@ -18,7 +18,7 @@ from dispatcher.ledger.locks import BUSY_SECONDS, busy
 APPLICATION_ID = 0x53774265  # "SwBe", so that `file` and we can tell a ledger from another database
 SCHEMA_VERSION = 3
 CACHE_KIB = 16 * 1024
-"""Page cache of one process: the day's counters, the segment of ids that is being filed and the ends of the tables fit."""
+"""Page cache of one process: the day's counters, the segment of ids being filed and the ends of the tables fit."""
 
 WAL_PAGES = 4096
 """Checkpoint each 16 MiB of log: half as many page writes as at SQLite's 4 MiB, and a restart reads it in moments."""

@@ -58,7 +58,7 @@ def test_the_settings_that_the_promise_needs_are_in_force(path: str) -> None:
         assert ask(connection, "PRAGMA synchronous") == 2, "FULL: every commit is fsynced"
         assert ask(connection, "PRAGMA foreign_keys") == 1
         assert ask(connection, "PRAGMA busy_timeout") == 5_000
-        assert ask(connection, "PRAGMA cache_size") == -32 * 1024
+        assert ask(connection, "PRAGMA cache_size") == -16 * 1024
         assert ask(connection, "PRAGMA wal_autocheckpoint") == 4096
         assert ask(connection, "PRAGMA application_id") == APPLICATION_ID
         assert ask(connection, "PRAGMA user_version") == SCHEMA_VERSION
