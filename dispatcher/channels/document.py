@@ -31,7 +31,7 @@ The same for every provider over HTTP, where no answer of its own can be read:
 | `http-401`, `403`, `404`, `405`, `407` | configuration | the channel waits for a person, then again |
 | another `http-4NN` (not 408) | permanent | the next channel of its route, or failed |
 | another `http-NNN` | unknown | again or left alone, as the channel is configured |
-| `unreadable`, `no-id`, `no-msgid`: HTTP 200 without the provider's answer | unknown | again or left alone, as configured |
+| `unreadable`, `no-id`, `no-msgid`: HTTP 200 without the answer | unknown | again or left alone, as configured |
 """
 
 
