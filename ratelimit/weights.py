@@ -16,6 +16,8 @@ class WeightSettings(msgspec.Struct, frozen=True):
 
     ``failing`` and ``well`` are shares of failed answers in one interval, apart from each other so that a vendor on the
     border does not swing; ``interval_ms`` at 10 s sees enough answers and takes a failed vendor out within two minutes.
+    Failing is believed at once, being well only after ``enough`` answers: a probe sees few of them, and one good one by
+    chance must not bring the load back.
     """
 
     home: int
@@ -24,12 +26,13 @@ class WeightSettings(msgspec.Struct, frozen=True):
     probe: int = 2
     failing: float = 0.2
     well: float = 0.05
+    enough: int = 10
 
     def __post_init__(self) -> None:
         if not (0 <= self.home <= 100 and 0 < self.step <= 100 and 0 < self.probe < 50 and self.interval_ms > 0):
             raise ValueError("weights need 0 <= home <= 100, 0 < step <= 100, 0 < probe < 50 and an interval")
-        if not 0.0 <= self.well < self.failing <= 1.0:
-            raise ValueError("weights need 0 <= well < failing <= 1")
+        if not (0.0 <= self.well < self.failing <= 1.0 and self.enough > 0):
+            raise ValueError("weights need 0 <= well < failing <= 1 and answers enough")
 
 
 class _Health:
@@ -43,13 +46,16 @@ class _Health:
         self.failing = False
 
     def close(self, settings: WeightSettings) -> None:
-        """End the interval. Without an answer nothing is learned, and in between the two borders neither."""
-        if self.answers:
-            share = self.failures / self.answers
-            if share >= settings.failing:
-                self.failing = True
-            elif share <= settings.well:
-                self.failing = False
+        """End the interval. Of too few answers nothing is learned yet; in between the two borders neither."""
+        if not self.answers:
+            return
+        share = self.failures / self.answers
+        if share >= settings.failing:
+            self.failing = True
+        elif self.answers < settings.enough:
+            return  # they count with the next interval's
+        elif share <= settings.well:
+            self.failing = False
         self.answers = self.failures = 0
 
 
