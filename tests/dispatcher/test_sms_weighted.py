@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from dispatcher.channels.sms.build import make_sms
+from dispatcher.channels.sms.vendor import Terms
 from dispatcher.channels.sms.weighted import WeightedSms
 from dispatcher.config_sms import SecondSmsVendor, SmsConfig
 from dispatcher.delivery import Answer, AnswerClass
@@ -71,8 +72,6 @@ class Site:
 
 
 def _terms(section: SmsConfig) -> Any:
-    from dispatcher.channels.sms.vendor import Terms
-
     return Terms.of(section, RetryPolicy(), 60_000)
 
 
