@@ -11,6 +11,8 @@ import pytest
 from dispatcher.channels.document import FILE, document
 from dispatcher.channels.table import AnswerTable
 from dispatcher.channels.tables import TABLES, is_known
+from dispatcher.ledger.api import AttemptStory
+from replay.explain import _attempt
 
 ROOT = Path(__file__).parents[3]
 ALL = [(channel, table) for channel, tables in TABLES.items() for table in tables]
@@ -56,3 +58,17 @@ def test_no_code_is_in_two_tables_of_a_channel() -> None:
 )
 def test_explain_asks_the_table_of_the_channel(channel: str, code: str, known: bool) -> None:
     assert is_known(channel, code) is known
+
+
+@pytest.mark.parametrize(
+    ("channel", "code", "alarm"),
+    [
+        ("sms", "isv.NEW", True),
+        ("sms", "isv.SMS_CONTENT_ILLEGAL", False),
+        ("wechat", "43119", True),
+        ("sms", "4", False),
+    ],
+)
+def test_the_story_of_an_alert_says_which_code_no_table_knows(channel: str, code: str, alarm: bool) -> None:
+    attempt = AttemptStory(n=1, channel=channel, at=0, took=5, outcome="permanent", code=code, msgid=None)
+    assert ("a code that no table knows" in _attempt(attempt)) is alarm

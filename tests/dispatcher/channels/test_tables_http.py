@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,7 +13,9 @@ import trio.testing
 from dispatcher.channels.sms.aliyun.answers import TABLE as ALIYUN
 from dispatcher.channels.sms.generic import TABLE as GENERIC
 from dispatcher.channels.sms.tencent.answers import TABLE as TENCENT
+from dispatcher.channels.table import AnswerTable, Row
 from dispatcher.channels.wechat.answers import TABLE as WECHAT
+from dispatcher.delivery import AnswerClass as A
 from dispatcher.httpd import Answer, Request
 from tests.dispatcher.channels.table_runner import SECRET, Case, check_table, run_table, still_clock
 
@@ -110,3 +113,21 @@ async def test_every_code_leads_to_the_step_that_its_table_says(
     name: str, tmp_path: Path, still_clock: trio.testing.MockClock
 ) -> None:
     check_table(await run_table(CASES[name], tmp_path, still_clock))
+
+
+async def test_the_check_finds_what_it_is_for(tmp_path: Path, still_clock: trio.testing.MockClock) -> None:
+    # Given a run that is as it should be
+    case = CASES["generic"]
+    good = await run_table(case, tmp_path, still_clock)
+    check_table(good)
+    # When the table says something else than what was done, a datum was logged, or a secret stands in a metric
+    rows = dict(GENERIC.rows)
+    another = [{**rows, code: Row(kind)} for code, kind in (("4", A.RETRY), ("1", A.PERMANENT), ("3", A.PERMANENT))]
+    wrong = [replace(good, case=replace(case, table=AnswerTable("x", "x", table))) for table in another]
+    wrong.append(replace(good, logs=[*good.logs, {"event": "x", "to": "+8613900000001"}]))
+    wrong.append(replace(good, texts={**good.texts, "metrics": SECRET}))
+    wrong.append(replace(good, logs=[]))
+    # Then the check fails
+    for outcome in wrong:
+        with pytest.raises(AssertionError):
+            check_table(outcome)
