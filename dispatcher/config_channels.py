@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -21,8 +20,10 @@ from dispatcher.config_parts import (
     check_client_certificate,
     check_secret,
     check_url,
-    is_loopback,
 )
+from dispatcher.config_sms import SecondSmsVendor, SmsConfig
+
+__all__ = ["ChannelSection", "ChannelsConfig", "SmsConfig", "WechatConfig"]
 
 
 class WechatConfig(Section, frozen=True, kw_only=True):
@@ -61,35 +62,7 @@ class WechatConfig(Section, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "base_url", self.base_url.rstrip("/"))
 
 
-class SmsConfig(Section, frozen=True, kw_only=True):
-    """A JSON gateway; ``base_url`` is the URL that messages are posted to, ``sign`` the sender's signature.
-
-    A gateway on this machine may go without a secret. ``on_unknown`` is by category, because SMS has no key
-    by which a provider could tell the second request from the first.
-    """
-
-    base_url: UrlText
-    vendor: Literal["generic"] = "generic"
-    secret_file: Path | None = None
-    secret_env: EnvironmentName | None = None
-    sign: Annotated[str, Meta(max_length=64)] = ""
-    rate_per_second: Rate = 50
-    connections: Connections = 8
-    timeout_seconds: TimeoutSeconds = 10.0
-    ca_file: Path | None = None
-    client_cert_file: Path | None = None
-    client_key_file: Path | None = None
-    on_unknown: dict[Word, ResendOrLeave] = msgspec.field(default_factory=lambda: {"swipe": "leave"})
-
-    def __post_init__(self) -> None:
-        check_url("base_url", self.base_url, https_unless_loopback=True)
-        check_client_certificate(self.client_cert_file, self.client_key_file)
-        local = is_loopback(urlsplit(self.base_url).hostname or "")
-        why = None if local else "the gateway is not on this machine and wants a bearer token"
-        check_secret(self.secret_file, self.secret_env, needed_because=why)
-
-
-ChannelSection = WechatConfig | SmsConfig
+ChannelSection = WechatConfig | SmsConfig | SecondSmsVendor
 """A section of a channel: each has a rate, connections and a place for its secret."""
 
 
@@ -103,3 +76,10 @@ class ChannelsConfig(Section, frozen=True, kw_only=True):
         """The sections that are there, by the channel's name."""
         sections = {name: getattr(self, name) for name in self.__struct_fields__}
         return {name: section for name, section in sections.items() if section is not None}
+
+    def accounts(self) -> dict[str, ChannelSection]:
+        """The same with the accounts inside of a channel (``"sms.second"``): whatever has connections and a secret."""
+        accounts = self.configured()
+        if self.sms is not None and self.sms.second is not None:
+            accounts["sms.second"] = self.sms.second
+        return accounts

@@ -255,6 +255,8 @@ def _allowed(info: inspect.Type, key: str) -> str:
             return f"a text of {low or 0} to {high} characters"
         case inspect.CustomType():
             return "the path of a file or folder, as text"
+        case inspect.VarTupleType(item_type=inner):
+            return f"an array of {_allowed(inner, key)}"
         case inspect.DictType(value_type=inner):
             return f"a table of names with {_allowed(inner, key)}"
         case _:
@@ -272,7 +274,7 @@ def _check_files(config: Config, name: str) -> None:
     if (stream := config.intake.stream) is not None:
         for key in ("tls_cert_file", "tls_key_file", "client_ca_file"):
             named[f"intake.stream.{key}"] = getattr(stream, key)
-    for channel, section in config.channels.configured().items():
+    for channel, section in config.channels.accounts().items():
         for key in ("ca_file", "client_cert_file", "client_key_file"):
             named[f"channels.{channel}.{key}"] = getattr(section, key)
     for key, path in named.items():
@@ -295,7 +297,7 @@ def _check_secrets(config: Config, environ: Mapping[str, str], name: str) -> tup
         files["receipts.aes_key_file"] = config.receipts.aes_key_file
     warnings = []
     try:
-        for channel, section in config.channels.configured().items():
+        for channel, section in config.channels.accounts().items():
             files[f"channels.{channel}.secret_file"] = section.secret_file
             read_secret(channel, section, environ)
         for key, path in files.items():

@@ -97,7 +97,8 @@ class ChannelPolicy(msgspec.Struct, frozen=True):
     ``resend_unknown`` says whether an attempt of unknown outcome is made again, and ``resend_window_ms`` how long after
     the first attempt (None: for ever), because a provider recognises a resend only for so long. ``receipt_ms`` is how
     long a receipt is waited for after acceptance; None: acceptance is the provider's last word. ``receipts_by_key``:
-    the provider's receipts carry the alert's key, so that one can be known although no acceptance was seen.
+    the provider's receipts carry the alert's key, so that one can be known although no acceptance was seen;
+    ``key_prefix`` stands before it in their msgid.
     """
 
     retry: RetryPolicy
@@ -105,6 +106,7 @@ class ChannelPolicy(msgspec.Struct, frozen=True):
     receipt_ms: int | None
     resend_window_ms: int | None = None
     receipts_by_key: bool = False
+    key_prefix: str = ""
 
 
 def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: int, draw: float) -> Step:
@@ -161,8 +163,9 @@ def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: in
 
 def _pause_ms(answer: Answer, attempts: int) -> int:
     """How long to wait at least. Of a long pause of ours (a spent quota) the first waits are short: it may be over
-    soon, or have been one wrong answer. A Retry-After is the provider's own word and is kept as it is."""
-    if answer.code.startswith("http-"):
+    soon, or have been one wrong answer. A Retry-After is the provider's own word and is kept as it is, and so is the
+    window of one recipient, who has had the others' alerts: nothing is lost by waiting."""
+    if answer.code.startswith("http-") or answer.scope == "recipient":
         return answer.pause_ms
     return min(answer.pause_ms, FIRST_PAUSE_MS << min(attempts - 1, 20))
 
@@ -232,7 +235,7 @@ def _recognised(alert: Alert, policy: ChannelPolicy, due_ms: int, first_ms: int)
 def _left_alone(alert: Alert, answer: Answer | None, policy: ChannelPolicy, now_ms: int) -> Step:
     """An unknown outcome that must not be repeated: wait for the receipt where there is one, else say so."""
     if policy.receipt_ms is not None:
-        msgid = alert.key if policy.receipts_by_key else None
+        msgid = policy.key_prefix + alert.key if policy.receipts_by_key else None
         return _step(alert, answer, now_ms, "awaiting", due_ms=now_ms + policy.receipt_ms, msgid=msgid)
     return _step(alert, answer, now_ms, "failed", reason="unknown-outcome")
 

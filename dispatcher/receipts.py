@@ -1,9 +1,9 @@
 """The receipts listener: providers' last words, kept durably before they are answered.
 
-``/wechat`` takes WeChat's callbacks in plain mode (providers.md sections 3 and 5.1), ``/sms`` the generic gateway's
-status reports. One receipt is one request, so this is a hot path: a request is answered by the batch that commits it,
-and no task is woken for it (docs/decisions/0006-receipts-server.md). A receipt for an unknown message, a repeated one
-and one that comes before the send's own answer are all normal.
+``/wechat`` takes WeChat's callbacks in plain mode (providers.md sections 3 and 5.1), ``/sms`` and the paths below it
+the status reports of the SMS vendors. One receipt is one request, so this is a hot path: a request is answered by the
+batch that commits it, and no task is woken for it (docs/decisions/0006-receipts-server.md). A receipt for an unknown
+message, a repeated one and one that comes before the send's own answer are all normal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
 import trio
 
-from dispatcher.channels.base import MAX_MSGID_CHARS
+from dispatcher.channels.sms.pushes import Report, UnreadableReports
 from dispatcher.channels.wechat.callback import UnreadableCallback, is_signed, query_fields, read_callback
 from dispatcher.config import ReceiptsConfig
 from dispatcher.config_load import read_token
@@ -26,6 +25,7 @@ from dispatcher.ledger.api import Receipt
 from dispatcher.listening import open_listeners, url_of
 from dispatcher.logs import get_logger
 from dispatcher.model.private import Secret
+from dispatcher.receipts_sms import SMS_PUSHES, SmsPush
 
 MAX_WAITING = 4096
 """Receipts that wait for their commit; beyond it the provider is told to come again (it tries three times)."""
@@ -33,27 +33,17 @@ MAX_WAITING = 4096
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,32}")
 
 SUCCESS = Answer(b"success", content_type=TEXT)
-REPORTED = Answer(b'{"code":0}')
 LATER = Answer(b"later", 503, TEXT, headers=(("Retry-After", "1"),))
 BROKEN = Answer(b"error", 500, TEXT)
 NOT_FOUND = Answer(b"not found", 404, TEXT)
 NOT_SIGNED = Answer(b"signature", 401, TEXT)
-NO_PROOF = Answer(b"a bearer token or a signature is wanted", 401, TEXT, headers=(("WWW-Authenticate", "Bearer"),))
+NO_PROOF = Answer(b"a token or a signature is wanted", 401, TEXT, headers=(("WWW-Authenticate", "Bearer"),))
 NOT_XML = Answer(b"xml", 400, TEXT)
 NOT_JSON = Answer(b"json", 400, TEXT)
 GET_OR_POST = Answer(b"GET or POST", 405, TEXT, headers=(("Allow", "GET, HEAD, POST"),))
 POST_ONLY = Answer(b"POST", 405, TEXT, headers=(("Allow", "POST"),))
 
 log = get_logger("receipts")
-
-
-class _SmsReport(msgspec.Struct, gc=False):
-    id: str
-    status: str
-    code: str | int | None = None
-
-
-_sms_reports = msgspec.json.Decoder(_SmsReport | list[_SmsReport])
 
 
 class ReceiptDesk:
@@ -107,8 +97,8 @@ class ReceiptDesk:
         try:
             if request.path == "/wechat":
                 return self._wechat(request)
-            if request.path == "/sms":
-                return self._sms(request)
+            if (push := SMS_PUSHES.get(request.path)) is not None:
+                return self._sms(request, push)
         except Exception as error:  # noqa: BLE001 - a body from outside must not end the engine, whatever it does to us
             log.error("receipt_failed", path=request.path, error=type(error).__name__)
             return BROKEN
@@ -131,23 +121,27 @@ class ReceiptDesk:
             return SUCCESS
         return self._keep([Receipt("wechat", delivery.msgid, _status(delivery.status))], SUCCESS)
 
-    def _sms(self, request: Request) -> Answer | Deferred:
-        """The generic gateway's status reports, one or an array; a bearer token or WeChat's signature proves them."""
+    def _sms(self, request: Request, push: SmsPush) -> Answer | Deferred:
+        """A vendor's status reports; a token, as bearer or in the query, or WeChat's signature proves them."""
         if request.method != "POST":
             return POST_ONLY
-        if self._token is not None:
-            scheme, _, given = request.authorization.partition(" ")
-            same = hmac.compare_digest(given.strip().encode("latin-1"), self._token.encode())
-            if not (same and scheme.lower() == "bearer") and not is_signed(self._token, query_fields(request.query)):
-                return NO_PROOF
+        if self._token is not None and not self._is_proven(self._token, request):
+            return NO_PROOF
         try:
-            reports = _sms_reports.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            reports = push.read(request.body)
+        except UnreadableReports:
             return NOT_JSON
-        several = reports if isinstance(reports, list) else [reports]
-        # A send with a longer id was not taken for accepted; cut, it might be another's.
-        receipts = [_sms_receipt(one) for one in several if 0 < len(one.id) <= MAX_MSGID_CHARS]
-        return self._keep(receipts, REPORTED) if receipts else REPORTED
+        return self._keep([_sms_receipt(one) for one in reports], push.taken) if reports else push.taken
+
+    def _is_proven(self, token: str, request: Request) -> bool:
+        """Aliyun and Tencent post to a URL and can add no header, so the token may stand in its query."""
+        scheme, _, given = request.authorization.partition(" ")
+        if scheme.lower() == "bearer" and _same(given.strip().encode("latin-1"), token):
+            return True
+        fields = query_fields(request.query)
+        return ("token" in fields and _same(fields["token"].encode("utf-8", "surrogatepass"), token)) or is_signed(
+            token, fields
+        )
 
     def _keep(self, receipts: Sequence[Receipt], kept: Answer) -> Answer | Deferred:
         """Promise ``kept`` for when they are durable."""
@@ -169,9 +163,13 @@ def receipt_desk(engine: Engine, section: ReceiptsConfig) -> ReceiptDesk:
     return ReceiptDesk(engine, read_token(section.token_file, "receipts.token_file"), section.listen)
 
 
-def _sms_receipt(report: _SmsReport) -> Receipt:
-    status = "delivered" if report.status == "delivered" else f"failed:sms:{_code(report.code)}"
-    return Receipt("sms", report.id, status)
+def _same(given: bytes, token: str) -> bool:
+    """Compared in constant time."""
+    return hmac.compare_digest(given, token.encode())
+
+
+def _sms_receipt(report: Report) -> Receipt:
+    return Receipt("sms", report.msgid, "delivered" if report.delivered else f"failed:sms:{_code(report.code)}")
 
 
 def _status(text: str) -> str:

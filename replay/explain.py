@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.cards import mask_text
-from dispatcher.channels.wechat.answers import is_known
+from dispatcher.channels.tables import is_known
 from dispatcher.ledger.api import AlertStory, AttemptStory, EventStory
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision
@@ -88,14 +88,10 @@ def _attempt(attempt: AttemptStory) -> str:
     elif attempt.code == "resent":
         words = "the connection died before an answer; sent again on a new one"
     msgid = f", message {attempt.msgid}" if attempt.msgid else ""
-    known = attempt.channel != "wechat" or attempt.outcome != "permanent" or _in_table(attempt.code)
+    known = attempt.outcome != "permanent" or attempt.code is None or is_known(attempt.channel, attempt.code)
     alarm = "" if known else " (a code that no table knows)"
     took = f" after {attempt.took} ms" if attempt.took else ""
     return f"attempt {attempt.n} {moment(attempt.at)} {attempt.channel}: {words}{code}{alarm}{took}{msgid}"
-
-
-def _in_table(code: str | None) -> bool:
-    return code is None or is_known(code)
 
 
 def _span(milliseconds: int) -> str:

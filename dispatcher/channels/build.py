@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from dispatcher.channels.base import Channel
-from dispatcher.channels.sms.generic import GenericSmsChannel
+from dispatcher.channels.sms.build import make_sms
+from dispatcher.channels.sms.vendor import CHANNEL, SECOND
 from dispatcher.channels.wechat.channel import WechatChannel
 from dispatcher.config import Config
 from dispatcher.config_channels import ChannelSection, SmsConfig, WechatConfig
@@ -27,6 +28,7 @@ class Parts(msgspec.Struct, frozen=True):
     retry: RetryPolicy
     receipt_ms: int | None
     secret: Secret | None
+    environ: Mapping[str, str]
 
 
 def _wechat(section: WechatConfig, parts: Parts) -> Channel:
@@ -36,7 +38,8 @@ def _wechat(section: WechatConfig, parts: Parts) -> Channel:
 
 
 def _sms(section: SmsConfig, parts: Parts) -> Channel:
-    return GenericSmsChannel(section, parts.secret, parts.library, parts.retry, parts.receipt_ms)
+    secret_of = {SECOND: None if section.second is None else read_secret(SECOND, section.second, parts.environ)}
+    return make_sms(section, parts.library, parts.retry, parts.receipt_ms, secret_of | {CHANNEL: parts.secret})
 
 
 _MAKERS: dict[type[ChannelSection], Callable[..., Channel]] = {WechatConfig: _wechat, SmsConfig: _sms}
@@ -53,14 +56,14 @@ def make_channels(config: Config, library: Library, network: Network, environ: M
     receipt_ms = None if config.receipts is None else int(config.receipts.deadline_seconds * 1000)
     channels = {}
     for name, section in config.channels.configured().items():
-        parts = Parts(library, network, retry, receipt_ms, read_secret(name, section, environ))
+        parts = Parts(library, network, retry, receipt_ms, read_secret(name, section, environ), environ)
         channels[name] = _MAKERS[type(section)](section, parts)
     return channels
 
 
 def pools_of(config: Config) -> dict[str, PoolSettings]:
     """The connections that the configured channels want, by channel."""
-    return {name: _pool(section) for name, section in config.channels.configured().items()}
+    return {name: _pool(section) for name, section in config.channels.accounts().items()}
 
 
 def _pool(section: ChannelSection) -> PoolSettings:

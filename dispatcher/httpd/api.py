@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -43,16 +43,33 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request:
-    """One request: ``query`` and ``authorization`` are as they were sent, undecoded (Latin-1)."""
+    """One request: ``query`` and ``authorization`` are as they were sent, undecoded (Latin-1).
 
-    __slots__ = ("authorization", "body", "method", "path", "query")
+    ``fields`` are the other header fields that are kept, as they came: Host and those that begin with ``X-``.
+    """
 
-    def __init__(self, method: str, path: str, query: str = "", body: bytes = b"", authorization: str = "") -> None:
+    __slots__ = ("authorization", "body", "fields", "method", "path", "query")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        body: bytes = b"",
+        authorization: str = "",
+        fields: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         self.method = method
         self.path = path
         self.query = query
         self.body = body
         self.authorization = authorization
+        self.fields = fields
+
+    def field(self, name: str) -> str:
+        """The value of a kept header field by its lower-case name; empty when it was not sent."""
+        wanted = name.encode()
+        return next((value.decode("latin-1") for one, value in self.fields if one.lower() == wanted), "")
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path} ({len(self.body)} bytes)>"

@@ -26,6 +26,7 @@ class Reader:
         self._refusal: Refusal | None = None
         self._url = b""
         self._authorization = ""
+        self._fields: list[tuple[bytes, bytes]] = []
         self._hosts = 0
         self._chunked = False
         self._body: list[bytes] = []
@@ -79,6 +80,7 @@ class Reader:
         self.unfinished = self._in_header = True
         self._url = b""
         self._authorization = ""
+        self._fields = []
         self._hosts = 0
         self._chunked = False
         self._body = []
@@ -96,6 +98,9 @@ class Reader:
             return  # a trailer proves nothing and frames nothing
         if size == 4 and name.lower() == b"host":
             self._hosts += 1
+            self._fields.append((name, value))
+        elif size > 2 and name[:2] in (b"x-", b"X-"):
+            self._fields.append((name, value))
         elif size == 13 and name.lower() == b"authorization":
             self._authorization = value.decode("latin-1")
         elif size == 14 and name.lower() == b"content-length":
@@ -139,5 +144,5 @@ class Reader:
             return  # neither this one nor what follows it in the same read
         path, _, query = self._url.decode("latin-1").partition("?")
         method = self._parser.get_method().decode("ascii")
-        request = Request(method, path, query, b"".join(self._body), self._authorization)
+        request = Request(method, path, query, b"".join(self._body), self._authorization, self._fields)
         self._ready.append((request, self._parser.should_keep_alive() and not self._parser.should_upgrade()))

@@ -117,7 +117,8 @@ def providers_command(
     """Simulated WeChat and SMS providers, for tests on this machine.
 
     One port serves WeChat's API (tokens, template messages, quota), the generic SMS gateway (any path that
-    ends in /sms), and what a test needs:
+    ends in /sms), Aliyun's and Tencent's (any path that ends in /aliyun or /tencent; their access_key_id is
+    SimulatedKeyId0, their secret the gateway's), and what a test needs:
 
     \b
       GET  /_book                             counters of both channels

@@ -16,6 +16,7 @@ from loadtest.poster import Poster, Report, Target, finish_event
 from loadtest.providers.book import Book, Counts, ReceiptCounts, SmsMessage, WechatMessage
 from loadtest.providers.faults import seeded
 from loadtest.providers.settings import STATUSES, ReceiptSettings
+from loadtest.providers.sms_vendors import REPORTS
 
 CONNECTIONS: Final = 256
 """Reports on their way at a time to each address. A receiver answers after its commit, so this and the commit's time
@@ -35,6 +36,7 @@ class Receipts:
         self._random = seeded(seed, "receipts")
         self._wechat = None if settings.wechat_url is None else Target(settings.wechat_url)
         self._sms = None if settings.sms_url is None else Target(settings.sms_url)
+        self._vendors = {name: Target(f"{settings.sms_url}/{name}") for name in REPORTS if settings.sms_url is not None}
         self._poster = Poster(settings.token.reveal(), connections=CONNECTIONS, clock=trio.current_time)
         self._wakes_at = math.inf
         self._earlier = trio.Event()
@@ -51,10 +53,23 @@ class Receipts:
         """Plan the status report of a text message: ``code`` is 0 when it is delivered, otherwise 1."""
         if self._sms is None:
             return
-        delivered = self._status() == STATUSES["success"]
-        message.status = "delivered" if delivered else "failed"
+        delivered = self._decide(message)
         body = orjson.dumps({"id": message.id, "status": message.status, "code": 0 if delivered else 1})
         self._plan(self._sms, "application/json", body, None, self._book.sms)
+
+    def sms_of(self, vendor: str, message: SmsMessage) -> None:
+        """Plan the status report of a message at Aliyun or Tencent, in the vendor's form, to the path of that name
+        below the SMS address."""
+        if self._sms is None:
+            return
+        self._decide(message)
+        target = self._vendors[vendor]
+        self._plan(target, "application/json", REPORTS[vendor](message, "0^0", message.at), None, self._book.sms)
+
+    def _decide(self, message: SmsMessage) -> bool:
+        delivered = self._status() == STATUSES["success"]
+        message.status = "delivered" if delivered else "failed"
+        return delivered
 
     def _status(self) -> str:
         weights = self._settings.weights

@@ -1,9 +1,10 @@
-"""The simulated providers as one server: WeChat, the SMS gateway, and the controls of a test, on one port."""
+"""The simulated providers as one server: WeChat, the SMS gateways, and the controls of a test, on one port."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qs
 
@@ -18,6 +19,8 @@ from loadtest.providers.late import LateAnswers
 from loadtest.providers.receipts import Receipts
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.sms import SmsGateway
+from loadtest.providers.sms_vendors import Aliyun, Tencent, VendorGateway
+from loadtest.providers.sms_windows import ALIYUN, TENCENT
 from loadtest.providers.wechat import WeChat
 
 MAX_LISTED_MESSAGES: Final = 500_000
@@ -52,6 +55,10 @@ class Providers:
             report_wechat, report_sms = self.receipts.wechat, self.receipts.sms
         self.wechat = WeChat(settings, dice, self.book, report_wechat, clock())
         self.sms = SmsGateway(settings, dice, self.book, report_sms)
+        self.vendors = {
+            "aliyun": VendorGateway(Aliyun(), ALIYUN, settings, dice, self.book, self._reporter("aliyun")),
+            "tencent": VendorGateway(Tencent(), TENCENT, settings, dice, self.book, self._reporter("tencent")),
+        }
         self._routes = {
             **self.wechat.routes,
             "/_book": self._get_book,
@@ -69,7 +76,12 @@ class Providers:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self.wechat.dice = self.sms.dice = Dice(faults, self._settings.seed)
+        self.wechat.dice = self.sms.dice = dice = Dice(faults, self._settings.seed)
+        for vendor in self.vendors.values():
+            vendor.dice = dice
+
+    def _reporter(self, vendor: str) -> Callable[[SmsMessage], None]:
+        return _no_report if self.receipts is None else partial(self.receipts.sms_of, vendor)
 
     def reset(self) -> None:
         """An empty book, fresh quotas and the faults of the start. Tokens and the book's file stay."""
@@ -81,8 +93,11 @@ class Providers:
         """What this request gets, whoever it is for."""
         route = self._routes.get(request.path)
         if route is None:
+            last = request.path.rstrip("/").rpartition("/")[2]
             if request.path.endswith("/sms"):
                 route = self.sms.send
+            elif last in self.vendors:
+                route = self.vendors[last].send
             else:
                 return _problem(404, "no such path; see `swipebell providers --help`")
         return route(request, self._clock())

@@ -47,6 +47,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     ``rate_per_second`` 0 is unlimited, ``daily_quota`` None too, and with no ``template_ids`` any non-empty
     one is good. ``keep_bodies`` is how many messages of a channel keep their rendered text in the book.
+    ``sms_windows``: Aliyun's and Tencent's gateways keep their limits for one number (the generic one has none).
     """
 
     appid: str = DEFAULT_APPID
@@ -61,6 +62,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     book_file: Path | None = None
     keep_bodies: int = 1000
+    sms_windows: bool = True
     receipts: ReceiptSettings | None = None
 
 

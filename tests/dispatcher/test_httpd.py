@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from dispatcher.httpd import Answer, Deferred, Limits, Request, answer_all, serve_http
+from dispatcher.httpd.reader import Reader
 from tests.dispatcher.httpd_kit import Desk, get, path_back, post, read_all, read_bodies, serving, talk
 
 
@@ -299,3 +300,13 @@ async def test_servers_that_share_a_socket_stop_one_by_one() -> None:
         for _ in range(20):
             assert (await talk(port, get("/", "Connection: close"))).endswith(b"second")
         nursery.cancel_scope.cancel()
+
+
+async def test_host_and_the_fields_that_begin_with_x_are_kept_for_the_handler() -> None:
+    reader = Reader(Limits())
+    head = b"POST /a HTTP/1.1\r\nHost: h:1\r\nX-TC-Timestamp: 7\r\nx-acs-date: d\r\nUser-Agent: u\r\n"
+    assert reader.feed(head + b"Content-Length: 0\r\n\r\nGET / HTTP/1.1\r\nHost: other\r\n\r\n") is None
+    (first, _), (second, _) = reader.take()
+    wanted = ("host", "x-tc-timestamp", "x-acs-date", "user-agent", "content-length")
+    assert [first.field(name) for name in wanted] == ["h:1", "7", "d", "", ""]
+    assert [second.field(name) for name in wanted] == ["other", "", "", "", ""]

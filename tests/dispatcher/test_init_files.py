@@ -70,7 +70,8 @@ def test_every_annotated_default_of_an_optional_section_is_the_default(started):
         started,
         "[receipts]\n[intake.stream]\n"
         '[channels.wechat]\nappid = "wx0000000000000000"\nsecret_file = "secrets/wechat"\n'
-        '[channels.sms]\nbase_url = "https://sms.example.com/send"\nsecret_file = "secrets/sms"\n',
+        '[channels.sms]\nbase_url = "https://sms.example.com/send"\nsecret_file = "secrets/sms"\n'
+        '[channels.sms.second]\nbase_url = "https://sms2.example.com/send"\nsecret_file = "secrets/sms2"\n',
     )
     # Then
     assert everything == needed

@@ -15,8 +15,10 @@ from dispatcher.channels.base import (
     classify_failure,
     classify_status,
 )
+from dispatcher.channels.sms.segments import fits
+from dispatcher.channels.sms.vendor import CHANNEL, SECOND, Terms
 from dispatcher.channels.table import AnswerTable, Row
-from dispatcher.config_channels import SmsConfig
+from dispatcher.config_sms import SmsConfig, SmsVendor
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
 from dispatcher.model.alert import Alert
 from dispatcher.model.event import Int64
@@ -31,7 +33,7 @@ TABLE = AnswerTable(
     "sms: generic gateway",
     "our own contract (design.md section 4)",
     {
-        "0": Row(AnswerClass.ACCEPTED),
+        "0": Row(AnswerClass.ACCEPTED, "message", 0, "taken; the status report has the last word"),
         "1": Row(AnswerClass.THROTTLE, "message", THROTTLE_PAUSE_MS, "throttled"),
         "2": Row(AnswerClass.RETRY, "message", 0, "try later"),
         "3": Row(AnswerClass.RECIPIENT_GONE, "recipient", 0, "bad number"),
@@ -49,6 +51,10 @@ class _Body(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_Body).decode
 
+SECOND_PREFIX = "second:"
+"""Before the msgids of a gateway that is the second vendor, so that reports of one cannot end an alert of the other;
+its reports come to a path of their own."""
+
 
 class GenericSmsChannel:
     """Sends text messages through the generic gateway.
@@ -58,17 +64,23 @@ class GenericSmsChannel:
     configured per category.
     """
 
-    name = "sms"
+    name = CHANNEL
     fenced = True
+    vendor = "generic"
+    table = TABLE
 
     def __init__(
         self,
-        config: SmsConfig,
+        config: SmsVendor,
         secret: Secret | None,
         library: Library,
         retry: RetryPolicy,
         receipt_ms: int | None,
+        account: str = CHANNEL,
+        on_unknown: dict[str, str] | None = None,
     ) -> None:
+        self.account = account
+        self.key_prefix = SECOND_PREFIX if account == SECOND else ""
         self.connections = config.connections
         self._library = library
         self._url = config.base_url
@@ -77,10 +89,10 @@ class GenericSmsChannel:
         self._headers: tuple[str, ...] = ("Content-Type: application/json",)
         if secret is not None:
             self._headers += (f"Authorization: Bearer {secret.reveal()}",)
-        self._resend_in = {category for category, policy in config.on_unknown.items() if policy == "resend"}
-        self._policies = {
-            resend: ChannelPolicy(retry, resend, receipt_ms, receipts_by_key=True) for resend in (True, False)
-        }
+        if on_unknown is None:
+            on_unknown = dict(config.on_unknown) if isinstance(config, SmsConfig) else {}
+        self._resend_in = {category for category, policy in on_unknown.items() if policy == "resend"}
+        self._policies = Terms(retry, receipt_ms, on_unknown).policies(self.key_prefix)
 
     def policy(self, alert: Alert) -> ChannelPolicy:
         """See `Channel.policy`."""
@@ -101,9 +113,11 @@ class GenericSmsChannel:
             raise CannotPrepare(f"template:{type(error).__name__}") from None
         if recipient.phone is None:  # taken out since the alert was admitted
             raise CannotPrepare("no-phone")
+        if not fits(text, self._sign):  # the text alone is within its limit: the sign is longer than vendors allow
+            raise CannotPrepare("sms-too-long")
         body = {"id": alert.key, "to": recipient.phone, "text": text, "sign": self._sign}
         return Request(
-            pool=self.name,
+            pool=self.account,
             url=self._url,
             headers=self._headers,
             body=orjson.dumps(body),
@@ -129,6 +143,8 @@ class GenericSmsChannel:
             return Answer(AnswerClass.UNKNOWN, "no-id", scope="channel", took_ms=took_ms, resends=response.resends)
         code = str(body.code)
         row = TABLE.row(code)
+        if msgid is not None:
+            msgid = self.key_prefix + msgid
         return Answer(row.kind, code, msgid, row.pause_ms, row.scope, took_ms, response.resends)
 
     def knows(self, code: str) -> bool:

@@ -26,57 +26,71 @@ UNTIL_QUOTA_MS = 15 * 60_000
 """45009 holds until midnight in China or until someone clears the quota; a look every 15 minutes notices both."""
 
 
-_TOKEN = Row(AnswerClass.REFRESH_TOKEN, "channel")
-_GONE = Row(AnswerClass.RECIPIENT_GONE, "recipient")
-_TEMPLATE = Row(AnswerClass.PERMANENT, "template")
-_MESSAGE = Row(AnswerClass.PERMANENT, "message")
-_CONFIG = Row(AnswerClass.CONFIGURATION, "channel", CONFIGURATION_PAUSE_MS)
+def _token(note: str) -> Row:
+    return Row(AnswerClass.REFRESH_TOKEN, "channel", 0, note)
+
+
+def _gone(note: str) -> Row:
+    return Row(AnswerClass.RECIPIENT_GONE, "recipient", 0, note)
+
+
+def _template(note: str) -> Row:
+    return Row(AnswerClass.PERMANENT, "template", 0, note)
+
+
+def _message(note: str) -> Row:
+    return Row(AnswerClass.PERMANENT, "message", 0, note)
+
+
+def _config(note: str) -> Row:
+    return Row(AnswerClass.CONFIGURATION, "channel", CONFIGURATION_PAUSE_MS, note)
+
 
 _ROWS: dict[int, Row] = {
-    0: Row(AnswerClass.ACCEPTED, "message"),
-    -1: Row(AnswerClass.RETRY, "channel"),
-    40001: _TOKEN,
-    40014: _TOKEN,
-    42001: _TOKEN,
-    41001: _TOKEN,
-    40003: _GONE,
-    43004: _GONE,
-    50005: _GONE,
-    43019: _GONE,
-    48002: _GONE,
-    43101: Row(AnswerClass.OPTED_OUT, "template"),
-    50002: Row(AnswerClass.THROTTLE, "recipient", RECIPIENT_PAUSE_MS),
-    43117: Row(AnswerClass.THROTTLE, "recipient", RECIPIENT_PAUSE_MS),
-    43108: Row(AnswerClass.THROTTLE, "recipient", THROTTLE_PAUSE_MS),
-    45011: Row(AnswerClass.THROTTLE, "channel", THROTTLE_PAUSE_MS),
-    45009: Row(AnswerClass.THROTTLE, "channel", UNTIL_QUOTA_MS),
+    0: Row(AnswerClass.ACCEPTED, "message", 0, "taken; the receipt has the last word"),
+    -1: Row(AnswerClass.RETRY, "channel", 0, "system busy"),
+    40001: _token("the token is not the newest"),
+    40014: _token("no such token"),
+    42001: _token("the token has expired"),
+    41001: _token("the token is missing"),
+    40003: _gone("no such openid for this account"),
+    43004: _gone("no longer follows the account"),
+    50005: _gone("has unsubscribed"),
+    43019: _gone("on the account's blacklist"),
+    48002: _gone("has switched messages of the account off"),
+    43101: Row(AnswerClass.OPTED_OUT, "template", 0, "has switched this template off"),
+    50002: Row(AnswerClass.THROTTLE, "recipient", RECIPIENT_PAUSE_MS, "the user is limited"),
+    43117: Row(AnswerClass.THROTTLE, "recipient", RECIPIENT_PAUSE_MS, "too many to this user"),
+    43108: Row(AnswerClass.THROTTLE, "recipient", THROTTLE_PAUSE_MS, "two at a time to one user"),
+    45011: Row(AnswerClass.THROTTLE, "channel", THROTTLE_PAUSE_MS, "too many calls a minute"),
+    45009: Row(AnswerClass.THROTTLE, "channel", UNTIL_QUOTA_MS, "the daily quota is used up"),
     # "message is duplicate in 60 seconds": WeChat has it already. Counting it as accepted cannot repeat it; the
     # receipt, where one is waited for, has the last word.
-    40241: Row(AnswerClass.ACCEPTED, "message"),
+    40241: Row(AnswerClass.ACCEPTED, "message", 0, "a duplicate within 60 seconds: it was sent already"),
     # Held for review; if it passes WeChat sends it itself, so a resend would be a second message.
-    40252: Row(AnswerClass.ACCEPTED, "message"),
-    40249: _MESSAGE,
-    45168: _MESSAGE,
-    40036: _TEMPLATE,
-    40037: _TEMPLATE,
-    43116: _TEMPLATE,
-    43100: _TEMPLATE,
-    47003: _MESSAGE,
-    44002: _MESSAGE,
-    47001: _MESSAGE,
-    40013: _CONFIG,
-    40125: _CONFIG,
-    40164: _CONFIG,
-    40165: _TEMPLATE,
-    41030: _TEMPLATE,
-    40243: _CONFIG,
-    43107: _CONFIG,
-    48001: _CONFIG,
-    48004: _CONFIG,
-    48008: _CONFIG,
-    61007: _CONFIG,
-    45103: _CONFIG,
-    45109: _CONFIG,
+    40252: Row(AnswerClass.ACCEPTED, "message", 0, "held for review (up to 30 minutes); WeChat sends it if it passes"),
+    40249: _message("illegal content"),
+    45168: _message("sensitive words"),
+    40036: _template("the template_id has a wrong length"),
+    40037: _template("no such template_id"),
+    43116: _template("the template is banned"),
+    43100: _template("the template was changed too often (old)"),
+    47003: _message("a field breaks its type's rule"),
+    44002: _message("the body is empty"),
+    47001: _message("the body is not WeChat's JSON"),
+    40013: _config("no such appid, or a mini-program that is not linked"),
+    40125: _config("the secret is wrong"),
+    40164: _config("our address is not on the allow-list"),
+    40165: _template("the mini-program's path is wrong"),
+    41030: _template("the page is not in the released mini-program"),
+    40243: _config("the secret is frozen"),
+    43107: _config("template messages are banned for the account"),
+    48001: _config("the interface is not authorised"),
+    48004: _config("the interface is banned"),
+    48008: _config("no permission for this kind of message"),
+    61007: _config("not authorised to the third-party platform"),
+    45103: _config("the interface was withdrawn"),
+    45109: _config("the interface was withdrawn"),
 }
 
 
