@@ -13,6 +13,7 @@ smtplib's are done otherwise here:
 
 from __future__ import annotations
 
+import contextlib
 import re
 import smtplib
 import socket
@@ -94,11 +95,14 @@ class _Dialogue(smtplib.SMTP):
         self.sock: Any = None  # smtplib makes it with its first connection
         self.deadline = 0.0
         self.pending = b""
+        self.aborted = False
 
     def remaining(self) -> float:
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise Broken(TIMED_OUT)
+        if self.aborted:
+            raise Broken(RECEIVE)
         return left
 
     def send(self, s: Any) -> None:
@@ -151,8 +155,10 @@ class _Dialogue(smtplib.SMTP):
         if self.pending:  # sent before TLS to be read as if it came after it
             raise Broken(NOT_SMTP)
         try:
+            # In two steps, so that `abort` finds the new socket and not the one that it was made of.
+            self.sock = context.wrap_socket(self.sock, server_hostname=host, do_handshake_on_connect=False)
             self.sock.settimeout(self.remaining())
-            self.sock = context.wrap_socket(self.sock, server_hostname=host)
+            self.sock.do_handshake()
         except ssl.SSLCertVerificationError:
             raise Broken(CERTIFICATE) from None
         except TimeoutError:
@@ -219,7 +225,7 @@ class Session:
         except Broken:
             return False
 
-    def hand_over(self, recipient: str, message: bytes, deadline: float) -> tuple[int, bytes]:
+    def hand_over(self, recipient: str, message: bytes, deadline: float) -> None:
         """Send one message up to its end; the server's word about it comes from `verdict`.
 
         When this raises `Broken` or `Refused` the server cannot have the whole message, so it was not sent.
@@ -237,7 +243,6 @@ class Session:
         # A message counts only with its last dot. Where sending fails, at least the end was not handed to the system,
         # or (TLS) not as a whole record.
         dialogue.send(_DOTS.sub(b"..", message) + end)
-        return code, text
 
     def verdict(self) -> tuple[int, bytes]:
         """The reply to the end of the message. When this raises `Broken`, nobody knows what became of it."""
@@ -267,9 +272,9 @@ class Session:
 
     def abort(self) -> None:
         """From another thread: whoever waits for this connection stops waiting."""
+        self._dialogue.aborted = True
         sock = self._dialogue.sock
         if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has ended already
-                pass
+            # Not TLS's own shutdown, which would change the object that the other thread is reading from.
+            with contextlib.suppress(OSError):  # it has ended already
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import trio
 
-from dispatcher.channels.email.session import Broken, Refused, Session, SmtpSettings
+from dispatcher.channels.email.session import Broken, Refused, Session, SmtpSettings, Stage
 from dispatcher.logs import get_logger
 from dispatcher.network.api import Deliver, Failure, Network, Request, Response
 
@@ -28,8 +28,9 @@ IDLE_S = 20.0
 QUIT_S = 1.0
 """For the answer to QUIT, which changes nothing any more."""
 
-CLOSE_WAIT_S = 3.0
-"""How long `aclose` waits for threads whose sockets were shut: they end at once, but for one that asks the resolver."""
+CLOSE_WAIT_S = 6.0
+"""How long `aclose` waits for threads whose sockets were shut. They end at once, but for one that is just connecting
+(5 s) or asks the resolver (longer, and nothing can stop it)."""
 
 CLOSED_CODE = -1
 _DEFECT_CODE = -2
@@ -102,7 +103,8 @@ class SmtpNetwork(Network):
                 try:
                     job = self._inbox.get(timeout=None if session is None else IDLE_S)
                 except queue.Empty:
-                    session = self._end(session)
+                    self._end(session)
+                    session = None
                     continue
                 if job is None:
                     break
@@ -124,23 +126,26 @@ class SmtpNetwork(Network):
             session.hand_over(request.url.removeprefix("mailto:"), request.body or b"", deadline)
             sent_whole = True
             status, text = session.verdict()
-            self._answer(number, status=status, text=text, stage="data", start=start)
+            self._answer(number, status=status, text=text, stage=Stage.DATA, start=start)
         except Refused as refused:
             status = refused.status
             self._answer(number, status=status, text=refused.text, stage=refused.stage, start=start)
-            if refused.stage in ("open", "auth"):
-                return self._end(session)
+            if refused.stage in (Stage.OPEN, Stage.AUTH):
+                return None
         except Broken as broken:
             failure = Failure.UNKNOWN if sent_whole else Failure.NOT_SENT
             self._answer(number, failure=failure, code=CLOSED_CODE if self._closing else broken.code, start=start)
-            return self._drop(session)
-        except Exception as error:  # a defect of ours in one message must not end the thread that others wait for
+            self._drop(session)
+            return None
+        except Exception as error:  # noqa: BLE001 - a defect in one message must not end a thread that others wait for
             log.error("smtp_defect", error=type(error).__name__)
             failure = Failure.UNKNOWN if sent_whole else Failure.NOT_SENT
             self._answer(number, failure=failure, code=_DEFECT_CODE, start=start)
-            return self._drop(session)
+            self._drop(session)
+            return None
         if status == 421 or session is None or session.messages >= MAX_CONNECTION_MESSAGES:
-            return self._end(session)
+            self._end(session)
+            return None
         return session
 
     def _ready_session(self, session: Session | None, deadline: float) -> Session:
@@ -187,9 +192,7 @@ class SmtpNetwork(Network):
         request, deliver = found
         seconds = 0.0 if start is None else time.monotonic() - start
         headers = (stage.encode(),) if stage else ()
-        self._outbox.append(
-            (deliver, Response(request, status, text, failure, code, seconds=seconds, headers=headers))
-        )
+        self._outbox.append((deliver, Response(request, status, text, failure, code, seconds=seconds, headers=headers)))
         try:
             self._token.run_sync_soon(self._drain_outbox, idempotent=True)
         except trio.RunFinishedError:  # the run ended without closing us: nobody is left to hear
