@@ -42,6 +42,17 @@ class MailServer:
         self.connections = 0
         self.secured: list[bool] = []
         self.logins: list[tuple[str, str]] = []
+        self.protocols: list[Any] = []
+        self.loop = asyncio.new_event_loop()
+
+    def hang_up(self) -> None:
+        """End all connections."""
+        self.loop.call_soon_threadsafe(self._hang_up)
+
+    def _hang_up(self) -> None:
+        for protocol in self.protocols:
+            if protocol.transport is not None:
+                protocol.transport.abort()
 
     def _word(self, place: str, otherwise: str) -> str:
         words = self.say.get(place)
@@ -91,29 +102,28 @@ def mail_server(tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[M
     """Runs it on a free port; ``options`` are aiosmtpd's."""
     server = MailServer()
     ready = threading.Event()
-    loop = asyncio.new_event_loop()
-    protocols: list[Any] = []
+    loop = server.loop
+    stops: list[Callable[[], None]] = []
 
     def accept() -> SMTP:
         server.connections += 1
-        protocols.append(
+        server.protocols.append(
             SMTP(server, hostname="mail.test", tls_context=tls, authenticator=server.authenticate, loop=loop, **options)
         )
-        return protocols[-1]
+        protocol: SMTP = server.protocols[-1]
+        return protocol
 
     async def run() -> None:
         listener = await loop.create_server(accept, "127.0.0.1", 0)
         server.port = listener.sockets[0].getsockname()[1]
-        ready.set()
 
         def stop() -> None:
             listener.close()
-            for protocol in protocols:
-                if protocol.transport is not None:
-                    protocol.transport.abort()
-            loop.call_later(0.05, loop.stop)
+            server._hang_up()
+            loop.call_later(0.05, loop.stop)  # the connections' own tasks end first
 
-        server.stop = stop  # type: ignore[attr-defined]
+        stops.append(stop)
+        ready.set()
 
     def work() -> None:
         asyncio.set_event_loop(loop)
@@ -131,7 +141,7 @@ def mail_server(tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[M
     try:
         yield server
     finally:
-        loop.call_soon_threadsafe(server.stop)  # type: ignore[attr-defined]
+        loop.call_soon_threadsafe(stops[0])
         thread.join(5)
 
 

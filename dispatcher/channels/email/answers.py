@@ -90,7 +90,7 @@ TABLE = AnswerTable(
             f"{stage} {code}": _ours(note)
             for stage, codes, note in (
                 (Stage.OPEN, "500 501 502 503 504 550 554", "server does not talk to this machine"),
-                (Stage.AUTH, "500 501 502 503 504 534 535 538 550 554", "log-in refused"),
+                (Stage.AUTH, "500 501 502 504 534 535 538 550 554", "log-in refused"),
                 (Stage.MAIL, "501 550 551 553 554", "our sender is refused, and so would be every message"),
             )
             for code in codes.split()

@@ -72,7 +72,7 @@ async def test_tls_from_the_first_byte(certificates: Certificates) -> None:
     context = certificates.server_context("m", "IP:127.0.0.1")
 
     def script(line: Line) -> None:
-        raw, line.connection = line.connection, context.wrap_socket(line.connection, server_side=True)
+        line.connection = context.wrap_socket(line.connection, server_side=True)
         secured = Line(line.connection)
         secured.until("end")
         secured.say("250 OK")
