@@ -89,7 +89,9 @@ class NextChannel:
 class World:
     """What a test sees: `send` one swipe to its end, then look at ``meter`` and `printed`."""
 
-    def __init__(self, name: str, engine: Engine, ledger: InlineLedger, meter: Meter, logs: list[Any], file: Path) -> None:
+    def __init__(
+        self, name: str, engine: Engine, ledger: InlineLedger, meter: Meter, logs: list[Any], file: Path
+    ) -> None:
         self.name, self.engine, self.ledger, self.meter, self.logs = name, engine, ledger, meter, logs
         self._file = file
         self._count = 0
