@@ -127,7 +127,7 @@ def mail_server(tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[M
 
     def work() -> None:
         asyncio.set_event_loop(loop)
-        loop.create_task(run())  # noqa: RUF006 - the loop runs until the end of the test
+        loop.create_task(run())
         loop.run_forever()
         for task in asyncio.all_tasks(loop):
             task.cancel()

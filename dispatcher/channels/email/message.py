@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime
-
-import msgspec
+from email.header import Header
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from email.policy import compat32
+from email.utils import format_datetime, formataddr
+from functools import cached_property
 
 from templates.mail import MailWords
 
-# 7 bits on the wire: not every relay on the way takes eight.
-_POLICY = SMTP.clone(cte_type="7bit")
+_POLICY = compat32.clone(linesep="\r\n", cte_type="7bit")
 
 MAX_ADDRESS_CHARS = 254
 """RFC 5321 section 4.5.3.1.3: a path has 256 octets, of which the brackets take two."""
@@ -34,11 +33,21 @@ class BadAddress(ValueError):
         super().__init__("not a mail address")
 
 
-class Sender(msgspec.Struct, frozen=True):
+# Printable ASCII, and line breaks only where the next line begins with a blank: then it is the same header.
+_header = re.compile(r"[\x20-\x7e]+(?:\r\n[ \t][\x20-\x7e]+)*").fullmatch
+
+
+class Sender:
     """Who alerts come from."""
 
-    address: str
-    name: str = ""
+    def __init__(self, address: str, name: str = "") -> None:
+        self.address = address
+        self.name = name
+
+    @cached_property
+    def header(self) -> str:
+        """The From header; a name in other letters as RFC 2047 words."""
+        return formataddr((self.name, self.address), "utf-8")
 
     @property
     def domain(self) -> str:
@@ -70,21 +79,33 @@ def message_id(key: str, sender: Sender) -> str:
 
 
 def build(sender: Sender, to: str, words: MailWords, key: str, when: datetime, locale: str) -> bytes:
-    """The message with CRLF line ends. ``to`` has been through `checked_address`; ``when`` is the swipe's time.
+    """The message with CRLF line ends, in 7 bits. ``to`` has been through `checked_address`; ``when`` is the swipe's.
 
     Raises ValueError for a value that is no header, a line break in a subject, say.
     """
-    message = EmailMessage(policy=_POLICY)
-    message["From"] = Address(display_name=sender.name, addr_spec=sender.address)
-    message["To"] = Address(addr_spec=to)
-    message["Subject"] = words.subject
-    message["Date"] = format_datetime(when)
-    message["Message-ID"] = message_id(key, sender)
-    # RFC 3834, and the header that Exchange looks at: no holiday notice is to answer an alert.
-    message["Auto-Submitted"] = "auto-generated"
-    message["X-Auto-Response-Suppress"] = "All"
-    message["Content-Language"] = locale
-    message.set_content(words.text)
-    message.add_alternative(words.html, subtype="html")
-    message.set_boundary(f"=_{key}")  # email's own is drawn anew each time
-    return message.as_bytes()
+    # The older half of Python's email: the newer one parses every header that it is given, 5 ms a message in the one
+    # thread that all channels share, against 0.8.
+    message = MIMEMultipart("alternative", boundary=f"=_{key}")  # email's own boundary is drawn anew each time
+    headers = {
+        "From": sender.header,
+        "To": to,
+        "Subject": _encoded(words.subject),
+        "Date": format_datetime(when),
+        "Message-ID": message_id(key, sender),
+        # RFC 3834, and the header that Exchange looks at: no holiday notice is to answer an alert.
+        "Auto-Submitted": "auto-generated",
+        "X-Auto-Response-Suppress": "All",
+        "Content-Language": locale,
+    }
+    for name, value in headers.items():
+        if not _header(value):
+            raise ValueError(f"{name} is not a header")
+        message[name] = value
+    message.attach(MIMEText(words.text, "plain", "utf-8"))
+    message.attach(MIMEText(words.html, "html", "utf-8"))
+    return message.as_bytes(policy=_POLICY)
+
+
+def _encoded(text: str) -> str:
+    """As RFC 2047 words where it is not ASCII, folded."""
+    return text if text.isascii() else Header(text, "utf-8", header_name="Subject").encode(linesep="\r\n")
