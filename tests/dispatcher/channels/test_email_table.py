@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dispatcher.channels.base import CONFIGURATION_PAUSE_MS
 from dispatcher.channels.email.answers import MAILBOX_PAUSE_MS, TABLE, UNKNOWN_LATER, classify, knows, look_up
@@ -16,7 +18,7 @@ from dispatcher.delivery import AnswerClass
 from dispatcher.ledger.api import AlertStory
 from dispatcher.network.api import Failure
 from tests.certificate_kit import Certificates
-from tests.dispatcher.channel_kit import no_response_to, shows_nothing_private
+from tests.dispatcher.channel_kit import no_response_to, response_to, shows_nothing_private
 from tests.dispatcher.channels.sequential_kit import ACCOUNT, ENDS_HERE, GOES_ON, MAIL, NEXT, sending
 from tests.dispatcher.mail_kit import a_mail, mail_server, raw_server
 
@@ -211,3 +213,18 @@ def test_the_table_by_hand() -> None:
         assert {TABLE.rows[key].kind for key in keys.split()} == {kind}
     assert TABLE.rows["450"].pause_ms == MAILBOX_PAUSE_MS
     assert not TABLE.rows["550"].retryable
+
+
+@given(
+    stage=st.sampled_from(["open", "auth", "mail", "rcpt", "data", "", "?"]),
+    status=st.integers(-1, 1000),
+    text=st.binary(max_size=60) | st.from_regex(rb"[245]\.[0-9]{1,4}\.[0-9]{1,4} .{0,9}", fullmatch=True),
+)
+def test_no_reply_is_taken_for_an_acceptance_that_it_is_not(stage: str, status: int, text: bytes) -> None:
+    response = response_to(a_mail(), text + MAIL.encode(), status, headers=(stage.encode(),) if stage else ())
+    answer = classify(response)
+    if answer.kind is A.ACCEPTED:
+        assert (stage, status) in {("data", 250), ("data", 251), ("data", 252)}
+    assert len(answer.code) < 16
+    assert MAIL not in repr(answer)
+    assert knows(answer.code) == (answer.code in TABLE.rows)

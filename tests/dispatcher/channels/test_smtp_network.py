@@ -19,6 +19,7 @@ from dispatcher.channels.email.session import (
     NOT_SMTP,
     RECEIVE,
     TIMED_OUT,
+    TLS,
     Session,
 )
 from dispatcher.channels.email.smtp import CLOSED_CODE, MAX_CONNECTION_MESSAGES, SmtpNetwork
@@ -330,3 +331,46 @@ async def test_a_defect_in_one_message_fails_that_message(monkeypatch: pytest.Mo
 def test_settings_show_no_password() -> None:
     given = settings(25, context=ssl.create_default_context(), username=USER, password=Secret(SECRET))
     shows_nothing_private(given)
+
+
+async def test_a_server_that_is_silent_under_tls_holds_nobody(certificates: Certificates) -> None:
+    def script(line: Line) -> None:
+        line.say("220 mail.test")
+        line.hear()
+        line.say("250-mail.test\r\n250 STARTTLS")
+        line.hear()
+        line.say("220 go on")
+        while line.connection.recv(4096):
+            pass
+
+    with raw_server(script) as port:
+        async with mailing(port, tls="starttls", context=certificates.client_context()) as network:
+            response = await ask_one(network, a_mail(timeout_ms=300))
+    assert (response.failure, response.code) == (Failure.NOT_SENT, TIMED_OUT)
+
+
+async def test_a_server_that_does_not_speak_tls_holds_nobody(certificates: Certificates) -> None:
+    with raw_server(lambda line: line.say("220 mail.test")) as port:
+        async with mailing(port, tls="implicit", context=certificates.client_context()) as network:
+            response = await ask_one(network, a_mail())
+    assert (response.failure, response.code) == (Failure.NOT_SENT, TLS)
+
+
+async def test_a_password_never_leaves_before_tls(certificates: Certificates) -> None:
+    # Given a server whose word for STARTTLS is a refusal, and which offers AUTH in the clear
+    heard: list[bytes] = []
+
+    def script(line: Line) -> None:
+        line.say("220 mail.test")
+        heard.append(line.hear())
+        line.say("250-mail.test\r\n250-AUTH PLAIN LOGIN\r\n250 STARTTLS")
+        heard.append(line.hear())
+        line.say("454 4.7.0 TLS not available")
+        heard.append(line.hear())
+
+    with raw_server(script) as port:
+        given = {"tls": "starttls", "context": certificates.client_context(), **with_login()}
+        async with mailing(port, **given) as network:
+            response = await ask_one(network, a_mail())
+    assert (response.status, response.headers) == (454, (b"open",))
+    assert heard == [b"ehlo bank.example\r\n", b"STARTTLS\r\n", b""]
