@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ from dispatcher.config_parts import (
     check_client_certificate,
     check_secret,
     check_url,
+    is_loopback,
 )
 from dispatcher.config_sms import SecondSmsVendor, SmsConfig
 
@@ -62,7 +63,75 @@ class WechatConfig(Section, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "base_url", self.base_url.rstrip("/"))
 
 
-ChannelSection = WechatConfig | SmsConfig | SecondSmsVendor
+MailAddress = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$", max_length=254)]
+MailConnections = Annotated[int, Meta(ge=1, le=64)]
+"""Each is a thread; sixty-four saturate any relay."""
+
+
+class EmailConfig(Section, frozen=True, kw_only=True):
+    """A mail server that takes our messages (a relay of the bank's, or a provider's).
+
+    ``tls``: ``starttls`` (the server must offer it), ``implicit`` (from the first byte, mostly port 465) or ``none``,
+    which is for a relay on this machine. With ``username`` there must be a secret, the password. ``on_unknown`` is by
+    category; one that is not named is sent again with the same Message-ID.
+    """
+
+    host: Word
+    sender: MailAddress
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 587
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    username: Word | None = None
+    secret_file: Path | None = None
+    secret_env: EnvironmentName | None = None
+    sender_name: Annotated[str, Meta(max_length=64)] = ""
+    rate_per_second: Rate = 20
+    connections: MailConnections = 4
+    timeout_seconds: TimeoutSeconds = 30.0
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+    on_unknown: dict[Word, ResendOrLeave] = msgspec.field(default_factory=lambda: {"swipe": "resend"})
+
+    def __post_init__(self) -> None:
+        if self.tls == "none" and not is_loopback(self.host):
+            raise ValueError('tls: "none" is allowed for a loopback address only; say "starttls" or "implicit"')
+        if not self.sender_name.isprintable():
+            raise ValueError("sender_name: holds a line break or another control character")
+        if self.username is not None and not (self.username.isascii() and self.username.isprintable()):
+            raise ValueError("username: allowed are printable ASCII characters")
+        check_client_certificate(self.client_cert_file, self.client_key_file)
+        why = None if self.username is None else "username is given, and the log-in needs a password"
+        check_secret(self.secret_file, self.secret_env, needed_because=why)
+        if self.username is None and (self.secret_file is not None or self.secret_env is not None):
+            raise ValueError("username: is missing although there is a secret; the log-in needs both")
+
+
+class WebhookConfig(Section, frozen=True, kw_only=True):
+    """A system of the bank's, or anybody's, that takes alerts as signed HTTPS POSTs (Standard Webhooks).
+
+    The secret is ``whsec_`` and base64. While it is being changed, the previous one in ``previous_secret_file`` signs
+    as well.
+    """
+
+    url: UrlText
+    secret_file: Path | None = None
+    secret_env: EnvironmentName | None = None
+    previous_secret_file: Path | None = None
+    rate_per_second: Rate = 100
+    connections: Connections = 16
+    timeout_seconds: TimeoutSeconds = 10.0
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_url("url", self.url, https_unless_loopback=True)
+        check_client_certificate(self.client_cert_file, self.client_key_file)
+        why = "every request is signed, so that the receiver can tell ours from others"
+        check_secret(self.secret_file, self.secret_env, needed_because=why)
+
+
+ChannelSection = WechatConfig | SmsConfig | SecondSmsVendor | EmailConfig | WebhookConfig
 """A section of a channel: each has a rate, connections and a place for its secret."""
 
 
@@ -71,6 +140,8 @@ class ChannelsConfig(Section, frozen=True, kw_only=True):
 
     wechat: WechatConfig | None = None
     sms: SmsConfig | None = None
+    email: EmailConfig | None = None
+    webhook: WebhookConfig | None = None
 
     def configured(self) -> dict[str, ChannelSection]:
         """The sections that are there, by the channel's name."""

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from dispatcher.config import SQLITE_PREFIX, Config, ConfigFile, LedgerConfig
-from dispatcher.config_channels import ChannelSection
+from dispatcher.config_channels import ChannelSection, WebhookConfig
 from dispatcher.errors import ConfigurationError
 from dispatcher.model.private import Secret
 
@@ -299,6 +299,8 @@ def _check_secrets(config: Config, environ: Mapping[str, str], name: str) -> tup
     try:
         for channel, section in config.channels.accounts().items():
             files[f"channels.{channel}.secret_file"] = section.secret_file
+            if isinstance(section, WebhookConfig):
+                files[f"channels.{channel}.previous_secret_file"] = section.previous_secret_file
             read_secret(channel, section, environ)
         for key, path in files.items():
             if path is None:

@@ -13,14 +13,13 @@ import trio
 
 from dispatcher.admission import Admitter
 from dispatcher.channels.base import Channel, ChannelPaused
-from dispatcher.channels.build import make_channels, pools_of
+from dispatcher.channels.build import make_channels, open_network
 from dispatcher.config import Config
 from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
-from dispatcher.network.curl import CurlNetwork
 from ratelimit.errors import RulesError
 from ratelimit.pacing import Pacer
 from ratelimit.rules import Rules, default_rules_text, load_rules
@@ -86,7 +85,7 @@ async def service(
     meter = Meter()
     ledger = ThreadedLedger(str(config.ledger.path), meter.committed)
     try:
-        network = CurlNetwork(pools_of(config))
+        network = open_network(config, environ)
         try:
             made = make_channels(config, library, network, environ)
             sections = config.channels.configured()

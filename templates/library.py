@@ -18,7 +18,8 @@ from msgspec import Meta
 from templates.errors import RenderError, TemplateError, UnknownTemplate
 from templates.facts import FIELDS, SwipeFacts
 from templates.limits import WECHAT_TYPES, type_of
-from templates.render import SmsPart, Source, WechatData, WechatPart, environment
+from templates.mail import MAX_MAIL_CHARS, MailPart, MailWords
+from templates.render import MAX_OUTPUT_CHARS, SmsPart, Source, WechatData, WechatPart, environment
 
 SHIPPED = Path(__file__).parent / "library"
 FILE_NAME = "template.toml"
@@ -35,7 +36,7 @@ MAX_FILE_BYTES = 65_536
 MAX_CACHED_LOCALES = 64
 """Spellings of locales whose answer a template remembers; recipients' files may hold any."""
 
-_Part = TypeVar("_Part", WechatPart, SmsPart)
+_Part = TypeVar("_Part", WechatPart, SmsPart, MailPart)
 
 
 class FieldLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +53,14 @@ class SmsText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: Annotated[str, Meta(min_length=1)]
 
 
+class MailText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An e-mail in one locale; ``html`` is the whole document."""
+
+    subject: Annotated[str, Meta(min_length=1)]
+    text: Annotated[str, Meta(min_length=1)]
+    html: Annotated[str, Meta(min_length=1)]
+
+
 Locale = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
@@ -64,13 +73,19 @@ class TemplateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fields: Annotated[tuple[FieldLine, ...], Meta(min_length=1)]
     wechat: dict[Locale, dict[str, str]] = {}
     sms: dict[Locale, SmsText] = {}
+    email: dict[Locale, MailText] = {}
 
 
 class Template:
     """A template of one version, compiled and checked."""
 
     def __init__(
-        self, file: TemplateFile, path: Path, wechat: Mapping[str, WechatPart], sms: Mapping[str, SmsPart]
+        self,
+        file: TemplateFile,
+        path: Path,
+        wechat: Mapping[str, WechatPart],
+        sms: Mapping[str, SmsPart],
+        email: Mapping[str, MailPart],
     ) -> None:
         self.id = file.id
         self.version = file.version
@@ -78,9 +93,11 @@ class Template:
         self.fields = file.fields
         self.path = path
         self.pinned = f"{file.id}@{file.version}"
-        self.channels = frozenset(name for name, parts in (("wechat", wechat), ("sms", sms)) if parts)
+        by_channel = (("wechat", wechat), ("sms", sms), ("email", email))
+        self.channels = frozenset(name for name, parts in by_channel if parts)
         self._wechat = dict(wechat)
         self._sms = dict(sms)
+        self._email = dict(email)
 
     def render_wechat(self, facts: SwipeFacts, locale: str) -> WechatData:
         """``{"thing5": {"value": …}}``, ready to be the ``data`` of a template message.
@@ -102,6 +119,10 @@ class Template:
         ``render_wechat``.
         """
         return (self._sms.get(locale) or self._fall_back(self._sms, "sms", locale)).render(facts)
+
+    def render_email(self, facts: SwipeFacts, locale: str) -> MailWords:
+        """Subject, text and HTML, values escaped in the last. Errors as for ``render_wechat``."""
+        return (self._email.get(locale) or self._fall_back(self._email, "email", locale)).render(facts)
 
     def _fall_back(self, parts: dict[str, _Part], channel: str, locale: str) -> _Part:
         if not parts:
@@ -182,18 +203,19 @@ class _Loader:
 
     def load(self) -> Template:
         self._check_fields()
-        if not self._file.wechat and not self._file.sms:
+        if not self._file.wechat and not self._file.sms and not self._file.email:
             raise TemplateError(
                 self._path, "the file", "has no part for any channel", "add [wechat.zh-CN] or [sms.zh-CN]"
             )
         wechat = {locale: self._wechat(locale, keys) for locale, keys in self._file.wechat.items()}
         sms = {locale: self._sms(locale, part) for locale, part in self._file.sms.items()}
-        for channel, locales in (("wechat", wechat.keys()), ("sms", sms.keys())):
+        email = {locale: self._email(locale, part) for locale, part in self._file.email.items()}
+        for channel, locales in (("wechat", wechat.keys()), ("sms", sms.keys()), ("email", email.keys())):
             for locale in REQUIRED_LOCALES:
                 if locales and locale not in locales:
                     raise TemplateError(self._path, f"[{channel}.{locale}]", "is missing", "translate the part")
         self._check_same_keys()
-        return Template(self._file, self._path, wechat, sms)
+        return Template(self._file, self._path, wechat, sms, email)
 
     def _read(self) -> str:
         try:
@@ -262,16 +284,27 @@ class _Loader:
             self._try(part, values, table)
         return part
 
+    def _email(self, locale: str, mail: MailText) -> MailPart:
+        table = f"email.{locale}"
+        subject, text, html = (
+            self._source(table, key, getattr(mail, key), limit)
+            for key, limit in (("subject", MAX_OUTPUT_CHARS), ("text", MAX_MAIL_CHARS), ("html", MAX_MAIL_CHARS))
+        )
+        part = MailPart(locale, subject, text, html)
+        for values in self._tries():
+            self._try(part, values, table)
+        return part
+
     @property
     def _name(self) -> str:
         return f"{self._file.id}@{self._file.version}"
 
-    def _source(self, table: str, key: str, text: str) -> Source:
+    def _source(self, table: str, key: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> Source:
         where, line = f"[{table}] {key}", self._line_of(table, key)
         if any(character < " " and character != "\n" for character in text):
             raise TemplateError(self._path, where, "holds a control character", "remove it", line)
         try:
-            source = Source(self._engine, f"{self._name}/{table}/{key}", text)
+            source = Source(self._engine, f"{self._name}/{table}/{key}", text, max_chars)
         except minijinja.TemplateError as error:
             at = None if line is None else line + (error.line or 1) - 1
             raise TemplateError(
@@ -288,7 +321,7 @@ class _Loader:
         yield self._examples
         yield {name: "" if FIELDS[name].optional else example for name, example in self._examples.items()}
 
-    def _try(self, part: WechatPart | SmsPart, values: dict[str, str], table: str) -> None:
+    def _try(self, part: WechatPart | SmsPart | MailPart, values: dict[str, str], table: str) -> None:
         try:
             part.fill(values)
         except RenderError as error:

@@ -80,7 +80,7 @@ def _as_format(text: str) -> tuple[str, tuple[str, ...]] | None:
 class Source:
     """One piece of template text, compiled, with the fields that it uses."""
 
-    def __init__(self, engine: minijinja.Environment, name: str, text: str) -> None:
+    def __init__(self, engine: minijinja.Environment, name: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> None:
         """Raises ``minijinja.TemplateError`` for a syntax error, with its line."""
         engine.add_template(name, text)
         used = engine.undeclared_variables_in_str(text)
@@ -92,6 +92,7 @@ class Source:
         self.money = tuple(field for field in self.uses if FIELDS[field].type == "money")
         self.texts = tuple(field for field in self.uses if FIELDS[field].type == "text")
         self._render = engine.render_template
+        self._max_chars = max_chars
 
     def render(self, values: Mapping[str, str]) -> str:
         """The text for these values. Raises ``RenderFailed``, which names the line and never a value."""
@@ -99,8 +100,8 @@ class Source:
             text = self._render(self.name, **values)
         except minijinja.TemplateError as error:
             raise RenderFailed(self.name, f"line {error.line}: {error.kind}") from None
-        if len(text) > MAX_OUTPUT_CHARS:
-            raise RenderFailed(self.name, f"more than {MAX_OUTPUT_CHARS} characters of output")
+        if len(text) > self._max_chars:
+            raise RenderFailed(self.name, f"more than {self._max_chars} characters of output")
         return text
 
     def shortened(self, values: Mapping[str, str], limit: Callable[[str], int]) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dispatcher.channels.email.answers import TABLE as EMAIL
 from dispatcher.channels.sms.aliyun.answers import TABLE as ALIYUN
 from dispatcher.channels.sms.generic import TABLE as GENERIC
 from dispatcher.channels.sms.tencent.answers import TABLE as TENCENT
 from dispatcher.channels.table import AnswerTable
+from dispatcher.channels.webhook.answers import TABLE as WEBHOOK
 from dispatcher.channels.wechat.answers import TABLE as WECHAT
 
-TABLES: dict[str, tuple[AnswerTable, ...]] = {"wechat": (WECHAT,), "sms": (GENERIC, ALIYUN, TENCENT)}
+TABLES: dict[str, tuple[AnswerTable, ...]] = {
+    "wechat": (WECHAT,),
+    "sms": (GENERIC, ALIYUN, TENCENT),
+    "email": (EMAIL,),
+    "webhook": (WEBHOOK,),
+}
 """Of a channel with several vendors the codes of no two are alike."""
 
-_OURS = frozenset({"unreadable", "no-msgid", "no-id", "process-died", "resent"})
+_OURS = frozenset({"unreadable", "no-msgid", "no-id", "process-died", "resent", "no-starttls", "no-login", "certificate"})
 
 
 def is_known(channel: str, code: str) -> bool:

@@ -153,7 +153,7 @@ def test_a_config_is_frozen():
             "[chanels.wechat]",
             "unknown key chanels; did you mean channels? Known keys here: channels, engine, ",
         ),
-        ("[channels.fax]", "unknown key channels.fax. Known keys here: sms, wechat"),
+        ("[channels.fax]", "unknown key channels.fax. Known keys here: email, sms, webhook, wechat"),
         ("warnings = []", "unknown key warnings. Known keys here: channels, "),
         ('"a\\nb" = 1', "unknown key (a quoted key). Known keys here: "),
     ],

@@ -71,7 +71,9 @@ def test_every_annotated_default_of_an_optional_section_is_the_default(started):
         "[receipts]\n[intake.stream]\n"
         '[channels.wechat]\nappid = "wx0000000000000000"\nsecret_file = "secrets/wechat"\n'
         '[channels.sms]\nbase_url = "https://sms.example.com/send"\nsecret_file = "secrets/sms"\n'
-        '[channels.sms.second]\nbase_url = "https://sms2.example.com/send"\nsecret_file = "secrets/sms2"\n',
+        '[channels.sms.second]\nbase_url = "https://sms2.example.com/send"\nsecret_file = "secrets/sms2"\n'
+        '[channels.email]\nhost = "mail.example.com"\nsender = "alerts@bank.example.com"\n'
+        '[channels.webhook]\nurl = "https://push.example.com/alerts"\nsecret_file = "secrets/webhook"\n',
     )
     # Then
     assert everything == needed
@@ -108,7 +110,7 @@ def test_every_example_of_a_key_without_default_is_accepted(started):
     for name in ("chain.pem", "key.pem", "clients.pem", "ca.pem", "client.pem", "client.key"):
         (started / "tls" / name).write_text("x")
     # and, where a secret may come from one place only, the variable instead of the file
-    text = re.sub(r"^secret_file = .*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^(?:secret_file = |# No default: secret_file = ).*\n", "", text, flags=re.MULTILINE)
     # When
     config = load(started, EXAMPLE.sub(r"\1", text))
     # Then

@@ -54,7 +54,7 @@ def test_the_shipped_library_has_the_swipe() -> None:
     swipe = library.template("swipe")
     assert swipe.pinned == "swipe@1"
     assert library.template("swipe@1") is swipe
-    assert swipe.channels == {"wechat", "sms"}
+    assert swipe.channels == {"wechat", "sms", "email"}
     assert [template.id for template in library] == ["swipe"]
 
 
