@@ -18,7 +18,9 @@ TABLES: dict[str, tuple[AnswerTable, ...]] = {
 }
 """Of a channel with several vendors the codes of no two are alike."""
 
-_OURS = frozenset({"unreadable", "no-msgid", "no-id", "process-died", "resent", "no-starttls", "no-login", "certificate"})
+_OURS = frozenset(
+    {"unreadable", "no-msgid", "no-id", "process-died", "resent", "no-starttls", "no-login", "certificate"}
+)
 
 
 def is_known(channel: str, code: str) -> bool:
