@@ -34,6 +34,9 @@ OPEN: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting",
 
 FIRST_PAUSE_MS = 2_000
 
+LATE = "late:"
+"""Begins the reason of an alert that was delivered by a channel it had left; the channel follows."""
+
 
 class AnswerClass(StrEnum):
     """What a provider's answer means for the alert."""
@@ -183,10 +186,24 @@ def after_deadline(alert: Alert, now_ms: int) -> Step:
 
 
 def after_receipt(alert: Alert, status: str, now_ms: int) -> Step:
-    """The step after the provider's last word; ``status`` is ``delivered`` or ``failed:<why>``."""
+    """The step after the provider's last word; ``status`` is ``delivered`` or ``failed:<why>``.
+
+    ``delivered:<channel>`` is the success of a channel that the alert has left already: it was seen, whatever becomes
+    of the channel it is on now, so nothing more is sent for it.
+    """
     if status == "delivered":
         return _step(alert, None, now_ms, "delivered")
+    if status.startswith("delivered:"):
+        return _step(alert, None, now_ms, "delivered", reason=LATE + status.removeprefix("delivered:"))
     return _next_channel(alert, None, now_ms, reason=status)
+
+
+def held_back(step: Step) -> Step:
+    """What becomes of a step that would ring again, or end without success, an alert whose success is known by now: it
+    waits for its receipt, which is there, and is due at once. The attempt, if there was one, stays."""
+    return msgspec.structs.replace(
+        step, state="awaiting", position=step.alert.position, reason=None, due_ms=step.at_ms, ended=False
+    )
 
 
 def after_interruption(alert: Alert, policy: ChannelPolicy, now_ms: int) -> Step:

@@ -32,6 +32,7 @@ from dispatcher.delivery import (
     after_receipt,
     after_refusal,
     given_back,
+    held_back,
     tried_again,
 )
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
@@ -256,6 +257,9 @@ class Engine:
             except LedgerUnavailable as error:
                 await self.ledger_trouble(error)
         self.trouble = None
+        if answered:  # what comes back has not taken its step
+            back = {alert.id for alert in answered}
+            steps = [held_back(step) if step.alert.id in back else step for step in steps]
         self.meter.recorded(steps)
         for several, lane in batch:
             if lane is not None:
@@ -279,6 +283,10 @@ class Engine:
             await trio.sleep(RECORD_GATHER_S)
         found = await self._ledger.receipts(receipts, self.now_ms(), self.owner)
         self.record([after_receipt(alert, receipt.status, self.now_ms()) for alert, receipt in found], None)
+        if len(found) < len(receipts):
+            known = {(receipt.channel, receipt.msgid) for _, receipt in found}
+            late = [receipt for receipt in receipts if (receipt.channel, receipt.msgid) not in known]
+            self.meter.known_doubles(await self._ledger.new_doubles(late))
 
     # ---- the clock --------------------------------------------------------------------------------------------
 

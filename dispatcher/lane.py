@@ -167,10 +167,14 @@ class Lane:
                 steps.append(after_refusal(alert, f"internal:{type(error).__name__}", now_ms))
         if requests and self.channel.fenced:
             try:
-                await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
+                kept_back = await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
             except LedgerUnavailable as error:
                 self.queue.extendleft(reversed(batch))  # nothing left: they are as they were
                 return error
+            if kept_back:  # cancelled while they waited here: they have their end and take no place
+                gone = set(kept_back)
+                requests = [request for request in requests if request.tag.id not in gone]
+                batch = [alert for alert in batch if alert.id not in gone]
         self.in_flight += len(batch)
         if requests:
             self._network.submit(requests, self._on_responses)

@@ -14,6 +14,7 @@ from dispatcher.ledger.api import Admission, Decide, Draft
 from dispatcher.ledger.sql import read_keys, write_rows
 from dispatcher.ledger.sqlite_counters import read_counters, write_counters
 from dispatcher.ledger.sqlite_open import digest_of
+from dispatcher.ledger.sqlite_reversals import any_early, is_reversal, settle_reversals
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient
@@ -45,6 +46,10 @@ def admit(
     decisions = decide(fresh, recipients, now_ms, lambda keys: read_counters(connection, keys))
     if len(decisions.drafts) != len(fresh):
         raise ValueError(f"{len(decisions.drafts)} decisions for {len(fresh)} events")
+    ended: Counter[tuple[State, str]] = Counter()
+    reversals = [place for place, one in enumerate(fresh) if one.event.refers_to is not None and is_reversal(one.event)]
+    if reversals or any_early(connection):
+        ended["cancelled", "earlier"] = settle_reversals(connection, fresh, reversals, decisions.drafts, now_ms)
     # Sequence numbers are given out here and not by SQLite: the transaction is the only writer, and the rows of
     # two tables can then be written without asking for each key.
     seq = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]
@@ -52,7 +57,6 @@ def admit(
     plain: list[tuple[Any, ...]] = []
     rows: list[tuple[Any, ...]] = []
     alerts: list[Alert] = []
-    ended: Counter[tuple[State, str]] = Counter()
     for accepted, drafts in zip(fresh, decisions.drafts, strict=True):
         # An event without an alert would have vanished; a seventeenth alert would have the id of the next event's.
         if not 0 < len(drafts) <= MAX_RECIPIENTS_PER_ACCOUNT:
