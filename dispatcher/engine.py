@@ -37,6 +37,7 @@ from dispatcher.delivery import (
 )
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted
+from dispatcher.fallback import with_deadlines
 from dispatcher.gate import Gate
 from dispatcher.lane import Lane
 from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
@@ -78,6 +79,8 @@ def wall_clock_ms() -> int:
 class Engine:
     """One process's share of the work; use ``async with engine.running():``.
 
+    ``deadline_ms`` says by category how long a channel has for its receipt; the channel's own policy holds for others.
+
     ``fail_fast``: a ledger that cannot write or a wrong secret ends the run with its error (``send``, ``demo``);
     otherwise the engine waits until it is mended, raises the alarm metric, and intake answers 503 (``run``).
     """
@@ -92,6 +95,7 @@ class Engine:
         decide: Decide,
         ruleset: tuple[str, str],
         meter: Meter,
+        deadline_ms: Mapping[str, int] | None = None,
         fail_fast: bool = False,
         now_ms: Callable[[], int] = wall_clock_ms,
         random: Random | None = None,
@@ -122,6 +126,7 @@ class Engine:
                 network=network,
                 pacer=pacer,
                 random=random or Random(),  # noqa: S311 - jitter
+                policy_of=with_deadlines(channel.policy, deadline_ms or {}),
                 capacity=config.lane_capacity,
                 # Fenced alerts that a crash catches in flight end as unknown, so no more than can be on the wire.
                 in_flight=min(config.in_flight, channel.connections) if channel.fenced else config.in_flight,
@@ -327,7 +332,7 @@ class Engine:
             elif alert.state == "awaiting":
                 steps.append(after_deadline(alert, now_ms))
             elif alert.state == "interrupted" and lane is not None:
-                steps.append(after_interruption(alert, lane.channel.policy(alert), now_ms))
+                steps.append(after_interruption(alert, lane.policy_of(alert), now_ms))
             elif alert.expires_ms <= now_ms:
                 steps.append(after_expiry(alert, now_ms))
             elif lane is None:  # its channel was taken out of the configuration

@@ -49,7 +49,8 @@ def admit(
     ended: Counter[tuple[State, str]] = Counter()
     reversals = [place for place, one in enumerate(fresh) if one.event.refers_to is not None and is_reversal(one.event)]
     if reversals or any_early(connection):
-        ended["cancelled", "earlier"] = settle_reversals(connection, fresh, reversals, decisions.drafts, now_ms)
+        # The cancelled ones of this batch are counted with the others below.
+        ended.update(settle_reversals(connection, fresh, reversals, decisions.drafts, now_ms))
     # Sequence numbers are given out here and not by SQLite: the transaction is the only writer, and the rows of
     # two tables can then be written without asking for each key.
     seq = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]

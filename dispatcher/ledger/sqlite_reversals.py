@@ -16,6 +16,7 @@ does not ask stands as ``sending``, so a cancelled alert cannot leave. See docs/
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -24,7 +25,7 @@ from dispatcher.events import Accepted
 from dispatcher.ledger.api import Draft
 from dispatcher.ledger.sql import read_keys, write_rows
 from dispatcher.ledger.sqlite_find import find_event
-from dispatcher.model.alert import ALERT_ID_BITS, EndState
+from dispatcher.model.alert import ALERT_ID_BITS, EndState, State
 from dispatcher.model.event import Event
 from ratelimit.rulefile import REVERSED
 
@@ -68,12 +69,12 @@ def settle_reversals(
     reversals: Sequence[int],
     drafts: list[list[Draft]],
     now_ms: int,
-) -> int:
+) -> Counter[tuple[State, str]]:
     """Change the drafts of a batch as its reversals (their positions in it) say; returns how many alerts of earlier
-    batches were cancelled."""
+    batches were cancelled, by (state, reason)."""
     place = {accepted.event.id: position for position, accepted in enumerate(fresh)}
     _meet_early(connection, fresh, drafts)
-    cancelled = 0
+    cancelled: Counter[tuple[State, str]] = Counter()
     early = []
     for position in reversals:
         event = fresh[position].event
@@ -95,7 +96,8 @@ def settle_reversals(
         seq, payload = found
         if undoes(event, _event.decode(payload)):
             span = (seq << ALERT_ID_BITS, (seq + 1 << ALERT_ID_BITS) - 1)
-            cancelled += connection.execute(CANCEL, (event.id, now_ms, *span)).rowcount
+            if count := connection.execute(CANCEL, (event.id, now_ms, *span)).rowcount:
+                cancelled["cancelled", event.id] += count
             drafts[position] = _without(drafts[position], {row[0] for row in connection.execute(UNTOLD, span)})
     if early:
         connection.execute("DELETE FROM early_reversals WHERE at < ?", (now_ms - EARLY_KEEP_MS,))
