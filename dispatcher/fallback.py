@@ -1,8 +1,8 @@
 """Per category: which channels an alert may take, in which order, and how long each is given for its receipt. Pure.
 
 The order is put upon the recipients before the send rules look at them, and the deadline upon the channel's policy
-after an answer, so neither the rules nor the channels know of categories. A category that is not named has the recipient's
-own order and ``receipts.deadline_seconds``.
+after an answer, so neither the rules nor the channels know of categories. A category that is not named has the
+recipient's own order and ``receipts.deadline_seconds``.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ class Lane:
             except LedgerUnavailable as error:
                 self.queue.extendleft(reversed(batch))  # nothing left: they are as they were
                 return error
-            if kept_back:  # cancelled while they waited here: they have their end and take no place
+            if kept_back:  # cancelled or seen while they waited here: they are not ours any more and take no place
                 gone = set(kept_back)
                 requests = [request for request in requests if request.tag.id not in gone]
                 batch = [alert for alert in batch if alert.id not in gone]

@@ -184,7 +184,7 @@ class Ledger(Protocol):
 
     async def fence(self, alert_ids: Sequence[int], owner: int) -> list[int]:
         """Write down that these queued alerts are about to leave; returns those that may not, because they were
-        cancelled or taken over meanwhile. Raises `LeaseLost`, and then none may leave."""
+        cancelled or taken over meanwhile, or seen on a channel before. Raises `LeaseLost`, and then none may leave."""
 
     async def record(self, steps: Sequence[Step], owner: int) -> list[Alert]:
         """Write down what happened, in order. Returns alerts whose receipt had already come, to be stepped again.

@@ -11,7 +11,7 @@ import msgspec
 
 from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.sql import read_keys, write_rows
-from dispatcher.ledger.sqlite_fallback import WORD, hold_seen
+from dispatcher.ledger.sqlite_fallback import WORD, hold_seen, keep_back_seen
 from dispatcher.ledger.sqlite_recipients import refuse
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
 from dispatcher.model.event import Event
@@ -115,6 +115,7 @@ AWAITING = (
 
 def fence(connection: sqlite3.Connection, alert_ids: Sequence[int], owner: int) -> list[int]:
     """See `Ledger.fence`."""
+    keep_back_seen(connection, alert_ids, owner)
     if write_rows(connection, FENCE, [(alert_id,) for alert_id in alert_ids], (owner,)) == len(alert_ids):
         return []
     may_leave: set[int] = set()

@@ -63,6 +63,12 @@ COUNT_DOUBLES = "SELECT count(DISTINCT t.alert) FROM " + _DOUBLES.format(
 
 _NEW_DOUBLES = "SELECT json_array(d.channel, d.msgid, d.times) FROM " + _DOUBLES.format(how="", which="IN ({keys})")
 
+# It waits for its word and is due at once. Only one that was tried before can have left a channel.
+_KEEP_BACK = (
+    "UPDATE alerts AS a SET state='awaiting', owner=0, due_at=0 WHERE a.owner=? AND a.state='queued' AND a.attempts>0"
+    f" AND {LATE_SUCCESS} IS NOT NULL AND a.id IN ({{keys}}) RETURNING 1"
+)
+
 _ids = msgspec.json.Decoder(list[int])
 _told = msgspec.json.Decoder(tuple[str, str, int])
 
@@ -85,6 +91,12 @@ def hold_seen(
         return steps, frozenset()
     held = [held_back(step) if step.alert.id in seen and _would_pass_over(step) else step for step in steps]
     return held, frozenset(seen)
+
+
+def keep_back_seen(connection: sqlite3.Connection, alert_ids: Sequence[int], owner: int) -> None:
+    """Take those out of their lane, just before they leave it, that a channel before has delivered meanwhile."""
+    for _ in read_keys(connection, _KEEP_BACK, alert_ids, (owner,)):
+        pass
 
 
 def _would_pass_over(step: Step) -> bool:
