@@ -94,6 +94,8 @@ ANSWERED = (
     " AND EXISTS (SELECT 1 FROM receipts s WHERE s.channel=a.channel AND s.msgid=a.msgid)"
 )
 
+WAITING = "SELECT json_group_array(id) FROM alerts WHERE id IN ({keys}) AND owner=0 AND state='awaiting'"
+
 MAY_LEAVE = "SELECT json_group_array(id) FROM alerts WHERE owner=? AND state='sending' AND id IN ({keys})"
 
 DUE = (
@@ -227,7 +229,11 @@ def answered_already(
     one; leased again."""
     waiting = {step.alert.id for step in steps if step.state == "awaiting"}
     early = [one for text in read_keys(connection, ANSWERED, sorted(waiting)) for one in _ids.decode(text)]
-    return _lease(connection, sorted({*early, *held}) if held else early, owner, "awaiting")
+    if held:
+        # Unless another step of the same batch had let go of it before.
+        back = [one for text in read_keys(connection, WAITING, sorted(held)) for one in _ids.decode(text)]
+        early = sorted({*early, *back})
+    return _lease(connection, early, owner, "awaiting")
 
 
 def due(

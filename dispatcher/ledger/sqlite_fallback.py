@@ -45,7 +45,8 @@ _SEEN = (
 
 # A success after the fence is a double when a later channel rang, or may have, and has not said that it failed.
 _RANG = (
-    f"(a.state='sending' OR (a.answered_at IS NOT NULL AND coalesce({LAST_WORD}, '') NOT LIKE 'failed%')"
+    "(a.state='sending' OR (a.answered_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM receipts w"
+    " WHERE w.channel=a.channel AND w.msgid=a.msgid AND w.status LIKE 'failed%'))"
     " OR EXISTS (SELECT 1 FROM attempts u WHERE u.alert=a.id AND u.channel<>t.channel AND u.n>t.n"
     " AND u.outcome IN ('accepted','unknown') AND NOT EXISTS (SELECT 1 FROM receipts w"
     " WHERE w.channel=u.channel AND w.msgid=u.msgid AND w.status LIKE 'failed%')))"
