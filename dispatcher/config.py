@@ -115,7 +115,7 @@ class ReceiptsConfig(Section, frozen=True, kw_only=True):
 class FallbackConfig(Section, frozen=True, kw_only=True):
     """By category: ``channels`` is the order in which an alert may take them (a recipient's own order otherwise), and
     ``deadline_seconds`` how long each waits for its receipt before the next one is taken (``receipts.deadline_seconds``
-    otherwise)."""
+    otherwise, and for the last one)."""
 
     channels: dict[Word, tuple[ChannelName, ...]] = msgspec.field(default_factory=dict)
     deadline_seconds: dict[Word, Annotated[float, Meta(ge=1.0, le=86_400.0)]] = msgspec.field(default_factory=dict)

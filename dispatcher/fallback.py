@@ -47,8 +47,11 @@ class Orders:
 
 
 def with_deadlines(policy_of: PolicyOf, deadline_ms: Mapping[str, int]) -> PolicyOf:
-    """The channel's policies, with the deadline of the alert's category where one is named. A channel that waits for no
-    receipt goes on waiting for none."""
+    """The channel's policies, with the deadline of the alert's category where one is named.
+
+    It holds while there is a next channel: the last one has nothing to gain from giving up early. A channel that waits
+    for no receipt goes on waiting for none.
+    """
     if not deadline_ms:
         return policy_of
     made: dict[tuple[int, int], tuple[ChannelPolicy, ChannelPolicy]] = {}
@@ -56,7 +59,12 @@ def with_deadlines(policy_of: PolicyOf, deadline_ms: Mapping[str, int]) -> Polic
     def policy(alert: Alert) -> ChannelPolicy:
         given = policy_of(alert)
         wait_ms = deadline_ms.get(alert.event.category)
-        if wait_ms is None or given.receipt_ms is None or given.receipt_ms == wait_ms:
+        if (
+            wait_ms is None
+            or alert.position + 1 == len(alert.route)
+            or given.receipt_ms is None
+            or given.receipt_ms == wait_ms
+        ):
             return given
         # By identity: a channel has a handful of policies, and to compare one costs more than the answer's whole step.
         known = made.get((id(given), wait_ms))
