@@ -59,12 +59,7 @@ def with_deadlines(policy_of: PolicyOf, deadline_ms: Mapping[str, int]) -> Polic
     def policy(alert: Alert) -> ChannelPolicy:
         given = policy_of(alert)
         wait_ms = deadline_ms.get(alert.event.category)
-        if (
-            wait_ms is None
-            or alert.position + 1 == len(alert.route)
-            or given.receipt_ms is None
-            or given.receipt_ms == wait_ms
-        ):
+        if wait_ms is None or given.receipt_ms in (None, wait_ms) or alert.position + 1 == len(alert.route):
             return given
         # By identity: a channel has a handful of policies, and to compare one costs more than the answer's whole step.
         known = made.get((id(given), wait_ms))

@@ -314,7 +314,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def _passes_over(self, one: Step) -> bool:
         """Whether the step would ring once more, or end without success, an alert that may have been seen."""
         deadline = one.alert.state == "awaiting" and one.outcome is None and one.state != "delivered"
-        return deadline or (one.alert.position > 0 and one.state in ("failed", "expired"))
+        refused = one.outcome != "accepted"
+        return deadline or (refused and one.alert.position > 0 and one.state in ("failed", "expired"))
 
     def _apply(self, done: Step, owner: int) -> None:
         alert, one = done.alert, self.alerts[done.alert.id]

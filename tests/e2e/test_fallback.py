@@ -21,18 +21,15 @@ def written(site: Any, count: int) -> None:
     (site.folder / "token").write_text(SECRET)
 
 
-def configure(
-    site: Any, url: str, port: int, *, deadline: float = 1.0, last: float = 30.0, sms_rate: int = 5000
-) -> None:
+def configure(site: Any, url: str, port: int, *, last: float = 30.0, sms_rate: int = 5000) -> None:
     extra = (
         f'[receipts]\nlisten = "127.0.0.1:{port}"\ntoken_file = "token"\ndeadline_seconds = {last}\n'
-        f"[fallback]\ndeadline_seconds = {{ swipe = {deadline} }}\n[engine]\nlease_seconds = 1.0\n"
+        f"[fallback]\ndeadline_seconds = {{ swipe = 1.0 }}\n[engine]\nlease_seconds = 1.0\n"
     )
     site.configure(url, extra=extra)
     text = (site.folder / "swipebell.toml").read_text()
-    (site.folder / "swipebell.toml").write_text(
-        text.replace("rate_per_second = 5000\n", f"rate_per_second = {sms_rate}\n")
-    )
+    text = text.replace("rate_per_second = 5000\n", f"rate_per_second = {sms_rate}\n")
+    (site.folder / "swipebell.toml").write_text(text)
 
 
 def reports(port: int, *options: str, wechat: bool = True, sms: bool = True) -> list[str]:
@@ -81,7 +78,7 @@ def test_a_success_that_comes_late_is_a_known_double(
     count, port = 60, free_port()
     written(site, count)
     provider = providers(*reports(port, "--receipts-delay", "2.5", "3.0", "--receipts-twice", "0.5"))
-    configure(site, provider.url, port, deadline=1.0)
+    configure(site, provider.url, port)
     site.recipients_for(site.folder / "events.ndjson")
 
     # When all of it is sent
@@ -151,10 +148,8 @@ def test_a_reversal_of_what_waits_is_told_to_nobody_and_one_of_what_left_is_the_
     provider = providers()
     site.configure(provider.url)
     text = (site.folder / "swipebell.toml").read_text()
-    text = (
-        text.replace("rate_per_second = 5000\n", "rate_per_second = 1\n")
-        + "[fallback]\nchannels = { swipe = ['sms'] }\n"
-    )
+    text = text.replace("rate_per_second = 5000\n", "rate_per_second = 1\n")
+    text += '[fallback]\nchannels = { swipe = ["sms"] }\n'
     (site.folder / "swipebell.toml").write_text(text)
     swipes = [line(number, amount=20_000 + number) for number in range(4)]
     back = [
