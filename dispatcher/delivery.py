@@ -13,6 +13,14 @@ An alert is open in one of five states and ends in one of five::
 
     at admission also: suppressed(rule) · expired;  at any time while open: expired · cancelled(by)
 
+The step to the next channel is a fence, passed once in the ledger. A success of the channel before that comes later
+changes nothing that was sent, but it is a success (docs/decisions/0009-fallback-fence.md):
+
+    known before the fence, or before the next channel rang    delivered, nothing more is sent
+    while the next one rings, or after it has                  the end is the next one's; a known double
+    known when the next one fails or expires                   delivered (late:wechat)
+    after the alert had ended                                  the end stays
+
 ``sending`` is written before the first byte can leave, so that after a crash nothing that might have been sent looks
 untouched. A channel whose provider recognises a resend (WeChat's ``client_msg_id``) is admitted straight as
 ``sending``; one without such a key is ``queued`` and fenced to ``sending`` in a commit of its own before it leaves.
