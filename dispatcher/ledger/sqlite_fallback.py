@@ -82,7 +82,7 @@ def hold_seen(
 
     Such an alert waits for its receipt once more, is due at once, and comes back with the word that is there.
     """
-    doubtful = {step.alert.id for step in steps if _would_pass_over(step)}
+    doubtful = {step.alert.id for step in steps if step.outcome != "accepted" and _would_pass_over(step)}
     if not doubtful:
         return steps, frozenset()
     seen: set[int] = set()
@@ -101,12 +101,10 @@ def keep_back_seen(connection: sqlite3.Connection, alert_ids: Sequence[int], own
 
 
 def _would_pass_over(step: Step) -> bool:
-    if step.outcome == "accepted":  # nearly all
-        return False
     alert = step.alert
     if alert.state == "awaiting" and step.outcome is None and step.state != "delivered":
         return True
-    return alert.position > 0 and step.state in ("failed", "expired")
+    return alert.position > 0 and step.outcome != "accepted" and step.state in ("failed", "expired")
 
 
 def new_doubles(connection: sqlite3.Connection, receipts: Sequence[Receipt]) -> int:

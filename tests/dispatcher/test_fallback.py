@@ -163,6 +163,22 @@ async def test_the_next_channel_is_taken_at_the_categorys_deadline(world: Any, a
     assert w.meter.ended == {"failed": 2}
 
 
+async def test_who_has_switched_a_template_off_gets_no_more_of_it_by_wechat(world: Any, autojump_clock: Any) -> None:
+    # Given WeChat's 43101 for one alert
+    w = world([OK])
+    w.wechat.answers = [Answer(AnswerClass.OPTED_OUT, "43101", scope="template")]
+    await w.tell()
+    async with w.running() as engine:
+        await engine.admit([swipe(1)])
+        await engine.idle()
+        # When the next one comes
+        await engine.admit([swipe(2)])
+        await engine.idle()
+    # Then WeChat is not asked again for this template, and both went out by SMS
+    assert [(await w.state(name)).route for name in ("e1", "e2")] == [["wechat", "sms"], ["sms"]]
+    assert (len(w.wechat.tried), w.meter.delivered_by) == (1, {"sms": 2})
+
+
 async def test_a_late_success_is_counted_once_and_told(world: Any, autojump_clock: Any) -> None:
     # Given an alert that went out by SMS after a minute
     w = world([OK])
