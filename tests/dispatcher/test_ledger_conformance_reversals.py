@@ -83,7 +83,7 @@ async def test_what_may_have_left_is_followed_by_its_correction(ledger: Ledger) 
     _, unknown, waits, told, fallback = alerts
     await ledger.record(
         [
-            step(unknown, "retrying", outcome="unknown", code="timeout"),
+            step(unknown, "retrying", outcome="unknown", code="timeout", due_ms=NOW + HOUR_MS),
             step(waits, "awaiting", msgid="m-1"),
             step(told, "delivered"),
             step(fallback, "awaiting", msgid="m-2", due_ms=NOW),
