@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import pytest
+
 from tests.e2e.processes_kit import key_of, line, until
 
 SECRET = "receipt-token"
@@ -43,7 +45,10 @@ def rows(site: Any, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_a_lost_receipt_is_one_sms(site: Any, providers: Callable[..., Any], free_port: Callable[[], int]) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_lost_receipt_is_one_sms(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int], processes: int
+) -> None:
     # Given a provider that loses half of all reports and says others twice
     count, port = 300, free_port()
     written(site, count)
@@ -54,7 +59,7 @@ def test_a_lost_receipt_is_one_sms(site: Any, providers: Callable[..., Any], fre
     site.recipients_for(site.folder / "events.ndjson")
 
     # When all of it is sent
-    summary = site.send("events.ndjson")
+    summary = site.send("events.ndjson", "--processes", str(processes))
 
     # Then everybody was shown it once on WeChat, and whose receipt was lost got exactly one SMS besides
     assert (summary["balanced"], summary["alerts"]["open"]) == (True, 0)
