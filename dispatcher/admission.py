@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dispatcher.events import Accepted
+from dispatcher.fallback import Orders
 from dispatcher.ledger.api import Decisions, Draft, ReadCounters
 from dispatcher.model.alert import State
 from dispatcher.model.recipient import Recipient
@@ -21,9 +22,12 @@ DEFAULT_TEMPLATE = "swipe"
 
 class Admitter:
     """The send rules in force, for the configured channels. ``fenced`` says by channel whether an alert has to be
-    fenced before it leaves (see `delivery`)."""
+    fenced before it leaves (see `delivery`). ``orders`` puts the channels of a category in its order."""
 
-    def __init__(self, rules: Rules, library: Library, fenced: Mapping[str, bool]) -> None:
+    def __init__(
+        self, rules: Rules, library: Library, fenced: Mapping[str, bool], orders: Orders | None = None
+    ) -> None:
+        self._orders = orders or None
         self._decider = Decider(rules, fenced)
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
@@ -38,13 +42,15 @@ class Admitter:
         read_counters: ReadCounters,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
-        plan, templates = self._decider.plan, self._templates
+        plan, templates, orders = self._decider.plan, self._templates, self._orders
         default = templates[DEFAULT_TEMPLATE]
         planned = []
         keys: list[str] = []
         for accepted in batch:
             event = accepted.event
             told = recipients.get(event.account, ())
+            if orders is not None:
+                told = [orders.of(event.category, recipient) for recipient in told]
             pinned, name = templates.get(event.category, default)
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             for one in plans:

@@ -253,6 +253,8 @@ def _allowed(info: inspect.Type, key: str) -> str:
             return f"a text that matches {pattern}"
         case inspect.StrType(min_length=low, max_length=high):
             return f"a text of {low or 0} to {high} characters"
+        case inspect.VarTupleType(item_type=inner):
+            return f"a list of {_allowed(inner, key)}"
         case inspect.CustomType():
             return "the path of a file or folder, as text"
         case inspect.VarTupleType(item_type=inner):

@@ -13,6 +13,14 @@ An alert is open in one of five states and ends in one of five::
 
     at admission also: suppressed(rule) · expired;  at any time while open: expired · cancelled(by)
 
+The step to the next channel is a fence, passed once in the ledger. A success of the channel before that comes later
+changes nothing that was sent, but it is a success (docs/decisions/0011-fallback-fence.md):
+
+    known before the fence, or before the next channel rang    delivered, nothing more is sent
+    while the next one rings, or after it has                  the end is the next one's; a known double
+    known when the next one fails or expires                   delivered (late:wechat)
+    after the alert had ended                                  the end stays
+
 ``sending`` is written before the first byte can leave, so that after a crash nothing that might have been sent looks
 untouched. A channel whose provider recognises a resend (WeChat's ``client_msg_id``) is admitted straight as
 ``sending``; one without such a key is ``queued`` and fenced to ``sending`` in a commit of its own before it leaves.
@@ -33,6 +41,9 @@ OPEN: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting",
 
 
 FIRST_PAUSE_MS = 2_000
+
+LATE = "late:"
+"""Begins the reason of an alert that was delivered by a channel it had left; the channel follows."""
 
 
 class AnswerClass(StrEnum):
@@ -186,10 +197,24 @@ def after_deadline(alert: Alert, now_ms: int) -> Step:
 
 
 def after_receipt(alert: Alert, status: str, now_ms: int) -> Step:
-    """The step after the provider's last word; ``status`` is ``delivered`` or ``failed:<why>``."""
+    """The step after the provider's last word; ``status`` is ``delivered`` or ``failed:<why>``.
+
+    ``delivered:<channel>`` is the success of a channel that the alert has left already: it was seen, whatever becomes
+    of the channel it is on now, so nothing more is sent for it.
+    """
     if status == "delivered":
         return _step(alert, None, now_ms, "delivered")
+    if status.startswith("delivered:"):
+        return _step(alert, None, now_ms, "delivered", reason=LATE + status.removeprefix("delivered:"))
     return _next_channel(alert, None, now_ms, reason=status)
+
+
+def held_back(step: Step) -> Step:
+    """What becomes of a step that would ring again, or end without success, an alert whose success is known by now: it
+    waits for its receipt, which is there, and is due at once. The attempt, if there was one, stays."""
+    return msgspec.structs.replace(
+        step, state="awaiting", position=step.alert.position, reason=None, due_ms=step.at_ms, ended=False
+    )
 
 
 def after_interruption(alert: Alert, policy: ChannelPolicy, now_ms: int) -> Step:

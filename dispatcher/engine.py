@@ -32,10 +32,12 @@ from dispatcher.delivery import (
     after_receipt,
     after_refusal,
     given_back,
+    held_back,
     tried_again,
 )
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted
+from dispatcher.fallback import with_deadlines
 from dispatcher.gate import Gate
 from dispatcher.lane import Lane
 from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
@@ -77,6 +79,8 @@ def wall_clock_ms() -> int:
 class Engine:
     """One process's share of the work; use ``async with engine.running():``.
 
+    ``deadline_ms`` says by category how long a channel has for its receipt; the channel's own policy holds for others.
+
     ``fail_fast``: a ledger that cannot write or a wrong secret ends the run with its error (``send``, ``demo``);
     otherwise the engine waits until it is mended, raises the alarm metric, and intake answers 503 (``run``).
     """
@@ -91,6 +95,7 @@ class Engine:
         decide: Decide,
         ruleset: tuple[str, str],
         meter: Meter,
+        deadline_ms: Mapping[str, int] | None = None,
         fail_fast: bool = False,
         now_ms: Callable[[], int] = wall_clock_ms,
         random: Random | None = None,
@@ -121,6 +126,7 @@ class Engine:
                 network=network,
                 pacer=pacer,
                 random=random or Random(),  # noqa: S311 - jitter
+                policy_of=with_deadlines(channel.policy, deadline_ms or {}),
                 capacity=config.lane_capacity,
                 # Fenced alerts that a crash catches in flight end as unknown, so no more than can be on the wire.
                 in_flight=min(config.in_flight, channel.connections) if channel.fenced else config.in_flight,
@@ -256,6 +262,9 @@ class Engine:
             except LedgerUnavailable as error:
                 await self.ledger_trouble(error)
         self.trouble = None
+        if answered:  # what comes back has not taken its step
+            back = {alert.id for alert in answered}
+            steps = [held_back(step) if step.alert.id in back else step for step in steps]
         self.meter.recorded(steps)
         for several, lane in batch:
             if lane is not None:
@@ -279,6 +288,10 @@ class Engine:
             await trio.sleep(RECORD_GATHER_S)
         found = await self._ledger.receipts(receipts, self.now_ms(), self.owner)
         self.record([after_receipt(alert, receipt.status, self.now_ms()) for alert, receipt in found], None)
+        if len(found) < len(receipts):
+            known = {(receipt.channel, receipt.msgid) for _, receipt in found}
+            late = [receipt for receipt in receipts if (receipt.channel, receipt.msgid) not in known]
+            self.meter.known_doubles(await self._ledger.new_doubles(late))
 
     # ---- the clock --------------------------------------------------------------------------------------------
 
@@ -320,7 +333,7 @@ class Engine:
             elif alert.state == "awaiting":
                 steps.append(after_deadline(alert, now_ms))
             elif alert.state == "interrupted" and lane is not None:
-                steps.append(after_interruption(alert, lane.channel.policy(alert), now_ms))
+                steps.append(after_interruption(alert, lane.policy_of(alert), now_ms))
             elif alert.expires_ms <= now_ms:
                 steps.append(after_expiry(alert, now_ms))
             elif lane is None:  # its channel was taken out of the configuration

@@ -83,6 +83,11 @@ def _counters(totals: Totals) -> Iterable[Metric]:
     for labels, count in sorted(totals.outcomes.items()):
         attempts.add_metric(labels, count)
     yield attempts
+    doubles = CounterMetricFamily(
+        "swipebell_known_doubles", "Alerts that a channel delivered after they had rung on the next one"
+    )
+    doubles.add_metric([], totals.known_doubles)
+    yield doubles
     calls = CounterMetricFamily("swipebell_ledger_calls", "Calls committed (group commit shares one)")
     calls.add_metric([], totals.commits.calls)
     yield calls

@@ -8,14 +8,14 @@ between the lane and the ledger can grow without bound.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
 import trio
 
 from dispatcher.channels.base import CannotPrepare, Channel, ChannelPaused
-from dispatcher.delivery import AnswerClass, after_answer, after_expiry, after_refusal
+from dispatcher.delivery import AnswerClass, ChannelPolicy, after_answer, after_expiry, after_refusal
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger.api import Ledger
 from dispatcher.logs import get_logger
@@ -73,10 +73,12 @@ class Lane:
         network: Network,
         pacer: Pacer,
         random: Random,
+        policy_of: Callable[[Alert], ChannelPolicy],
         capacity: int,
         in_flight: int,
     ) -> None:
         self.channel = channel
+        self.policy_of = policy_of
         self.capacity = capacity
         self.max_in_flight = in_flight
         self.in_flight = 0
@@ -167,10 +169,14 @@ class Lane:
                 steps.append(after_refusal(alert, f"internal:{type(error).__name__}", now_ms))
         if requests and self.channel.fenced:
             try:
-                await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
+                kept_back = await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
             except LedgerUnavailable as error:
                 self.queue.extendleft(reversed(batch))  # nothing left: they are as they were
                 return error
+            if kept_back:  # cancelled or seen while they waited here: they are not ours any more and take no place
+                gone = set(kept_back)
+                requests = [request for request in requests if request.tag.id not in gone]
+                batch = [alert for alert in batch if alert.id not in gone]
         self.in_flight += len(batch)
         if requests:
             self._network.submit(requests, self._on_responses)
@@ -191,7 +197,7 @@ class Lane:
             now_ms = self._host.now_ms()
             steps = []
             refused = ""
-            classify, policy_of = self.channel.classify, self.channel.policy
+            classify, policy_of = self.channel.classify, self.policy_of
             for response in responses:
                 alert: Alert = response.request.tag
                 answer = classify(alert, response)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from dispatcher.delivery import LATE
 from dispatcher.ledger.api import Admission
 from dispatcher.model.alert import State, Step
 from dispatcher.totals import Latencies, Totals
@@ -87,7 +88,9 @@ class Meter:
             if ended:
                 self._end(state, reason or "", count)
                 if state == "delivered":
-                    self.delivered_by[channel] += count
+                    # Seen on a channel that it had left already: that one delivered it.
+                    by = reason.removeprefix(LATE) if reason and reason.startswith(LATE) else channel
+                    self.delivered_by[by] += count
             elif state != "awaiting":
                 self.totals.retries += count
         for channel, count in resends.items():
@@ -105,6 +108,10 @@ class Meter:
             self.suppressed_by[reason] += count
         elif state == "failed":
             self.failed_by[reason] += count
+
+    def known_doubles(self, count: int) -> None:
+        """A channel reported success of alerts that had rung on the next one meanwhile."""
+        self.totals.known_doubles += count
 
     def unknown_code(self, channel: str) -> None:
         """A provider answered with a code that its table does not know."""

@@ -17,6 +17,7 @@ from dispatcher.channels.build import make_channels, open_network
 from dispatcher.config import Config
 from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
+from dispatcher.fallback import Orders
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
@@ -95,7 +96,15 @@ async def service(
                 ledger=ledger,
                 network=network,
                 channels=channels,
-                decide=Admitter(rules, library, {name: channel.fenced for name, (channel, _) in channels.items()}),
+                decide=Admitter(
+                    rules,
+                    library,
+                    {name: channel.fenced for name, (channel, _) in channels.items()},
+                    Orders(config.fallback.channels),
+                ),
+                deadline_ms={
+                    category: int(seconds * 1000) for category, seconds in config.fallback.deadline_seconds.items()
+                },
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
                 fail_fast=fail_fast,

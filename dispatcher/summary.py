@@ -28,6 +28,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     alerts_per_second: float
     latency_ms: dict[str, float]
     ledger: dict[str, Any]
+    known_doubles: int = 0
 
 
 def summarize(counted: Meter | Totals, books: Books, seconds: float) -> Summary:
@@ -51,6 +52,7 @@ def summarize(counted: Meter | Totals, books: Books, seconds: float) -> Summary:
         suppressed_by=dict(meter.suppressed_by),
         failed_by=dict(meter.failed_by),
         unknown_attempts=sum(count for (_, outcome), count in meter.outcomes.items() if outcome == "unknown"),
+        known_doubles=meter.known_doubles,
         balanced=books.balanced and read_balances,
         seconds=round(seconds, 3),
         alerts_per_second=round(delivered / seconds, 1) if seconds > 0 else 0.0,
@@ -59,5 +61,6 @@ def summarize(counted: Meter | Totals, books: Books, seconds: float) -> Summary:
             "events": books.events,
             "alerts": {**{state: books.states.get(state, 0) for state in ENDS}, "open": books.open},  # type: ignore[call-overload]
             "unknown_attempts": books.unknown_attempts,
+            "known_doubles": books.known_doubles,
         },
     )

@@ -127,7 +127,8 @@ class Totals(msgspec.Struct, kw_only=True):
     """Counts since the start, and gauges as of now. Every table gives 0 for a name that it does not hold.
 
     ``events`` by read, accepted, duplicate, rejected; ``attempts`` and ``delivered_by`` by channel; ``outcomes`` by
-    (channel, class of answer); ``latencies`` from the event's acceptance and ``swipe_latencies`` from the swipe's own
+    (channel, class of answer); ``known_doubles`` alerts seen on a channel after they had rung on the next;
+    ``latencies`` from the event's acceptance and ``swipe_latencies`` from the swipe's own
     time to the provider's acceptance. Gauges: ``lanes`` by channel (queued, in flight); ``open_alerts`` of the whole
     ledger; ``waiting_channels`` by channel, 1 while it waits for a person.
     """
@@ -141,6 +142,7 @@ class Totals(msgspec.Struct, kw_only=True):
     outcomes: dict[tuple[str, str], int] = {}
     unknown_codes: dict[str, int] = {}
     retries: int = 0
+    known_doubles: int = 0
     latencies: Latencies = msgspec.field(default_factory=Latencies)
     swipe_latencies: Latencies = msgspec.field(default_factory=Latencies)
     commits: Commits = msgspec.field(default_factory=Commits)
@@ -157,6 +159,7 @@ class Totals(msgspec.Struct, kw_only=True):
         for name in COUNTERS:
             getattr(self, name).update(getattr(other, name))
         self.retries += other.retries
+        self.known_doubles += other.known_doubles
         self.latencies.merge(other.latencies)
         self.swipe_latencies.merge(other.swipe_latencies)
         self.commits.merge(other.commits)

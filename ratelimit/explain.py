@@ -12,6 +12,7 @@ from ratelimit.rulefile import (
     OPT_OUT,
     RECIPIENT_GONE,
     RECIPIENT_MIN_AMOUNT,
+    REVERSED,
 )
 
 _REASONS = {
@@ -21,6 +22,8 @@ _REASONS = {
     RECIPIENT_GONE: "the provider has refused this recipient on every channel that has an address; "
     "a new address, or word that the recipient is back, would have allowed it",
     NO_RECIPIENT: "the account has no recipient; importing one would have allowed it",
+    REVERSED: "what it takes back was cancelled before anybody was told; had that been sent, this would have followed "
+    "as its correction",
 }
 
 

@@ -41,9 +41,10 @@ NO_RECIPIENT = "no-recipient"
 RECIPIENT_MIN_AMOUNT = "recipient-min-amount"
 OPT_OUT = "opt-out"
 DEFAULT_EXPIRY = "default-expiry"
+REVERSED = "reversed-before-sending"
 
 RESERVED_IDS = frozenset(
-    {NO_CHANNEL, NO_ADDRESS, RECIPIENT_GONE, NO_RECIPIENT, RECIPIENT_MIN_AMOUNT, OPT_OUT, DEFAULT_EXPIRY}
+    {NO_CHANNEL, NO_ADDRESS, RECIPIENT_GONE, NO_RECIPIENT, RECIPIENT_MIN_AMOUNT, OPT_OUT, DEFAULT_EXPIRY, REVERSED}
 )
 """Reasons that come from no rule file: a rule of that name could not be told from them in the books."""
 

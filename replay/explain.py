@@ -12,6 +12,7 @@ from dispatcher.channels.tables import is_known
 from dispatcher.ledger.api import AlertStory, AttemptStory, EventStory
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision
+from replay.explain_fallback import delivered_by, tell_fallback
 from templates.money import format_money
 
 _OUTCOMES = {
@@ -41,6 +42,8 @@ def tell(story: EventStory) -> list[str]:
         f"  swiped   {moment(story.swiped_at)}",
         f"  accepted {moment(story.accepted_at)}, {_span(story.accepted_at - story.swiped_at)} after the swipe",
     ]
+    if event.refers_to is not None:
+        lines.append(f"  belongs to event {event.refers_to}")
     for alert in story.alerts:
         lines += _tell_alert(alert, event)
     return lines
@@ -61,6 +64,7 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
     for receipt in alert.receipts:
         times = "" if receipt["times"] == 1 else f" (said {receipt['times']} times)"
         lines.append(f"  receipt {moment(receipt['at'])} {receipt['channel']}: {receipt['status']}{times}")
+    lines += [f"  {sentence}" for sentence in tell_fallback(alert)]
     if alert.ended_at is None and alert.due_at is not None:
         lines.append(f"  next look {moment(alert.due_at)}, expires {moment(alert.expires_at)}")
     return lines
@@ -75,8 +79,10 @@ def _ending(alert: AlertStory) -> str:
             "awaiting": f"accepted by {alert.channel}, waiting for the receipt",
             "interrupted": "interrupted by the end of its process, to be taken up",
         }.get(alert.state, alert.state)
-    how = f"delivered by {alert.channel}" if alert.state == "delivered" else alert.state
+    how = f"delivered by {delivered_by(alert)}" if alert.state == "delivered" else alert.state
     why = f" ({alert.reason})" if alert.reason else ""
+    if alert.state == "cancelled" and alert.reason:
+        why = f" by event {alert.reason}, which took it back before it was sent,"
     return f"{how}{why} {moment(alert.ended_at)}"
 
 

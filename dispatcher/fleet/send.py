@@ -117,7 +117,9 @@ def _by_the_books(counted: Totals, before: Books, after: Books, seconds: float) 
     counted.failed_by = _since(before.failed_by, after.failed_by)
     counted.attempts = _since(before.attempts, after.attempts)
     unknown = after.unknown_attempts - before.unknown_attempts
-    return msgspec.structs.replace(summarize(counted, after, seconds), unknown_attempts=unknown)
+    doubles = after.known_doubles - before.known_doubles
+    summary = summarize(counted, after, seconds)
+    return msgspec.structs.replace(summary, unknown_attempts=unknown, known_doubles=doubles)
 
 
 def _since(before: Mapping[Name, int], after: Mapping[Name, int]) -> dict[Name, int]:

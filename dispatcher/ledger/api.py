@@ -73,7 +73,8 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 class Books(msgspec.Struct, frozen=True):
     """The ledger's totals. ``without_alert`` counts accepted events that have no alert, ``inconsistent``
-    alerts whose state does not fit their end; both must be 0."""
+    alerts whose state does not fit their end; both must be 0. ``known_doubles`` are alerts that arrived by an earlier
+    channel after they had gone on to the next one and rung there."""
 
     events: int
     recipients: int
@@ -84,6 +85,7 @@ class Books(msgspec.Struct, frozen=True):
     attempts: dict[str, int]
     without_alert: int
     inconsistent: int = 0
+    known_doubles: int = 0
 
     @property
     def open(self) -> int:
@@ -180,11 +182,15 @@ class Ledger(Protocol):
         Raises what ``decide`` raises, and `ValueError` when it leaves an event without an alert.
         """
 
-    async def fence(self, alert_ids: Sequence[int], owner: int) -> None:
-        """Write down that these queued alerts are about to leave. Raises `LeaseLost`, and then none may leave."""
+    async def fence(self, alert_ids: Sequence[int], owner: int) -> list[int]:
+        """Write down that these queued alerts are about to leave; returns those that may not, because they were
+        cancelled or taken over meanwhile, or seen on a channel before. Raises `LeaseLost`, and then none may leave."""
 
     async def record(self, steps: Sequence[Step], owner: int) -> list[Alert]:
         """Write down what happened, in order. Returns alerts whose receipt had already come, to be stepped again.
+
+        A step that would ring on the next channel, or end without success, an alert whose success a provider has
+        reported by now is not taken: the alert comes back, with that receipt.
 
         Steps of alerts that ``owner`` no longer holds change no state; their attempts are kept. An attempt that was
         already given up as ``unknown`` stays so (others have decided by it); its code becomes ``<outcome>:<code>``.
@@ -199,6 +205,10 @@ class Ledger(Protocol):
 
     async def receipts(self, receipts: Sequence[Receipt], now_ms: int, owner: int) -> list[tuple[Alert, Receipt]]:
         """Keep receipts; lease and return the awaiting alerts they belong to. Unknown and repeated ones are normal."""
+
+    async def new_doubles(self, receipts: Sequence[Receipt]) -> int:
+        """How many of these receipts, which were kept just now, say for the first time that a message arrived whose
+        alert had gone on to another channel, where it rang or may have. Changes nothing."""
 
     async def open_count(self) -> int:
         """How many alerts have not ended."""

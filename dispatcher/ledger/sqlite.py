@@ -11,7 +11,14 @@ from collections.abc import Sequence
 
 from dispatcher.errors import LeaseLost
 from dispatcher.events import Accepted
-from dispatcher.ledger import sqlite_admit, sqlite_counters, sqlite_deliver, sqlite_read, sqlite_recipients
+from dispatcher.ledger import (
+    sqlite_admit,
+    sqlite_counters,
+    sqlite_deliver,
+    sqlite_fallback,
+    sqlite_read,
+    sqlite_recipients,
+)
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
@@ -138,17 +145,17 @@ class SqliteStore:
         self._must_be_alive(owner)
         return sqlite_admit.admit(self.connection, self._ids, batch, now_ms, owner, self._rules_row(), decide)
 
-    def fence(self, alert_ids: Sequence[int], owner: int) -> None:
+    def fence(self, alert_ids: Sequence[int], owner: int) -> list[int]:
         """See `Ledger.fence`."""
         self._must_be_alive(owner)
-        sqlite_deliver.fence(self.connection, alert_ids, owner)
+        return sqlite_deliver.fence(self.connection, alert_ids, owner)
 
     def record(self, steps: Sequence[Step], owner: int) -> list[Alert]:
         """See `Ledger.record`."""
-        sqlite_deliver.record(self.connection, steps, owner)
+        held = sqlite_deliver.record(self.connection, steps, owner)
         if not self._alive(owner):
             return []
-        return sqlite_deliver.answered_already(self.connection, steps, owner)
+        return sqlite_deliver.answered_already(self.connection, steps, owner, held)
 
     def due(self, channel: str, now_ms: int, owner: int, limit: int, lease_as: State) -> list[Alert]:
         """See `Ledger.due`."""
@@ -159,6 +166,10 @@ class SqliteStore:
         """See `Ledger.receipts`."""
         self._must_be_alive(owner)
         return sqlite_deliver.receipts(self.connection, receipts, now_ms, owner)
+
+    def new_doubles(self, receipts: Sequence[Receipt]) -> int:
+        """See `Ledger.new_doubles`."""
+        return sqlite_fallback.new_doubles(self.connection, receipts)
 
     # ---- looking, and what changes rarely ---------------------------------------------------------------------
 

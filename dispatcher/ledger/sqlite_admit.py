@@ -15,6 +15,7 @@ from dispatcher.ledger.sql import read_keys, write_rows
 from dispatcher.ledger.sqlite_counters import read_counters, write_counters
 from dispatcher.ledger.sqlite_ids import IdIndex
 from dispatcher.ledger.sqlite_open import digest_of
+from dispatcher.ledger.sqlite_reversals import any_early, is_reversal, settle_reversals
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient
@@ -53,6 +54,11 @@ def admit(
     decisions = decide(fresh, recipients, now_ms, lambda keys: read_counters(connection, keys))
     if len(decisions.drafts) != len(fresh):
         raise ValueError(f"{len(decisions.drafts)} decisions for {len(fresh)} events")
+    ended: Counter[tuple[State, str]] = Counter()
+    reversals = [place for place, one in enumerate(fresh) if one.event.refers_to is not None and is_reversal(one.event)]
+    if reversals or any_early(connection):
+        # The cancelled ones of this batch are counted with the others below.
+        ended.update(settle_reversals(connection, ids, fresh, reversals, decisions.drafts, now_ms))
     # Sequence numbers are given out here and not by SQLite: the transaction is the only writer, and the rows of
     # two tables can then be written without asking for each key.
     first = seq = ids.top + 1
@@ -62,7 +68,6 @@ def admit(
     plain: list[tuple[Any, ...]] = []
     rows: list[tuple[Any, ...]] = []
     alerts: list[Alert] = []
-    ended: Counter[tuple[State, str]] = Counter()
     for accepted, digest, drafts in zip(fresh, digests, decisions.drafts, strict=True):
         # An event without an alert would have vanished; a seventeenth alert would have the id of the next event's.
         if not 0 < len(drafts) <= MAX_RECIPIENTS_PER_ACCOUNT:

@@ -11,6 +11,7 @@ import msgspec
 
 from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.sql import read_keys, write_rows
+from dispatcher.ledger.sqlite_fallback import WORD, hold_seen, keep_back_seen
 from dispatcher.ledger.sqlite_recipients import refuse
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
 from dispatcher.model.event import Event
@@ -43,8 +44,7 @@ _awaiting = msgspec.json.Decoder(list[tuple[int, str, str]])
 LOAD = f"""
 SELECT json_group_array(json_array(a.id, json(r.card), a.template, a.route, a.channel, a.state, a.day_total,
        a.attempts, a.first_at, a.expires_at, e.accepted_at, e.swiped_at,
-       (SELECT status FROM receipts s WHERE s.channel = a.channel AND s.msgid = a.msgid
-        ORDER BY s.at DESC, s.status LIMIT 1),
+       {WORD},
        json(e.payload)))
 FROM alerts a JOIN events e ON e.seq = a.id >> {ALERT_ID_BITS} JOIN recipients r ON r.id = a.recipient
 WHERE a.id IN ({{keys}})
@@ -94,6 +94,10 @@ ANSWERED = (
     " AND EXISTS (SELECT 1 FROM receipts s WHERE s.channel=a.channel AND s.msgid=a.msgid)"
 )
 
+WAITING = "SELECT json_group_array(id) FROM alerts WHERE id IN ({keys}) AND owner=0 AND state='awaiting'"
+
+MAY_LEAVE = "SELECT json_group_array(id) FROM alerts WHERE owner=? AND state='sending' AND id IN ({keys})"
+
 DUE = (
     "SELECT json_group_array(id) FROM (SELECT id FROM alerts WHERE owner=0 AND channel=? AND due_at<=?"
     " AND ended_at IS NULL ORDER BY due_at, id LIMIT ?)"
@@ -111,13 +115,21 @@ AWAITING = (
 )
 
 
-def fence(connection: sqlite3.Connection, alert_ids: Sequence[int], owner: int) -> None:
+def fence(connection: sqlite3.Connection, alert_ids: Sequence[int], owner: int) -> list[int]:
     """See `Ledger.fence`."""
-    write_rows(connection, FENCE, [(alert_id,) for alert_id in alert_ids], (owner,))
+    keep_back_seen(connection, alert_ids, owner)
+    if write_rows(connection, FENCE, [(alert_id,) for alert_id in alert_ids], (owner,)) == len(alert_ids):
+        return []
+    may_leave: set[int] = set()
+    for text in read_keys(connection, MAY_LEAVE, alert_ids, (owner,)):
+        may_leave.update(_ids.decode(text))
+    return [alert_id for alert_id in alert_ids if alert_id not in may_leave]
 
 
-def record(connection: sqlite3.Connection, steps: Sequence[Step], owner: int) -> None:
-    """See `Ledger.record`; what was answered already is asked for with `answered_already`."""
+def record(connection: sqlite3.Connection, steps: Sequence[Step], owner: int) -> frozenset[int]:
+    """See `Ledger.record`; returns the alerts that were held because they had been seen (they wait for their word), for
+    `answered_already`."""
+    steps, held = hold_seen(connection, steps, owner)
     connection.execute("SAVEPOINT record")
     if not _record(connection, steps, owner, keep_answers=True):
         # Some of the alerts are not the owner's any more; then what a provider said of them is kept as attempts.
@@ -125,6 +137,7 @@ def record(connection: sqlite3.Connection, steps: Sequence[Step], owner: int) ->
         _record(connection, steps, owner, keep_answers=False)
     connection.execute("RELEASE record")
     refuse(connection, steps)
+    return held
 
 
 def _record(connection: sqlite3.Connection, steps: Sequence[Step], owner: int, *, keep_answers: bool) -> bool:
@@ -209,10 +222,17 @@ def _after(step: Step, attempts: int, owner: int) -> tuple[Any, ...]:
     )
 
 
-def answered_already(connection: sqlite3.Connection, steps: Sequence[Step], owner: int) -> list[Alert]:
-    """Alerts that now wait for a receipt which came before the send's own answer, leased again."""
+def answered_already(
+    connection: sqlite3.Connection, steps: Sequence[Step], owner: int, held: frozenset[int]
+) -> list[Alert]:
+    """Alerts that now wait for a receipt which came before the send's own answer, and those that were held because of
+    one; leased again."""
     waiting = {step.alert.id for step in steps if step.state == "awaiting"}
     early = [one for text in read_keys(connection, ANSWERED, sorted(waiting)) for one in _ids.decode(text)]
+    if held:
+        # Unless another step of the same batch had let go of it before.
+        back = [one for text in read_keys(connection, WAITING, sorted(held)) for one in _ids.decode(text)]
+        early = sorted({*early, *back})
     return _lease(connection, early, owner, "awaiting")
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, EventStory
 from dispatcher.ledger.sqlite_ids import find_seqs
+from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
 from dispatcher.model.recipient import ChannelName
@@ -66,6 +67,7 @@ def books(connection: sqlite3.Connection) -> Books:
         attempts={channel: count for channel, count in attempts.items() if count},
         # A state or a channel that we do not know is a defect as well.
         inconsistent=(inconsistent or 0) + alerts - sum(by_state.values()) + answered - sum(answers),
+        known_doubles=number(COUNT_DOUBLES),
         without_alert=abs(events - firsts) or int(differ),
     )
 

@@ -75,8 +75,9 @@ class _Operations:
         result: Admission = await self._run(lambda store: store.admit(batch, now_ms, owner, decide))
         return result
 
-    async def fence(self, alert_ids: Sequence[int], owner: int) -> None:
-        await self._run(lambda store: store.fence(alert_ids, owner))
+    async def fence(self, alert_ids: Sequence[int], owner: int) -> list[int]:
+        result: list[int] = await self._run(lambda store: store.fence(alert_ids, owner))
+        return result
 
     async def record(self, steps: Sequence[Step], owner: int) -> list[Alert]:
         result: list[Alert] = await self._run(lambda store: store.record(steps, owner))
@@ -89,6 +90,9 @@ class _Operations:
     async def receipts(self, receipts: Sequence[Receipt], now_ms: int, owner: int) -> list[tuple[Alert, Receipt]]:
         result: list[tuple[Alert, Receipt]] = await self._run(lambda store: store.receipts(receipts, now_ms, owner))
         return result
+
+    async def new_doubles(self, receipts: Sequence[Receipt]) -> int:
+        return int(await self._run(lambda store: store.new_doubles(receipts)))
 
     async def open_count(self) -> int:
         return int(await self._run(lambda store: store.open_count()))

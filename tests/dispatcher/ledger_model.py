@@ -12,6 +12,9 @@ from tests.dispatcher.ledger_kit import accepted, receipt, step
 
 ACCOUNTS = {"A": ("primary",), "B": ("primary", "second"), "C": ()}
 ROUTE = ("wechat", "sms")
+REVERSALS = [accepted(f"r-{n}", account="ABC"[n % 3], type="reversal", refers_to=f"e-{n}", amount=-1) for n in range(9)]
+"""They undo those of the events below that have the amount 1."""
+
 EVENTS = [accepted(f"e-{n}", account="ABC"[n % 3], amount=amount) for n in range(9) for amount in (1, 2)]
 
 some = st.integers(0, 2**16)
@@ -19,7 +22,9 @@ some = st.integers(0, 2**16)
 
 messages = st.sampled_from(["m-1", "m-2", "m-3"])
 outcomes = st.sampled_from(
-    ["awaiting", "awaiting", "awaiting", "retrying", "later", "next", "gone", "again", "delivered", "failed", "expired"]
+    ["awaiting"] * 3
+    + ["deadline"] * 2
+    + ["retrying", "later", "lost", "next", "gone", "again", "delivered", "failed", "expired"]
 )
 
 words = st.builds(receipt, st.sampled_from(ROUTE), messages, st.sampled_from(["delivered", "failed:x"]))
@@ -63,11 +68,20 @@ def step_of(alert: Alert, kind: str, msgid: str, resends: int, now_ms: int) -> S
         if not has_next:
             return step(alert, "failed", outcome="permanent", **fields)
         return step(alert, "retrying", position=alert.position + 1, due_ms=now_ms, **fields)
+    if kind == "deadline":
+        fields = {"at_ms": now_ms, "outcome": None, "code": None}
+        if not has_next:
+            return step(alert, "failed", **fields)
+        return step(alert, "retrying", position=alert.position + 1, due_ms=now_ms, **fields)
+    if kind == "lost":
+        return step(alert, "retrying", outcome="unknown", code="timeout", due_ms=now_ms, **fields)
     if kind == "again":
         return step(alert, "sending", keep_lease=True, outcome="refresh_token", **fields)
     if kind == "awaiting":
         return step(alert, "awaiting", msgid=msgid, due_ms=now_ms + 1000, **fields)
     if kind in ("retrying", "later"):
         return step(alert, "retrying", due_ms=now_ms + (0 if kind == "retrying" else 1000), **fields)
+    if kind == "delivered":
+        fields["msgid"] = msgid
     state: State = "delivered" if kind == "delivered" else "failed" if kind == "failed" else "expired"
     return step(alert, state, **fields)

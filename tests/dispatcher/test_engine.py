@@ -95,7 +95,13 @@ class World:
 
     @asynccontextmanager
     async def running(
-        self, *, rate: float = 1e6, rules: str = "", fail_fast: bool = False, **config: Any
+        self,
+        *,
+        rate: float = 1e6,
+        rules: str = "",
+        fail_fast: bool = False,
+        deadline_ms: dict[str, int] | None = None,
+        **config: Any,
     ) -> AsyncIterator[Engine]:
         present = [channel for channel in (self.wechat, self.sms) if channel is not None]
         ruleset = load_rules(rules or default_rules_text(), "test")
@@ -112,6 +118,7 @@ class World:
                 now_ms=self.now_ms,
                 random=Random(1),
                 fail_fast=fail_fast,
+                deadline_ms=deadline_ms,
             )
             async with engine.running():
                 yield engine

@@ -289,7 +289,7 @@ async def test_a_receipt_of_the_channel_before_is_not_about_the_present_one(ledg
     # When the SMS gateway says what became of its own 1000, before or after
     assert await ledger.receipts([receipt("sms", "1000")], NOW, owner) == []
     assert await ledger.record([step(alert, "awaiting", outcome="unknown", code="timeout")], owner) == []
-    assert await ledger.receipts([receipt("sms", "1000"), receipt("wechat", "1000")], NOW, owner) == []
+    assert await ledger.receipts([receipt("sms", "1000"), receipt("wechat", "1000", "failed:x")], NOW, owner) == []
 
     # Then that was another message
     assert await state_of(ledger) == "awaiting"

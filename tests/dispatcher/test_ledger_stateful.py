@@ -17,18 +17,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from dispatcher.delivery import held_back
 from dispatcher.errors import LeaseLost
 from dispatcher.events import Accepted
 from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
 from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, recipient
-from tests.dispatcher.ledger_model import ACCOUNTS, EVENTS, ROUTE, TURN, Modelled, some, step_of, words
+from tests.dispatcher.ledger_model import ACCOUNTS, EVENTS, REVERSALS, ROUTE, TURN, Modelled, some, step_of, words
+from tests.dispatcher.ledger_words import Reversals, Words
 
 EXAMPLES, STEPS = (2000, 80) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 30)
 
 
-class LedgerMachine(RuleBasedStateMachine):
+class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
     """What every rule does to the ledger it does to the model, and what the ledger answers is what the model says."""
 
     def __init__(self) -> None:
@@ -41,6 +43,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ends: dict[int, tuple[Any, ...]] = {}
         self.tries: dict[tuple[int, int, int], tuple[str, str, str]] = {}
         self.counters: Counter[str] = Counter()
+        self.messages: dict[tuple[int, int, int], str | None] = {}
+        self.early: dict[str, str] = {}
         self.words: dict[tuple[str, str], dict[str, int]] = {}
         self.people: dict[tuple[str, str], str] = {}
         self.refused: dict[tuple[str, str], set[str]] = {}
@@ -134,6 +138,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if one.state == "sending":
                 one.attempts += 1
                 self.tries.setdefault((alert_id, one.attempts, owner), (one.channel, "unknown", "process-died"))
+                self.messages.setdefault((alert_id, one.attempts, owner), None)
             one.state = {"sending": "interrupted", "queued": "retrying"}.get(one.state, one.state)
             one.owner, one.due = 0, self.now
 
@@ -155,7 +160,7 @@ class LedgerMachine(RuleBasedStateMachine):
     # ---- admission ------------------------------------------------------------------------------------------------
 
     @rule(
-        batch=st.lists(st.sampled_from(EVENTS), min_size=1, max_size=6),
+        batch=st.lists(st.sampled_from(EVENTS + REVERSALS), min_size=1, max_size=6),
         which=some,
         first=st.sampled_from(["sending", "queued"]),
     )
@@ -164,7 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if self._refused_when_lost(owner, self.ledger.admit, batch, self.now, owner, Tell(first)):
             return
         admission = self._ask(self.ledger.admit, batch, self.now, owner, Tell(first))
-        fresh = 0
+        fresh: list[Accepted] = []
         duplicates: list[int] = []
         conflicts: list[int] = []
         told: list[int] = []
@@ -173,11 +178,18 @@ class LedgerMachine(RuleBasedStateMachine):
             if stands is not None:
                 (duplicates if stands.payload == one.payload else conflicts).append(position)
                 continue
-            fresh += 1
+            fresh.append(one)
             self.events[one.event.id] = one
             self.counters[f"told|{one.event.account}"] += 1
-            told += self._admit_one(len(self.events), one.event.account, owner, first)
-        assert (admission.accepted, admission.duplicates, admission.conflicts) == (fresh, duplicates, conflicts)
+        seqs = {one.event.id: seq for seq, one in enumerate(self.events.values(), 1)}
+        for one in fresh:
+            told += self._admit_one(seqs[one.event.id], one.event.account, owner, first)
+        taken_back = self._reverse({one.event.id: one for one in fresh}, seqs)
+        told = [alert_id for alert_id in told if alert_id not in taken_back]
+        assert (admission.accepted, admission.duplicates, admission.conflicts) == (len(fresh), duplicates, conflicts)
+        assert sum(count for (state, _), count in admission.ended.items() if state == "cancelled") == sum(
+            self.alerts[alert_id].state == "cancelled" for alert_id in taken_back
+        )
         assert [alert.id for alert in admission.alerts] == told
         self.handed[owner].update((alert.id, alert) for alert in admission.alerts)
 
@@ -225,10 +237,17 @@ class LedgerMachine(RuleBasedStateMachine):
         ids = sorted(self.alerts)[::2]
         if self._refused_when_lost(owner, self.ledger.fence, ids, owner):
             return
-        self._ask(self.ledger.fence, ids, owner)
-        for one in map(self.alerts.__getitem__, ids):
+        kept_back = self._ask(self.ledger.fence, ids, owner)
+        for alert_id in ids:
+            one = self.alerts[alert_id]
             if one.owner == owner and one.state == "queued":
-                one.state = "sending"
+                if one.attempts and self._late_success(alert_id):
+                    one.state, one.owner, one.due = "awaiting", 0, 0
+                else:
+                    one.state = "sending"
+        held = {alert_id: (self.alerts[alert_id].owner, self.alerts[alert_id].state) for alert_id in ids}
+        may_leave = {alert_id for alert_id, holding in held.items() if holding == (owner, "sending")}
+        assert kept_back == [alert_id for alert_id in ids if alert_id not in may_leave]
 
     def _record(self, owner: int, picks: list[tuple[int, str, str, int]]) -> None:
         mine = self.handed[owner]
@@ -244,21 +263,38 @@ class LedgerMachine(RuleBasedStateMachine):
             if steps[-1].keep_lease:
                 mine[alert.id] = msgspec.structs.replace(alert, attempts=alert.attempts + 1 + resends)
         answered = self._ask(self.ledger.record, steps, owner)
+        held = {
+            one.alert.id
+            for one in steps
+            if self._passes_over(one)
+            and self.alerts[one.alert.id].owner == owner
+            and not self.alerts[one.alert.id].ended
+            and (self._word(one.alert.id) or "").startswith("delivered")
+        }
         for one in steps:
-            self._apply(one, owner)
+            self._apply(held_back(one) if one.alert.id in held and self._passes_over(one) else one, owner)
         waiting = {one.alert.id for one in steps if one.state == "awaiting"} if self.alive[owner] else set()
-        early = [alert_id for alert_id in sorted(waiting) if self._word(alert_id) and self._waits(alert_id)]
-        self._lease(early, owner, "awaiting", answered)
+        early = {alert_id for alert_id in waiting if self._own_word(alert_id)} | (held if self.alive[owner] else set())
+        self._lease(sorted(filter(self._waits, early)), owner, "awaiting", answered)
+
+    def _passes_over(self, one: Step) -> bool:
+        """Whether the step would ring once more, or end without success, an alert that may have been seen."""
+        deadline = one.alert.state == "awaiting" and one.outcome is None and one.state != "delivered"
+        refused = one.outcome != "accepted"
+        return deadline or (refused and one.alert.position > 0 and one.state in ("failed", "expired"))
 
     def _apply(self, done: Step, owner: int) -> None:
         alert, one = done.alert, self.alerts[done.alert.id]
         n = alert.attempts
         if done.outcome is not None:
-            for outcome, code in [("unknown", "resent")] * done.resends + [(done.outcome, done.code or "")]:
+            said = [("unknown", "resent", None)] * done.resends + [(done.outcome, done.code or "", done.msgid)]
+            for outcome, code, msgid in said:
                 n += 1
                 key, told = (alert.id, n, owner), (alert.channel, outcome, code)
+                self.messages.setdefault(key, msgid)
                 if self.tries.setdefault(key, told)[2] == "process-died":
                     self.tries[key] = (alert.channel, "unknown", f"{outcome}:{code}")
+                    self.messages[key] = msgid
         refused = done.refusal is not None and one.person is not None
         # The refusal belongs to the address that was tried, which may have been changed since.
         if refused and done.alert.recipient.openid == self.people[one.person]:
@@ -272,12 +308,6 @@ class LedgerMachine(RuleBasedStateMachine):
     def _waits(self, alert_id: int) -> bool:
         one = self.alerts[alert_id]
         return one.owner == 0 and one.state == "awaiting"
-
-    def _word(self, alert_id: int) -> str | None:
-        """The last word about an alert; of several at one moment the better."""
-        one = self.alerts[alert_id]
-        said = self.words.get((one.channel, one.msgid or ""), {})
-        return min(said, key=lambda status: (-said[status], status), default=None)
 
     def _lease(self, ids: list[int], owner: int, lease_as: str, given: list[Alert]) -> None:
         assert [alert.id for alert in given] == ids
@@ -348,6 +378,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert books.balanced
         assert books.events == len(self.events)
         assert books.open == self.ledger.store.open_count() == len(self.alerts) - ended
+        assert books.known_doubles == self._doubles()
         assert books.states == Counter(one.state for one in self.alerts.values())
         assert books.unknown_attempts == sum(outcome == "unknown" for _, outcome, _ in self.tries.values())
         # Each open alert is held by somebody who will be missed, or will be looked at.

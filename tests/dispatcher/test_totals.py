@@ -153,6 +153,7 @@ def test_the_metrics_have_the_names_that_dashboards_rely_on() -> None:
         'swipebell_attempts_total{channel="wechat",outcome="busy"} 1.0',
         'swipebell_attempts_total{channel="wechat",outcome="unknown"} 1.0',
         'swipebell_unknown_codes_total{channel="sms"} 1.0',
+        "swipebell_known_doubles_total 0.0",
         "swipebell_ledger_calls_total 2.0",
         'swipebell_lane_queued_alerts{channel="wechat"} 2.0',
         'swipebell_lane_in_flight_alerts{channel="wechat"} 1.0',
@@ -173,3 +174,7 @@ def test_the_metrics_have_the_names_that_dashboards_rely_on() -> None:
     assert 'swipebell_ledger_commit_seconds_bucket{le="0.005"} 1.0' in text
     assert 'swipebell_ledger_commit_seconds_bucket{le="0.0025"} 0.0' in text
     assert "# HELP swipebell_swipe_to_acceptance_seconds From the swipe's own time" in text
+
+
+def test_known_doubles_of_several_processes_add_up() -> None:
+    assert merged([Totals(known_doubles=1), Totals(known_doubles=2)]).known_doubles == 3
