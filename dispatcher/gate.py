@@ -3,8 +3,9 @@
 It is the backpressure of every intake. What it counts are events and not batches, so that two hundred connections with
 one line each share a commit as the four batches of a file do.
 
-Where batches have to wait, they wait in two lines, those of fresh swipes and those of late ones (`freshness`): the fresh
-line goes first, late batches leave a part of each lane free, and one event of eight is late while both lines are full.
+Where batches have to wait, they wait in two lines, those of fresh swipes and those of late ones (`freshness`). The
+fresh line goes first, late batches leave a part of each lane free, and while both lines are full one event of eight is
+a late one.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _summary(plan: Plan, seen: Seen, books: Mapping[str, int]) -> Summary:
     balanced = tally.unanswered == 0 and (ledger is None or (ledger.balanced and books["lost"] == 0))
     return Summary(
         events={
-            "read": tally.built + broken,
+            "read": tally.sent + broken,
             "accepted": tally.accepted,
             "duplicate": tally.duplicate,
             "rejected": tally.rejected + broken,
@@ -187,6 +187,8 @@ def _failures(plan: Plan, seen: Seen, summary: Summary, books: Mapping[str, int]
             f"{books['duplicates']:,} messages were shown twice, but only {books['unknown']:,} attempts are unknown"
         )
     if not seen.interrupted and seen.trouble is None:
+        if refused := seen.tally.refused_whole:
+            found.append(f"the target refused {refused:,} events by the whole request: {seen.tally.refusal}")
         if seen.tally.unanswered:
             found.append(f"{seen.tally.unanswered:,} events were sent and never acknowledged")
         if books.get("open") and seen.books is not None:

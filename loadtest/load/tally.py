@@ -101,6 +101,11 @@ class Tally:
         self.rejections: list[str] = []
         self.shown_twice = self.foreign = 0
         self.abandoned = self.pushed_back = 0
+        self.kept = 0
+        """Events that are built and lie in the backlog (`Backlog` counts them)."""
+        self.refused_whole = 0
+        """Of those rejected: in chunks that the target would not have at all; ``refusal`` is what it last said."""
+        self.refusal = ""
         self.delivered = Latency()
         self.acknowledged = Latency()
         self.lateness = Latency()
@@ -230,9 +235,14 @@ class Tally:
     @property
     def unanswered(self) -> int:
         """Events that left and were not answered yet."""
-        return self.built - self.answered
+        return self.sent - self.answered
+
+    @property
+    def sent(self) -> int:
+        """Events that left."""
+        return self.built - self.kept
 
     @property
     def waiting(self) -> int:
         """Arrivals that are due and have not left."""
-        return len(self.scheduled) - self.built
+        return len(self.scheduled) - self.sent

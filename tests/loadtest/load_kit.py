@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from loadtest.load.generator import Generator
+from loadtest.load.generator import CHUNK_EVENTS, Generator
 from loadtest.load.lines import Chunk
 from loadtest.load.schedule import Arrivals
 from loadtest.load.tally import Tally
@@ -33,9 +33,9 @@ class Target:
         self._stalled = stalled
 
     @property
-    def ready(self) -> bool:
+    def room(self) -> int:
         assert self.generator is not None
-        return not self._stalled(self.generator.now)
+        return 0 if self._stalled(self.generator.now) else CHUNK_EVENTS
 
     def offer(self, chunk: Chunk) -> None:
         assert self.generator is not None

@@ -77,7 +77,7 @@ class TestStream:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally, lambda: 1.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room)
             sender.offer(chunk(0, 5))
             sender.offer(chunk(5, 5))
             await until(lambda: tally.answered == 8)
@@ -106,7 +106,7 @@ class TestStream:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally, lambda: 1.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room)
             sender.offer(chunk(0, 6))
             await until(lambda: tally.answered == 6)
             nursery.cancel_scope.cancel()
@@ -133,7 +133,7 @@ class TestStream:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally, lambda: 1.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room)
             sender.offer(chunk(0, 1))
             await until(lambda: tally.accepted == 1)
             nursery.cancel_scope.cancel()
@@ -149,13 +149,13 @@ class TestStream:
 
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally_of(20), lambda: 1.0)
-            assert not sender.ready
+            assert not sender.room
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room)
             sender.offer(chunk(0, 9))
-            assert sender.ready
+            assert sender.room
             sender.offer(chunk(9, 1))
-            assert not sender.ready
+            assert not sender.room
             nursery.cancel_scope.cancel()
 
     async def test_a_large_chunk_leaves_while_a_slow_reader_reads(self) -> None:
@@ -168,10 +168,10 @@ class TestStream:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally, lambda: 1.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room)
             body = b"x" * 60 + b"\n"
             sender.offer(Chunk(0, 200_000, body * 200_000))
-            assert not sender.ready
+            assert not sender.room
             await until(lambda: tally.accepted == 200_000)
             nursery.cancel_scope.cancel()
 
@@ -265,10 +265,10 @@ class TestHttp:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = HttpSender(f"http://127.0.0.1:{port}", TOKEN, tally, lambda: 2.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room)
             sender.offer(chunk(0, 3))
-            assert not sender.ready
-            await until(lambda: sender.ready)
+            assert not sender.room
+            await until(lambda: sender.room)
             nursery.cancel_scope.cancel()
         assert [one.partition(b"\r\n\r\n")[2] for one in requests] == [b"0\n1\n2\n"] * 3
         assert all(b"Bearer t-o-k" in one for one in requests)
