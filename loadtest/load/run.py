@@ -228,7 +228,7 @@ class _Run:
             await self._sampler.sample()
             seconds = self._now()
             nursery.cancel_scope.cancel()
-        self.tally.close(float("inf"))
+        self.tally.finish()
         return Seen(
             started=started,
             seconds=seconds,
