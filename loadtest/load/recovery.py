@@ -22,7 +22,7 @@ TIMES_AS_SLOW: Final = 2.0
 """Up to so many times the p99 from before the overload is normal."""
 
 NORMAL_MS: Final = 100.0
-"""So much is normal in any case: twice a p99 of 30 ms is noise of the machine, and a tenth of a second nobody notices."""
+"""So much is normal in any case: twice a p99 of 30 ms is noise of a machine, and nobody notices a tenth of a second."""
 
 
 class Recovery(msgspec.Struct, kw_only=True):
