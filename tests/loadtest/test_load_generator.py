@@ -107,7 +107,7 @@ async def test_after_an_overload_new_arrivals_leave_at_once_and_the_backlog_besi
     assert tally.accepted == tally.shown == 6000
     numbers = [number for target in (fresh, late) for _, chunk in target.chunks for number in chunk_numbers(chunk)]
     assert sorted(numbers) == list(range(6000))
-    # And once the target is well again nobody waits for longer than it takes to work off what was still fresh, while the
+    # And once the target is well again, nobody waits for longer than what was still fresh takes, while the
     # backlog takes its time
     seconds = tally.intervals()
     assert max(one.max_ms or 0.0 for one in seconds[10:22]) < 2_100
