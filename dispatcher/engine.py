@@ -133,7 +133,7 @@ class Engine:
             )
             for name, (channel, pacer) in channels.items()
         }
-        self._gate = Gate(list(self.lanes.values()), config.batch_events)
+        self._gate = Gate(list(self.lanes.values()), config.batch_events, now_ms)
         self._together = Together(self._admit, config.batch_events)
 
     @asynccontextmanager
@@ -198,12 +198,13 @@ class Engine:
         self.meter.admitted(admission)
         return admission
 
-    async def reserve(self, events: int) -> None:
+    async def reserve(self, events: int, newest: bytes | None = None) -> None:
         """Wait for the right to admit a batch: until no lane is full and few enough events are under way.
 
-        Cancelled, it has taken nothing. `release` gives the right back.
+        ``newest`` is the line of its newest event: where any batch waits, those of late swipes wait behind fresh ones.
+        None: they are fresh. Cancelled, it has taken nothing. `release` gives the right back.
         """
-        await self._gate.reserve(events)
+        await self._gate.reserve(events, newest)
 
     def release(self, events: int) -> None:
         """Give back what `reserve` took."""
@@ -319,8 +320,9 @@ class Engine:
     async def _bring_back(self, channel: str) -> bool:
         """Lease what is due on a channel; True when there may be more."""
         lane = self.lanes.get(channel)
-        # A lane that intake keeps full still takes what is due, one batch over its capacity: it is older.
-        limit = DUE_BATCH if lane is None else min(DUE_BATCH, lane.free + DUE_BATCH)
+        # A lane that intake keeps full still takes what is due, one batch over its capacity: it is older. But a backlog
+        # of it (after an outage) leaves room for fresh swipes.
+        limit = DUE_BATCH if lane is None else min(DUE_BATCH, lane.free + DUE_BATCH, lane.free_for_due)
         if limit <= 0:
             return False
         lease_as: State = "queued" if lane is None or lane.channel.fenced else "sending"

@@ -2,12 +2,11 @@
 
 A lane takes what the pacer allows, renders it and hands it to the network in one batch; answers come back in batches
 and leave as steps for the recorder. A place in flight is free again only when its outcome is *recorded*, so nothing
-between the lane and the ledger can grow without bound.
+between the lane and the ledger can grow without bound. Fresh swipes leave before late ones (`freshness`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
@@ -17,6 +16,8 @@ import trio
 from dispatcher.channels.base import CannotPrepare, Channel, ChannelPaused
 from dispatcher.delivery import AnswerClass, ChannelPolicy, after_answer, after_expiry, after_refusal
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.freshness import FRESH, FRESH_SHARE, LATE, Split
+from dispatcher.lane_queue import LaneQueue
 from dispatcher.ledger.api import Ledger
 from dispatcher.logs import get_logger
 from dispatcher.model.alert import Alert, Step
@@ -82,14 +83,15 @@ class Lane:
         self.capacity = capacity
         self.max_in_flight = in_flight
         self.in_flight = 0
-        self.queue: deque[Alert] = deque()
+        self.late_capacity = max(1, int(capacity * (1 - FRESH_SHARE)))
+        self.queue = LaneQueue()
+        self.on_room: Callable[[], None] = lambda: None
         self._host = host
         self._ledger = ledger
         self._network = network
         self._pacer = pacer
         self._random = random
         self._work = trio.Event()
-        self._room = trio.Event()
         self._answers: list[Response] = []
         self._answered = trio.Event()
         self._paused_until_ms = 0
@@ -102,18 +104,24 @@ class Lane:
         """Places left in the queue; negative when it went over: by the admissions under way, or by what is due."""
         return self.capacity - len(self.queue)
 
-    def put(self, alerts: Sequence[Alert], *, first: bool = False) -> None:
-        """Add alerts, behind the others or before them; the callers look at ``free`` before they fetch a batch."""
-        if first:
-            self.queue.extendleft(reversed(alerts))
-        else:
-            self.queue.extend(alerts)
-        self._work.set()
+    @property
+    def free_for_late(self) -> int:
+        """Places that late alerts may take: the others are kept for fresh ones."""
+        return self.late_capacity - len(self.queue)
 
-    async def room(self) -> None:
-        """Wait until the queue is below its capacity."""
-        while self.free <= 0:
-            await self._room.wait()
+    @property
+    def free_for_due(self) -> int:
+        """Places for what is due again, counted without the fresh ones, so that a flood of those cannot keep it out."""
+        return self.late_capacity - self.queue.length(LATE)
+
+    def put(self, alerts: Sequence[Alert], *, first: bool = False) -> None:
+        """Add alerts, behind the others that are as fresh or before them; the callers look at ``free`` before they
+        fetch a batch."""
+        fresh, late = Split(self._host.now_ms()).batch(alerts)
+        self.queue.put(fresh, FRESH, first=first)
+        if late:
+            self.queue.put(late, LATE, first=first)
+        self._work.set()
 
     # ---- out --------------------------------------------------------------------------------------------------
 
@@ -123,14 +131,14 @@ class Lane:
             await self._until_sendable()
             room = min(len(self.queue), self.max_in_flight - self.in_flight, SEND_BATCH)
             granted = await self._pacer.acquire_up_to(room)
-            batch = [self.queue.popleft() for _ in range(min(granted, len(self.queue)))]
+            # One look at the oldest: what was fresh when it came may have waited for too long to be so still.
+            self.queue.sink(FRESH, LATE, Split(self._host.now_ms()).late)
+            batch = self.queue.take(granted)
             with trio.CancelScope(shield=True):  # a popped alert is either handed over or given a step
                 trouble = await self._send(batch)
             if trouble is not None:
                 await self._host.ledger_trouble(trouble)
-            # Every waiter has this event; the next one to find the lane full gets a new one.
-            self._room.set()
-            self._room = trio.Event()
+            self.on_room()
 
     async def _until_sendable(self) -> None:
         while True:
@@ -171,7 +179,7 @@ class Lane:
             try:
                 kept_back = await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
             except LedgerUnavailable as error:
-                self.queue.extendleft(reversed(batch))  # nothing left: they are as they were
+                self.put(batch, first=True)  # nothing left: they are as they were
                 return error
             if kept_back:  # cancelled or seen while they waited here: they are not ours any more and take no place
                 gone = set(kept_back)

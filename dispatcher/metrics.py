@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -133,7 +133,7 @@ class Meter:
 
 class _Lane(Protocol):
     @property
-    def queue(self) -> Sequence[object]: ...
+    def queue(self) -> Sized: ...
     @property
     def in_flight(self) -> int: ...
 

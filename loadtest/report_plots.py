@@ -157,7 +157,7 @@ def latencies(times: Times) -> Chart:
         up,
         marks,
         times.hover("ms", [(name, colour, _peaks(times, field)) for field, name, colour in LATENCY_LINES]),
-        note="From the scheduled arrival to the provider's acceptance, logarithmic",
+        note="From the scheduled arrival to the provider's acceptance, by the second of the arrival; logarithmic",
         describe="; ".join(
             f"{name}: at worst {show_ms(_high([value for _, value in spots[field]]))}"
             for field, name, _ in LATENCY_LINES

@@ -12,7 +12,9 @@ class Interval(msgspec.Struct, kw_only=True):
 
     ``scheduled`` arrivals were due, ``acknowledged`` events became durable, ``delivered`` alerts were accepted by a
     provider, ``pushed_back`` arrivals met a 429 or a reader that was slowed. ``open`` is how many alerts had not ended
-    at its end. Latencies are in ms from the scheduled arrival to the provider's acceptance, None when there was none.
+    at its end. Latencies are in ms from the scheduled arrival to the provider's acceptance, of the arrivals that were
+    scheduled in this interval (while the run lasts: of those accepted in it); None when there was none. So an overload
+    shows in the seconds in which it came, and not in those in which its backlog was worked off.
     ``retries`` counts attempts that were not accepted, by cause. ``engine_cores`` is processor time over wall time of
     all engine processes, ``engine_mb`` the resident memory of the largest one.
     """
@@ -55,6 +57,7 @@ class LoadResult(msgspec.Struct, kw_only=True):
     shown text. ``summary`` is the common summary of ``send``, ``demo`` and ``loadtest`` as plain data.
     ``books`` are the two independent books side by side (``accepted``, ``ended``, ``open``, ``lost``,
     ``duplicates``, ``unknown`` …). ``generator_note`` is set when the generator, not the engine, was the limit.
+    ``recovery`` is there when the rate had an overload in it (`loadtest.load.recovery.Recovery` as plain data).
     """
 
     started: str
@@ -69,3 +72,4 @@ class LoadResult(msgspec.Struct, kw_only=True):
     machine: dict[str, str]
     interrupted: bool = False
     generator_note: str | None = None
+    recovery: dict[str, float | None] | None = None

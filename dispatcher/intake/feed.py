@@ -36,5 +36,5 @@ async def feed(engine: Engine, stream: BinaryIO, *, restamped: bool, on_rejected
             batch = await trio.to_thread.run_sync(next, batches, None, abandon_on_cancel=True)
             if batch is None:
                 return
-            await engine.reserve(len(batch))
+            await engine.reserve(len(batch), None if restamped else batch[-1][1])
             nursery.start_soon(take_one, batch)

@@ -159,7 +159,7 @@ class HttpIntake:
         for start in range(0, len(lines), size):
             batch = lines[start : start + size]
             with trio.move_on_after(FULL_WAIT_S) as waiting:
-                await self._engine.reserve(len(batch))
+                await self._engine.reserve(len(batch), batch[-1][1])
             if waiting.cancelled_caught:
                 why = "the lanes are full; send again later, what was accepted will be recognised"
                 raise _Refused(429, why, {"Retry-After": "1"})

@@ -198,7 +198,7 @@ class Connection:
             while self._acks.full:
                 self._told = trio.Event()
                 await self._told.wait()
-            await self._engine.reserve(len(batch))
+            await self._engine.reserve(len(batch), None if self._restamped else batch[-1][1])
             nursery.start_soon(self._take, batch, self._acks.expect(upto if last else batch[-1][0]))
         if not lines and upto > self._heard:
             while self._acks.full:

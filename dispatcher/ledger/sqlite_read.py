@@ -9,8 +9,8 @@ from typing import Any, get_args
 import msgspec
 
 from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, EventStory
-from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
+from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
 from dispatcher.model.recipient import ChannelName

@@ -18,7 +18,10 @@ COUNTS: Final = (
     *("lost", "duplicates", "unknown", "rejected", "failed", "open", "delivered"),
     *("rate_in", "rate_out", "mb", "pushed_back", "abandoned"),
 )
-METRICS: Final = (*LATENCIES, *ACK_LATENCIES, *COUNTS)
+RECOVERY: Final = "recovery"
+"""See `loadtest.load.recovery`."""
+TIMES: Final = (*LATENCIES, *ACK_LATENCIES, RECOVERY)
+METRICS: Final = (*TIMES, *COUNTS)
 
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
 
@@ -35,13 +38,13 @@ _SHAPE: Final = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*([0-9][0-9_,]*(?:\.[
 
 ALLOWED: Final = (
     "allowed is METRIC OPERATOR VALUE, such as 'p99<200ms' or 'lost==0'; the metrics are"
-    f" {', '.join(LATENCIES)} and the same with ack_ (value in us, ms or s), {', '.join(COUNTS)};"
+    f" {', '.join(LATENCIES)} and the same with ack_, {RECOVERY} (value in us, ms or s), {', '.join(COUNTS)};"
     f" the operators {' '.join(_OPERATORS)}"
 )
 
 
 class Assertion(msgspec.Struct, frozen=True):
-    """One condition. ``value`` is in ms for a latency."""
+    """One condition. ``value`` is in ms for a latency or another time."""
 
     text: str
     metric: str
@@ -56,7 +59,9 @@ class Assertion(msgspec.Struct, frozen=True):
         return Verdict(text=self.text, measured=self._shown(found), holds=_OPERATORS[self.symbol](found, self.value))
 
     def _shown(self, value: float) -> str:
-        if self.metric in LATENCIES or self.metric in ACK_LATENCIES:
+        if math.isinf(value):
+            return "never"
+        if self.metric in TIMES:
             return f"{value:,.1f} ms" if value < 10_000 else f"{value / 1000:,.2f} s"
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
@@ -68,9 +73,10 @@ def parse_assertion(text: str) -> Assertion:
         raise ValueError(f"{text!r} cannot be read; {ALLOWED}")
     metric, symbol, number, unit = match.groups()
     value = float(number.replace(",", "").replace("_", ""))
-    if metric in LATENCIES or metric in ACK_LATENCIES:
+    if metric in TIMES:
         if unit not in _TO_MS:
-            raise ValueError(f"{text!r}: a latency needs its unit, us, ms or s, such as {metric}{symbol}200ms")
+            what, such = ("a time", "60s") if metric == RECOVERY else ("a latency", "200ms")
+            raise ValueError(f"{text!r}: {what} needs its unit, us, ms or s, such as {metric}{symbol}{such}")
         value *= _TO_MS[unit]
     elif metric not in COUNTS:
         raise ValueError(f"{text!r}: unknown metric {metric!r}; {ALLOWED}")

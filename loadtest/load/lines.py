@@ -25,11 +25,13 @@ ROLE: Final = "primary"
 
 
 class Chunk(msgspec.Struct, gc=False):
-    """Lines on their way: the events from number ``first`` on, ``count`` of them, as NDJSON."""
+    """Lines on their way: the events from number ``first`` on, ``count`` of them, as NDJSON. ``again``: they were sent
+    before, and some may have been accepted."""
 
     first: int
     count: int
     body: bytes
+    again: bool = False
 
 
 class Accounts:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from dispatcher.summary import ENDS, Summary
-from loadtest.load.assertions import PERCENTILES
+from loadtest.load.assertions import PERCENTILES, RECOVERY
 from loadtest.load.generator import LATE_S, MAX_WAITING
 from loadtest.load.machine import machine
 from loadtest.load.plan import Plan
+from loadtest.load.recovery import Recovery, recovery
 from loadtest.load.run import Seen
 from loadtest.load.tally import Latency
 from loadtest.result import LoadResult, Percentiles, Verdict
@@ -40,6 +42,10 @@ def judge(plan: Plan, seen: Seen) -> Outcome:
     books = _books(plan, seen)
     summary = _summary(plan, seen, books)
     measured = _measured(plan, seen, books)
+    recovered = _recovery(plan, seen)
+    if recovered is not None:
+        seconds = recovered.recovery_seconds
+        measured[RECOVERY] = math.inf if seconds is None else seconds * 1000
     verdicts = [one.judge(measured) for one in plan.assertions]
     tally = seen.tally
     latencies = [(DELIVERED, tally.delivered)] if plan.measured else []
@@ -58,6 +64,7 @@ def judge(plan: Plan, seen: Seen) -> Outcome:
         machine=machine(),
         interrupted=seen.interrupted,
         generator_note=_generator_note(seen),
+        recovery=None if recovered is None else msgspec.to_builtins(recovered),
     )
     generator = {
         "scheduled": len(tally.scheduled) + tally.abandoned,
@@ -112,7 +119,7 @@ def _summary(plan: Plan, seen: Seen, books: Mapping[str, int]) -> Summary:
     balanced = tally.unanswered == 0 and (ledger is None or (ledger.balanced and books["lost"] == 0))
     return Summary(
         events={
-            "read": tally.built + broken,
+            "read": tally.sent + broken,
             "accepted": tally.accepted,
             "duplicate": tally.duplicate,
             "rejected": tally.rejected + broken,
@@ -168,6 +175,14 @@ def _measured(plan: Plan, seen: Seen, books: Mapping[str, int]) -> dict[str, flo
     return found
 
 
+def _recovery(plan: Plan, seen: Seen) -> Recovery | None:
+    overload = plan.load.overload
+    if overload is None or not plan.measured:
+        return None
+    # Only of whole seconds in which something was scheduled.
+    return recovery(overload, seen.tally.by_arrival[: math.ceil(seen.played_s)])
+
+
 def _broken(plan: Plan) -> int:
     return 0 if plan.load.recording is None else plan.load.recording.broken
 
@@ -187,6 +202,8 @@ def _failures(plan: Plan, seen: Seen, summary: Summary, books: Mapping[str, int]
             f"{books['duplicates']:,} messages were shown twice, but only {books['unknown']:,} attempts are unknown"
         )
     if not seen.interrupted and seen.trouble is None:
+        if refused := seen.tally.refused_whole:
+            found.append(f"the target refused {refused:,} events by the whole request: {seen.tally.refusal}")
         if seen.tally.unanswered:
             found.append(f"{seen.tally.unanswered:,} events were sent and never acknowledged")
         if books.get("open") and seen.books is not None:
@@ -215,6 +232,13 @@ def _generator_note(seen: Seen) -> str | None:
 def _remarks(plan: Plan, seen: Seen, result: LoadResult) -> list[str]:
     tally = seen.tally
     found = []
+    if result.recovery is not None:
+        seconds = result.recovery["recovery_seconds"]
+        when = "not before the end of the run" if seconds is None else f"{seconds:g} seconds after the overload ended"
+        found.append(
+            f"new swipes were within {result.recovery['limit_ms']:,.0f} ms again {when} (p99 before it"
+            f" {result.recovery['before_p99_ms']:,.1f} ms)"
+        )
     if seen.interrupted:
         found.append(
             f"interrupted after {seen.played_s:,.1f} of {plan.load.seconds:,.1f} seconds; this is what was seen"

@@ -14,6 +14,7 @@ from loadtest.load.assertions import ACK_LATENCIES, Assertion
 from loadtest.load.lines import drawn_accounts
 from loadtest.load.profiles import DAY_S, PROFILES
 from loadtest.load.recorded import Recording
+from loadtest.load.recovery import overload_of
 from loadtest.load.schedule import Curve, duration, expected, most, parse_steps, peak, poisson, profile_curve
 from loadtest.load.tally import MAX_EVENTS, MAX_EVENTS_UNMEASURED
 from loadtest.providers.faults import Faults
@@ -61,6 +62,11 @@ class Load(msgspec.Struct, kw_only=True):
         if self.recording is None:
             return most(self.curve)
         return min(len(self.recording.times), len(self.recording.times) if self.own_times else most(self.curve))
+
+    @property
+    def overload(self) -> tuple[float, float] | None:
+        """Begin and end of an overload that the steps of a rate describe, in seconds."""
+        return overload_of(self.curve) if self.start_s is None and not self.own_times else None
 
     def times(self, seed: int) -> Iterator[float]:
         """The arrivals, in seconds from the begin."""
@@ -112,6 +118,8 @@ class Plan(msgspec.Struct, kw_only=True):
                 raise ConfigurationError(f"--assert {one.text!r}: {one.metric} is not measured here: {why}")
 
     def _unmeasured(self, metric: str) -> str | None:
+        if metric == "recovery" and self.load.overload is None:
+            return "it needs a --rate with an overload between two lower steps, such as 200:30,1800:120,200:90"
         if self.target is None:
             return None
         if metric in ("unknown", "mb", "lost"):

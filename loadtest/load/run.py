@@ -30,6 +30,8 @@ from loadtest.load.watch import BookWatch, Sampler
 from loadtest.load.world import Engine, Site, claimed_site, import_accounts, running_engine, running_providers
 
 LOOK_S: Final = 0.2
+BACKLOG_PART: Final = 4
+"""One connection for the backlog to so many for what is fresh."""
 CONNECT_S: Final = 10.0
 """How long the first connection may take before the arrivals begin without it."""
 INTERRUPTED_SETTLE_S: Final = 5.0
@@ -161,8 +163,10 @@ class _Run:
         self._engine = engine
         self.tally = Tally(exclusive=engine is not None)
         self._senders: list[StreamSender | HttpSender] = []
+        self._backlog_senders: list[StreamSender | HttpSender] = []
         self.source = _source(plan)
-        self.generator = Generator(Arrivals(plan.load.times(plan.seed)), self.source, self._senders, self.tally)
+        arrivals = Arrivals(plan.load.times(plan.seed))
+        self.generator = Generator(arrivals, self.source, self._senders, self.tally, self._backlog_senders)
         self._book = None if providers_url is None else BookWatch(providers_url, self.tally, self._now)
         self._sampler = Sampler(
             self.tally, self._now, metrics_url=metrics_url, tree=self._tree, measured=self._book is not None
@@ -175,22 +179,34 @@ class _Run:
         return None if self._engine is None else self._engine.tree
 
     def connect_stream(self, host: str, port: int) -> None:
-        """Send over connections to a stream intake."""
-        self._senders += [
-            StreamSender(host, port, self._plan.token, self.tally, self._now) for _ in range(self._plan.connections)
-        ]
+        """Send over connections to a stream intake. Lines are acknowledged in their order, so the backlog has some of
+        its own."""
+        for senders, count in self._shares():
+            senders += [StreamSender(host, port, self._plan.token, self.tally, self._now) for _ in range(count)]
 
     def connect_http(self, url: str) -> None:
         """Send by requests to an HTTP intake."""
-        self._senders += [
-            HttpSender(url, self._plan.token, self.tally, self._now) for _ in range(self._plan.connections)
-        ]
+        token, keep = self._plan.token, self.generator.keep
+        for senders, count in self._shares():
+            keeps = keep if senders is self._senders else None
+            senders += [HttpSender(url, token, self.tally, self._now, keeps) for _ in range(count)]
+
+    def _shares(self) -> list[tuple[list[StreamSender | HttpSender], int]]:
+        connections = self._plan.connections
+        return [(self._senders, connections), (self._backlog_senders, max(1, connections // BACKLOG_PART))]
+
+    async def _send_backlog(self, nursery: trio.Nursery) -> None:
+        """Connect for it as soon as there is one: most runs have none."""
+        await self.generator.behind.wait()
+        for sender in self._backlog_senders:
+            nursery.start_soon(sender.run)
 
     async def play(self) -> Seen:
         """Let the events arrive, and wait until what became of them is known."""
         async with self._watchers(), trio.open_nursery() as nursery:
             for sender in self._senders:
                 nursery.start_soon(sender.run)
+            nursery.start_soon(self._send_backlog, nursery)
             await self._connected()
             # From here on an interrupt ends the arrivals only.
             self._stop.playing = True
@@ -212,14 +228,14 @@ class _Run:
             await self._sampler.sample()
             seconds = self._now()
             nursery.cancel_scope.cancel()
-        self.tally.close(float("inf"))
+        self.tally.finish()
         return Seen(
             started=started,
             seconds=seconds,
             played_s=self.generator.scheduled_all_at or seconds,
             tally=self.tally,
             sampler=self._sampler,
-            reconnected=sum(sender.reconnected for sender in self._senders),
+            reconnected=sum(sender.reconnected for sender in (*self._senders, *self._backlog_senders)),
             settled=settled,
             interrupted=self._stop.asked.is_set(),
             trouble=self._trouble(),
@@ -233,6 +249,7 @@ class _Run:
                 stack.push_async_callback(self._book.aclose)
                 await self._book.start()
             await self._sampler.start()
+            stack.callback(self.generator.backlog.close)
             if isinstance(self.source, RecordedLines):
                 stack.callback(self.source.close)
             yield
@@ -264,7 +281,7 @@ class _Run:
     async def _connected(self) -> None:
         with trio.move_on_after(CONNECT_S):
             while True:
-                if all(sender.ready for sender in self._senders):
+                if all(sender.room for sender in self._senders):
                     return
                 await trio.sleep(LOOK_S / 10)
 

@@ -15,10 +15,12 @@ from dispatcher.errors import ConfigurationError, SwipebellError
 from dispatcher.model.private import Secret
 from loadtest.load.lines import Chunk
 from loadtest.load.tally import Tally
+from loadtest.load.window import Window
 
 WINDOW_EVENTS = 1024
 """Events of a connection that may be without an answer, kept for sending again (0.3 MB): at 2,500 a second those
-of 0.4 seconds. A target this far behind pushes back, however much its socket would still take."""
+of 0.4 seconds. A target this far behind pushes back, however much its socket would still take. Fewer where answers are
+slow (`Window`)."""
 
 READ_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -50,13 +52,14 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class _Sent:
     """A chunk without its whole answer: the lines from ``at`` on are still unanswered."""
 
-    __slots__ = ("again", "at", "chunk", "last_line")
+    __slots__ = ("again", "at", "chunk", "last_line", "since")
 
-    def __init__(self, chunk: Chunk) -> None:
+    def __init__(self, chunk: Chunk, since: float) -> None:
         self.chunk = chunk
+        self.since = since
         self.at = 0
         self.last_line = 0
-        self.again = False
+        self.again = chunk.again
 
     @property
     def rest(self) -> bytes:
@@ -76,6 +79,7 @@ class StreamSender:
         self._unsent = b""
         self._sent: deque[_Sent] = deque()
         self._unanswered = 0
+        self._window = Window(WINDOW_EVENTS)
         self._line = 0
         self._acked_line = 0
         self._must_write = trio.Event()
@@ -83,14 +87,16 @@ class StreamSender:
         self.last_error: str | None = None
 
     @property
-    def ready(self) -> bool:
+    def room(self) -> int:
         """See `Sender`."""
-        return self._socket is not None and not self._unsent and self._unanswered < WINDOW_EVENTS
+        if self._socket is None or self._unsent:
+            return 0
+        return max(0, self._window.size - self._unanswered)
 
     def offer(self, chunk: Chunk) -> None:
         """See `Sender`. Writes what the socket takes at once, the rest when it can."""
         self._unanswered += chunk.count
-        self._put(_Sent(chunk))
+        self._put(_Sent(chunk, self._now()))
         self._flush()
 
     def _put(self, sent: _Sent) -> None:
@@ -204,6 +210,7 @@ class StreamSender:
             self._tally.answer(first, count, now, duplicate=0 if sent.again else repeated, rejected=refused)
             self._acked_line = upto
             self._unanswered -= count
+            self._window.answered(count, now - sent.since)
             sent.at += count
             if sent.at == sent.chunk.count:
                 self._sent.popleft()

@@ -101,6 +101,11 @@ class Tally:
         self.rejections: list[str] = []
         self.shown_twice = self.foreign = 0
         self.abandoned = self.pushed_back = 0
+        self.kept = 0
+        """Events that are built and lie in the backlog (`Backlog` counts them)."""
+        self.refused_whole = 0
+        """Of those rejected: in chunks that the target would not have at all; ``refusal`` is what it last said."""
+        self.refusal = ""
         self.delivered = Latency()
         self.acknowledged = Latency()
         self.lateness = Latency()
@@ -109,6 +114,8 @@ class Tally:
         self._exclusive = exclusive
         self._matched: set[str] = set()
         self._seconds: list[_Second] = []
+        self.by_arrival: list[array[int]] = []
+        """Latencies to the provider's acceptance by the second of the scheduled arrival, in ``1 / PER_MS`` ms."""
         self._closed = 0
 
     # ---- the generator ----------------------------------------------------------------------------------------
@@ -175,6 +182,7 @@ class Tally:
             at = stamp - epoch
             value = int((at - scheduled[number]) * scale)
             values.append(value)
+            self._of_arrival(int(scheduled[number])).append(min(value, MAX_LATENCY))
             if int(at) != current:
                 current = int(at)
                 second = self.second(current)
@@ -183,6 +191,11 @@ class Tally:
                 second.values.append(value)
         self.shown_by[channel] += len(values)
         self.delivered.add(values)
+
+    def _of_arrival(self, index: int) -> array[int]:
+        while len(self.by_arrival) <= index:
+            self.by_arrival.append(array("i"))
+        return self.by_arrival[index]
 
     def _strange(self, key: str) -> None:
         if self._exclusive or key in self._matched:
@@ -203,11 +216,14 @@ class Tally:
         while self._closed < min(until // 1, len(self._seconds)):
             second = self._seconds[self._closed]
             self._closed += 1
-            values, second.values = sorted(second.values or ()), None
-            if values:
-                at = [values[min(int(len(values) * share), len(values) - 1)] / PER_MS for share in (0.5, 0.9, 0.99)]
-                second.interval.p50_ms, second.interval.p90_ms, second.interval.p99_ms = at
-                second.interval.max_ms = values[-1] / PER_MS
+            values, second.values = second.values, None
+            _set_percentiles(second.interval, values or ())
+
+    def finish(self) -> None:
+        """Nothing more will be seen: the percentiles of each second become those of the arrivals scheduled in it."""
+        self.close(float("inf"))
+        for index, second in enumerate(self._seconds):
+            _set_percentiles(second.interval, self.by_arrival[index] if index < len(self.by_arrival) else ())
 
     def intervals(self) -> list[Interval]:
         """All seconds so far."""
@@ -230,9 +246,24 @@ class Tally:
     @property
     def unanswered(self) -> int:
         """Events that left and were not answered yet."""
-        return self.built - self.answered
+        return self.sent - self.answered
+
+    @property
+    def sent(self) -> int:
+        """Events that left."""
+        return self.built - self.kept
 
     @property
     def waiting(self) -> int:
         """Arrivals that are due and have not left."""
-        return len(self.scheduled) - self.built
+        return len(self.scheduled) - self.sent
+
+
+def _set_percentiles(interval: Interval, latencies: Iterable[int]) -> None:
+    values = sorted(latencies)
+    if not values:
+        interval.p50_ms = interval.p90_ms = interval.p99_ms = interval.max_ms = None
+        return
+    at = [values[min(int(len(values) * share), len(values) - 1)] / PER_MS for share in (0.5, 0.9, 0.99)]
+    interval.p50_ms, interval.p90_ms, interval.p99_ms = at
+    interval.max_ms = values[-1] / PER_MS

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from loadtest.load.generator import Generator
+from loadtest.load.generator import CHUNK_EVENTS, Generator
 from loadtest.load.lines import Chunk
 from loadtest.load.schedule import Arrivals
 from loadtest.load.tally import Tally
@@ -33,9 +33,9 @@ class Target:
         self._stalled = stalled
 
     @property
-    def ready(self) -> bool:
+    def room(self) -> int:
         assert self.generator is not None
-        return not self._stalled(self.generator.now)
+        return 0 if self._stalled(self.generator.now) else CHUNK_EVENTS
 
     def offer(self, chunk: Chunk) -> None:
         assert self.generator is not None
@@ -56,3 +56,29 @@ def generator_of(times: Sequence[float], target: Target) -> tuple[Generator, Tal
     generator = Generator(Arrivals(iter(times)), Numbers(), [target], tally)
     target.generator, target.tally = generator, tally
     return generator, tally
+
+
+class SlowTarget(Target):
+    """A target that takes ``share`` of ``rate(now)`` events a second, half a second's worth ahead at most."""
+
+    def __init__(self, rate: Callable[[float], float], share: float) -> None:
+        super().__init__()
+        self._rate, self._share = rate, share
+        self._busy_until = 0.0
+
+    @property
+    def room(self) -> int:
+        assert self.generator is not None
+        now = self.generator.now
+        ahead = max(self._busy_until - now, 0.0)
+        return int((0.5 - ahead) * self._rate(now) * self._share) if ahead < 0.5 else 0
+
+    def offer(self, chunk: Chunk) -> None:
+        assert self.generator is not None
+        now = self.generator.now
+        self._busy_until = max(self._busy_until, now) + chunk.count / (self._rate(now) * self._share)
+        super().offer(chunk)
+
+
+def chunk_numbers(chunk: Chunk) -> list[int]:
+    return list(range(chunk.first, chunk.first + chunk.count))

@@ -32,7 +32,7 @@ def test_a_condition_is_held_against_what_was_measured(text: str, measured: dict
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_was_not_measured_does_not_hold(metric: str) -> None:
-    unit = "s" if "p" in metric.removeprefix("ack_")[:1] or metric.endswith("max") else ""
+    unit = "s" if "p" in metric.removeprefix("ack_")[:1] or metric.endswith("max") or metric == "recovery" else ""
     for operator in ("<", ">", "==", "!=", "<=", ">="):
         try:
             verdict = parse_assertion(f"{metric}{operator}1{unit}").judge({})

@@ -115,6 +115,20 @@ def test_latencies_count_from_the_schedule_and_fall_into_the_second_of_their_acc
     assert tally.delivered.at(50) == pytest.approx(500, rel=0.01)
 
 
+def test_in_the_end_a_second_tells_of_the_arrivals_that_were_scheduled_in_it() -> None:
+    # Given a swipe of each second, of which the first one's alert came last
+    tally = Tally()
+    tally.arrive([0.5, 1.5, 2.5])
+    tally.build(["k0", "k1", "k2"])
+    tally.show("wechat", ["k1", "k2", "k0"], [1.6, 2.6, 9.5])
+    tally.close(10)
+    tally.finish()
+    seconds = tally.intervals()
+    assert [one.p99_ms for one in seconds[:3]] == [pytest.approx(9000), pytest.approx(100), pytest.approx(100)]
+    assert {one.p99_ms for one in seconds[3:]} == {None}
+    assert [one.delivered for one in seconds] == [0, 1, 1, 0, 0, 0, 0, 0, 0, 1]
+
+
 def test_percentile_points_rise_and_end_at_the_largest() -> None:
     tally = tally_of(1)
     tally.delivered.add(range(1, 10_001))

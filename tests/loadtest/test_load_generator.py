@@ -7,7 +7,12 @@ import trio
 from trio.testing import MockClock
 
 from loadtest.load import generator as module
-from tests.loadtest.load_kit import Numbers, Target, generator_of
+from loadtest.load.generator import Generator
+from loadtest.load.lines import Chunk
+from loadtest.load.schedule import Arrivals
+from loadtest.load.tally import Tally
+from loadtest.load.window import LEAST, SLOW_S, Window
+from tests.loadtest.load_kit import Numbers, SlowTarget, Target, chunk_numbers, generator_of
 
 
 async def test_a_stall_of_two_seconds_is_in_the_latencies_of_all_who_arrived_meanwhile(
@@ -76,3 +81,71 @@ async def test_a_flood_is_shared_out_in_chunks(autojump_clock: MockClock) -> Non
     await generator.arrive()
     assert tally.accepted == 10_000
     assert max(chunk.count for _, chunk in target.chunks) == module.CHUNK_EVENTS
+
+
+async def test_after_an_overload_new_arrivals_leave_at_once_and_the_backlog_beside_them(
+    autojump_clock: MockClock,
+) -> None:
+    # Given two hundred a second, ten seconds of them with a target that takes fifty a second, and twenty more when it
+    # takes three hundred
+    def rate(now: float) -> float:
+        return 50.0 if now < 10.0 else 300.0
+
+    times = [number / 200 for number in range(6000)]
+    fresh, late = SlowTarget(rate, 0.8), SlowTarget(rate, 0.2)
+    tally = Tally()
+    tally.epoch = 1_000_000.0
+    generator = Generator(Arrivals(iter(times)), Numbers(), [fresh], tally, [late])
+    for target in (fresh, late):
+        target.generator, target.tally = generator, tally
+    await generator.arrive()
+    with trio.fail_after(60):
+        await generator.hand_out_rest()
+    tally.finish()
+    generator.backlog.close()
+    # Then nothing is lost and nothing sent twice
+    assert tally.accepted == tally.shown == 6000
+    numbers = [number for target in (fresh, late) for _, chunk in target.chunks for number in chunk_numbers(chunk)]
+    assert sorted(numbers) == list(range(6000))
+    # And once the target is well again, nobody waits for longer than what was still fresh takes, while the
+    # backlog takes its time
+    seconds = tally.intervals()
+    assert max(one.max_ms or 0.0 for one in seconds[10:22]) < 2_100
+    assert max(one.max_ms or 0.0 for one in seconds[22:30]) < 20
+    assert max(one.max_ms or 0.0 for one in seconds[:10]) > 10_000
+    # The backlog leaves oldest first
+    assert [chunk.first for _, chunk in late.chunks] == sorted(chunk.first for _, chunk in late.chunks)
+    assert tally.waiting == tally.kept == 0
+
+
+async def test_a_chunk_that_is_given_back_is_neither_sent_nor_unanswered_until_it_leaves_again(
+    autojump_clock: MockClock,
+) -> None:
+    target = Target(lambda now: now < 5.0)
+    generator, tally = generator_of([0.0] * 10, target)
+    tally.arrive([0.0] * 10)
+    tally.build([f"k{number}" for number in range(10)])
+    generator.keep(Chunk(0, 10, Numbers().build(0, [0.0] * 10, 0.0)[0], again=True))
+    assert generator.behind.is_set()
+    assert (tally.waiting, tally.unanswered, tally.sent) == (10, 0, 0)
+    await trio.sleep(5)
+    await generator.hand_out_rest()
+    generator.backlog.close()
+    ((_, chunk),) = target.chunks
+    assert (chunk.again, chunk.body) == (True, b"".join(b"%d\n" % number for number in range(10)))
+    assert tally.accepted == 10
+
+
+def test_a_window_follows_how_fast_answers_come() -> None:
+    window = Window(1024)
+    for _ in range(3):
+        window.answered(100, SLOW_S * 1.1)
+    assert window.size == 128
+    for _ in range(10):
+        window.answered(100, SLOW_S * 10)
+    assert window.size == LEAST
+    window.answered(64, 0.02)
+    assert window.size == 2 * LEAST
+    for _ in range(100):
+        window.answered(64, 0.02)
+    assert window.size == 1024

@@ -12,7 +12,7 @@ import trio
 
 from dispatcher.errors import ConfigurationError, SwipebellError
 from dispatcher.model.private import Secret
-from loadtest.load import stream_sender
+from loadtest.load import http_sender, stream_sender
 from loadtest.load.http_sender import HttpSender, check_http
 from loadtest.load.lines import Chunk
 from loadtest.load.stream_sender import StreamSender, check_stream
@@ -77,7 +77,7 @@ class TestStream:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally, lambda: 1.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room > 0)
             sender.offer(chunk(0, 5))
             sender.offer(chunk(5, 5))
             await until(lambda: tally.answered == 8)
@@ -106,7 +106,7 @@ class TestStream:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally, lambda: 1.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room > 0)
             sender.offer(chunk(0, 6))
             await until(lambda: tally.answered == 6)
             nursery.cancel_scope.cancel()
@@ -133,7 +133,7 @@ class TestStream:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally, lambda: 1.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room > 0)
             sender.offer(chunk(0, 1))
             await until(lambda: tally.accepted == 1)
             nursery.cancel_scope.cancel()
@@ -149,13 +149,13 @@ class TestStream:
 
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally_of(20), lambda: 1.0)
-            assert not sender.ready
+            assert not sender.room
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room > 0)
             sender.offer(chunk(0, 9))
-            assert sender.ready
+            assert sender.room
             sender.offer(chunk(9, 1))
-            assert not sender.ready
+            assert not sender.room
             nursery.cancel_scope.cancel()
 
     async def test_a_large_chunk_leaves_while_a_slow_reader_reads(self) -> None:
@@ -168,10 +168,10 @@ class TestStream:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = StreamSender("127.0.0.1", port, None, tally, lambda: 1.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room > 0)
             body = b"x" * 60 + b"\n"
             sender.offer(Chunk(0, 200_000, body * 200_000))
-            assert not sender.ready
+            assert not sender.room
             await until(lambda: tally.accepted == 200_000)
             nursery.cancel_scope.cancel()
 
@@ -265,15 +265,70 @@ class TestHttp:
         async with listening(peer) as port, trio.open_nursery() as nursery:
             sender = HttpSender(f"http://127.0.0.1:{port}", TOKEN, tally, lambda: 2.0)
             nursery.start_soon(sender.run)
-            await until(lambda: sender.ready)
+            await until(lambda: sender.room > 0)
             sender.offer(chunk(0, 3))
-            assert not sender.ready
-            await until(lambda: sender.ready)
+            assert not sender.room
+            await until(lambda: sender.room > 0)
             nursery.cancel_scope.cancel()
         assert [one.partition(b"\r\n\r\n")[2] for one in requests] == [b"0\n1\n2\n"] * 3
         assert all(b"Bearer t-o-k" in one for one in requests)
         assert tally.pushed_back == 3
         assert (tally.accepted, tally.duplicate, tally.rejected, sender.reconnected) == (2, 0, 1, 1)
+
+    async def test_a_body_that_is_refused_is_counted_as_rejected_and_not_sent_for_ever(self) -> None:
+        requests: list[bytes] = []
+        refusal = answer("403 Forbidden", b'{"error":"this client may not"}')
+        accepted = answer("202 Accepted", b'{"accepted":2}')
+        peer = http_peer(*[refusal] * http_sender.REFUSED_TRIES, accepted, requests=requests)
+        tally = tally_of(5)
+        async with listening(peer) as port, trio.open_nursery() as nursery:
+            sender = HttpSender(f"http://127.0.0.1:{port}", None, tally, lambda: 2.0)
+            nursery.start_soon(sender.run)
+            await until(lambda: sender.room > 0)
+            sender.offer(chunk(0, 3))
+            await until(lambda: sender.room > 0)
+            # Then the next one is sent all the same
+            sender.offer(chunk(3, 2))
+            await until(lambda: sender.room > 0)
+            nursery.cancel_scope.cancel()
+        assert len(requests) == http_sender.REFUSED_TRIES + 1
+        assert (tally.accepted, tally.rejected, tally.refused_whole, tally.unanswered) == (2, 3, 3, 0)
+        assert tally.rejections[0] == "event 1: HTTP 403: this client may not"
+
+    @pytest.mark.parametrize("status", ["408 Request Timeout", "500 Internal Server Error", "503 Service Unavailable"])
+    async def test_what_may_go_better_next_time_is_tried_again(self, status: str) -> None:
+        again = [answer(status, b"{}", b"Retry-After: 0")] * (http_sender.REFUSED_TRIES + 1)
+        peer = http_peer(*again, answer("202 Accepted", b'{"accepted":1}'), requests=[])
+        tally = tally_of(1)
+        async with listening(peer) as port, trio.open_nursery() as nursery:
+            sender = HttpSender(f"http://127.0.0.1:{port}", None, tally, lambda: 2.0)
+            nursery.start_soon(sender.run)
+            await until(lambda: sender.room > 0)
+            sender.offer(chunk(0, 1))
+            await until(lambda: tally.answered == 1)
+            nursery.cancel_scope.cancel()
+        assert (tally.accepted, tally.rejected) == (1, 0)
+
+    async def test_a_chunk_that_meets_429_when_it_is_no_longer_fresh_makes_room_for_newer_ones(self) -> None:
+        requests: list[bytes] = []
+        busy = answer("429 Too Many Requests", b"{}", b"Retry-After: 0")
+        peer = http_peer(busy, busy, answer("202 Accepted", b'{"accepted":1}'), requests=requests)
+        tally, kept = tally_of(2), list[Chunk]()
+        tally.scheduled[1] = 9.0
+        async with listening(peer) as port, trio.open_nursery() as nursery:
+            sender = HttpSender(f"http://127.0.0.1:{port}", None, tally, lambda: 10.0, kept.append)
+            nursery.start_soon(sender.run)
+            await until(lambda: sender.room > 0)
+            # Given one that was due ten seconds ago, and one of a second ago
+            sender.offer(chunk(0, 1))
+            await until(lambda: sender.room > 0)
+            sender.offer(chunk(1, 1))
+            await until(lambda: tally.accepted == 1)
+            nursery.cancel_scope.cancel()
+        # Then the first is handed back, marked as sent before, and the second sent until it is taken
+        assert [(one.first, one.again) for one in kept] == [(0, True)]
+        assert len(requests) == 3
+        assert tally.pushed_back == 2
 
     @pytest.mark.parametrize(
         ("status", "token", "error", "words"),
