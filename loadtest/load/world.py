@@ -24,8 +24,8 @@ from dispatcher.synth import synthesize
 from loadtest import children
 from loadtest.folder import CONFIG_NAME, LEDGER_NAME, claimed_folder, private_file, told_as_ours, write_private
 from loadtest.load.machine import ProcessTree
-from loadtest.load.mixes import fault_options
 from loadtest.providers.faults import Faults
+from loadtest.providers.mixes import fault_options
 from loadtest.providers.settings import DEFAULT_APPID, DEFAULT_SECRET
 
 MARK: Final = "# Written by `swipebell loadtest`, and written anew by the next one in this folder."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -21,6 +21,9 @@ STATUSES: Final = {
     "freq-limit": "failed:freq limit",
 }
 """Our name for a delivery report's status, and the text that WeChat sends (providers.md section 3)."""
+
+
+DuplicateAnswer = Literal["first", "new", "zero"]
 
 
 class ReceiptSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +50,11 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     ``rate_per_second`` 0 is unlimited, ``daily_quota`` None too, and with no ``template_ids`` any non-empty
     one is good. ``keep_bodies`` is how many messages of a channel keep their rendered text in the book.
+
+    ``duplicate_answer`` is what a message gets that WeChat has had within ten minutes, which is not documented
+    (providers.md section 2.1): ``first`` the msgid of the first, ``new`` one of its own, which no event will name,
+    ``zero`` the first one's, while the events of all messages with a ``client_msg_id`` name msgid 0.
+    ``same_content``: the same words to the same user within a minute get 40241 (section 2.4).
     """
 
     appid: str = DEFAULT_APPID
@@ -55,6 +63,9 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     rate_per_second: float = 0.0
     daily_quota: int | None = None
     template_ids: frozenset[str] = frozenset()
+    banned_template_ids: frozenset[str] = frozenset()
+    duplicate_answer: DuplicateAnswer = "first"
+    same_content: bool = False
     latency_seconds: float = 0.0
     token_lifetime_seconds: int = 7200
     faults: Faults = Faults()
