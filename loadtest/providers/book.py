@@ -33,7 +33,7 @@ class WechatMessage(_Row, gc=False):
     """One message that reached the cardholder. ``at`` is epoch seconds of its first acceptance.
 
     ``times_seen`` counts the requests that were accepted with its ``client_msg_id``; ``status`` is what the
-    delivery report says, None while there is none.
+    delivery report says, None while there is none; ``report_lost``: and nobody will hear it.
     """
 
     openid: str
@@ -43,6 +43,7 @@ class WechatMessage(_Row, gc=False):
     times_seen: int = 1
     data: dict[str, str] | None = None
     status: str | None = None
+    report_lost: bool = False
 
 
 class SmsMessage(_Row, gc=False):
@@ -54,6 +55,7 @@ class SmsMessage(_Row, gc=False):
     times_seen: int = 1
     text: str | None = None
     status: str | None = None
+    report_lost: bool = False
 
 
 class ReceiptCounts(msgspec.Struct):

@@ -58,7 +58,7 @@ class Receipts:
             message.status = self._status(draw)
         msgid = 0 if self.zero_msgids and message.client_msg_id is not None else message.msgid
         body = finish_event(ACCOUNT_ID, message.openid, msgid, message.status, message.at)
-        self._plan(self._wechat, "text/xml", body, message.openid, self._book.wechat, draw)
+        message.report_lost = not self._plan(self._wechat, "text/xml", body, message.openid, self._book.wechat, draw)
 
     def sms(self, message: SmsMessage) -> None:
         """Plan the status report of a text message: ``code`` is 0 when it is delivered, otherwise 1."""
@@ -68,7 +68,7 @@ class Receipts:
         delivered = self._status(draw) == STATUSES["success"]
         message.status = "delivered" if delivered else "failed"
         body = orjson.dumps({"id": message.id, "status": message.status, "code": 0 if delivered else 1})
-        self._plan(self._sms, "application/json", body, None, self._book.sms, draw)
+        message.report_lost = not self._plan(self._sms, "application/json", body, None, self._book.sms, draw)
 
     def _status(self, draw: Draw) -> str:
         at = draw[0] * self._cumulated[-1]
@@ -76,25 +76,28 @@ class Receipts:
 
     def _plan(
         self, target: Target, content_type: str, body: bytes, openid: str | None, counts: Counts, draw: Draw
-    ) -> None:
+    ) -> bool:
+        """Plan a report; False when it will not come."""
         settings, faults, receipts = self._settings, self.faults, counts.receipts
         receipts.planned += 1
         if draw[1] < max(settings.lost, faults.receipt_lost):
             receipts.lost += 1
-            return
-        self._wait(Report(target, content_type, body, openid, receipts), receipts, draw[3])
+            return False
+        coming = self._wait(Report(target, content_type, body, openid, receipts), receipts, draw[3])
         if draw[2] < max(settings.duplicated, faults.receipt_twice):
             receipts.duplicated += 1
             self._wait(Report(target, content_type, body, openid, receipts), receipts, draw[4])
+        return coming
 
-    def _wait(self, report: Report, receipts: ReceiptCounts, draw: float) -> None:
+    def _wait(self, report: Report, receipts: ReceiptCounts, draw: float) -> bool:
         settings = self._settings
         if self._poster.pending >= settings.max_pending:
             receipts.lost += 1
-            return
+            return False
         delay = settings.earliest_seconds + draw * (settings.latest_seconds - settings.earliest_seconds)
         self._poster.plan(report, trio.current_time() + delay)
         self._look_at_the_clock()
+        return True
 
     def _look_at_the_clock(self) -> None:
         if self._poster.wake_at < self._wakes_at:
