@@ -16,6 +16,7 @@ from loadtest.poster import Target
 from loadtest.providers.errors import SettingsTextError
 from loadtest.providers.faults import Faults
 from loadtest.providers.mixes import ABOUT, parse_mix
+from loadtest.providers.sealing import Mode, make_seal
 from loadtest.providers.server import serve_providers
 from loadtest.providers.settings import (
     DEFAULT_APPID,
@@ -138,6 +139,14 @@ Nothing here is access control: keep it on the loopback interface.
     show_default=True,
     help="Earliest and latest, seconds.",
 )
+@click.option(
+    "--receipts-mode",
+    type=click.Choice(["plain", "compat", "safe"]),
+    default="plain",
+    show_default=True,
+    help="WeChat's events as they are, also encrypted, or encrypted only.",
+)
+@click.option("--receipts-aes-key", help="The EncodingAESKey of compat and safe, 43 letters and digits.")
 @click.option("--receipts-lost", type=click.FloatRange(0, 1), default=0.0, help="Probability that a report is lost.")
 @click.option("--receipts-twice", type=click.FloatRange(0, 1), default=0.0, help="Probability that it comes twice.")
 @click.option(
@@ -167,6 +176,8 @@ def providers_command(
     sms_receipts_url: str | None,
     receipts_token: str,
     receipts_delay: tuple[float, float],
+    receipts_mode: Mode,
+    receipts_aes_key: str | None,
     receipts_lost: float,
     receipts_twice: float,
     receipts_status: dict[str, float],
@@ -181,6 +192,12 @@ def providers_command(
                 Target(url)
         except ValueError as error:
             raise click.BadParameter(f"{url!r} {error}", param_hint="receipts URL") from None
+    aes_key = None if receipts_aes_key is None else Secret(receipts_aes_key)
+    if receipts_mode != "plain":
+        try:
+            make_seal(aes_key, appid)
+        except SettingsTextError as error:
+            raise click.BadParameter(str(error), param_hint="--receipts-aes-key") from None
     receipts = None
     if receipts_url or sms_receipts_url:
         receipts = ReceiptSettings(
@@ -189,6 +206,8 @@ def providers_command(
             token=Secret(receipts_token),
             earliest_seconds=earliest,
             latest_seconds=latest,
+            mode=receipts_mode,
+            aes_key=aes_key,
             lost=receipts_lost,
             duplicated=receipts_twice,
             weights=receipts_status,

@@ -15,8 +15,9 @@ import orjson
 import trio
 
 from loadtest.poster import Poster, Report, Target, finish_event
-from loadtest.providers.book import Book, Counts, ReceiptCounts, SmsMessage, WechatMessage
+from loadtest.providers.book import Book, ReceiptCounts, SmsMessage, WechatMessage
 from loadtest.providers.faults import Faults, fractions
+from loadtest.providers.sealing import Seal, enclosed
 from loadtest.providers.settings import STATUSES, ReceiptSettings
 
 CONNECTIONS: Final = 256
@@ -31,12 +32,14 @@ class Receipts:
     """Plans a report for each delivered message and posts it when its time has come.
 
     ``run`` posts until it is cancelled; reports that are still waiting then are dropped. What becomes of a report is
-    decided by seed and message, not by the order of messages. With ``zero_msgids`` the events of messages that have a
-    ``client_msg_id`` name msgid 0, as was observed (providers.md section 2.1); ``faults`` may lose or double more.
+    decided by seed and message, not by the order of messages; ``faults`` may lose or double more than the settings.
+    With ``zero_msgids`` the events of messages that have a ``client_msg_id`` name msgid 0, as was observed
+    (providers.md section 2.1). ``seal`` encrypts the events in the modes compat and safe.
     """
 
-    def __init__(self, settings: ReceiptSettings, book: Book, seed: int) -> None:
+    def __init__(self, settings: ReceiptSettings, book: Book, seed: int, seal: Seal | None = None) -> None:
         self._settings = settings
+        self._seal = seal
         self._book = book
         self._seed = seed
         self._names = list(settings.weights)
@@ -58,7 +61,13 @@ class Receipts:
             message.status = self._status(draw)
         msgid = 0 if self.zero_msgids and message.client_msg_id is not None else message.msgid
         body = finish_event(ACCOUNT_ID, message.openid, msgid, message.status, message.at)
-        message.report_lost = not self._plan(self._wechat, "text/xml", body, message.openid, self._book.wechat, draw)
+        encrypted = None
+        if self._seal is not None:
+            encrypted = self._seal(body)
+            body = enclosed(self._settings.mode, ACCOUNT_ID, body, encrypted)
+        receipts = self._book.wechat.receipts
+        report = Report(self._wechat, "text/xml", body, message.openid, receipts, encrypted)
+        message.report_lost = not self._plan(report, receipts, draw)
 
     def sms(self, message: SmsMessage) -> None:
         """Plan the status report of a text message: ``code`` is 0 when it is delivered, otherwise 1."""
@@ -68,25 +77,25 @@ class Receipts:
         delivered = self._status(draw) == STATUSES["success"]
         message.status = "delivered" if delivered else "failed"
         body = orjson.dumps({"id": message.id, "status": message.status, "code": 0 if delivered else 1})
-        message.report_lost = not self._plan(self._sms, "application/json", body, None, self._book.sms, draw)
+        receipts = self._book.sms.receipts
+        report = Report(self._sms, "application/json", body, None, receipts)
+        message.report_lost = not self._plan(report, receipts, draw)
 
     def _status(self, draw: Draw) -> str:
         at = draw[0] * self._cumulated[-1]
         return STATUSES[self._names[min(bisect(self._cumulated, at), len(self._names) - 1)]]
 
-    def _plan(
-        self, target: Target, content_type: str, body: bytes, openid: str | None, counts: Counts, draw: Draw
-    ) -> bool:
+    def _plan(self, report: Report, receipts: ReceiptCounts, draw: Draw) -> bool:
         """Plan a report; False when it will not come."""
-        settings, faults, receipts = self._settings, self.faults, counts.receipts
+        settings, faults = self._settings, self.faults
         receipts.planned += 1
         if draw[1] < max(settings.lost, faults.receipt_lost):
             receipts.lost += 1
             return False
-        coming = self._wait(Report(target, content_type, body, openid, receipts), receipts, draw[3])
+        coming = self._wait(report, receipts, draw[3])
         if draw[2] < max(settings.duplicated, faults.receipt_twice):
             receipts.duplicated += 1
-            self._wait(Report(target, content_type, body, openid, receipts), receipts, draw[4])
+            self._wait(report.again(), receipts, draw[4])
         return coming
 
     def _wait(self, report: Report, receipts: ReceiptCounts, draw: float) -> bool:

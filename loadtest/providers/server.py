@@ -16,6 +16,7 @@ from loadtest.providers.book import FLUSH_SECONDS, Book, SmsMessage, WechatMessa
 from loadtest.providers.faults import Dice, Faults
 from loadtest.providers.late import LateAnswers, SimulatedAnswer
 from loadtest.providers.receipts import Receipts
+from loadtest.providers.sealing import make_seal
 from loadtest.providers.seen import shown_on
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.sms import SmsGateway
@@ -37,7 +38,8 @@ _encoder = msgspec.json.Encoder()
 class Providers:
     """Both providers and their book, without a server: ``answer`` is a plain function of a request.
 
-    ``clock`` gives epoch seconds. Raises ``OSError`` when the book's file cannot be opened.
+    ``clock`` gives epoch seconds. Raises ``OSError`` when the book's file cannot be opened, and ``SettingsTextError``
+    for an EncodingAESKey that is none.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Providers:
         self._settings = settings
         self._clock = clock
         self.book = Book(keep_bodies=settings.keep_bodies, file=settings.book_file)
-        self.receipts = None if settings.receipts is None else Receipts(settings.receipts, self.book, settings.seed)
+        self.receipts = _receipts(settings, self.book)
         dice = Dice(settings.faults, settings.seed, clock())
         report_wechat: Callable[[WechatMessage], None] = _no_report
         report_sms: Callable[[SmsMessage], None] = _no_report
@@ -195,6 +197,14 @@ class _Listing(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def part(self) -> slice:
         return slice(self.offset, self.offset + min(self.limit, MAX_LISTED_MESSAGES))
+
+
+def _receipts(settings: ProviderSettings, book: Book) -> Receipts | None:
+    reports = settings.receipts
+    if reports is None:
+        return None
+    seal = None if reports.mode == "plain" else make_seal(reports.aes_key, settings.appid)
+    return Receipts(reports, book, settings.seed, seal)
 
 
 def _no_report(_message: WechatMessage | SmsMessage) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from dispatcher.model.private import Secret
 from loadtest.providers.errors import SettingsTextError
 from loadtest.providers.faults import Faults, parse_numbers
+from loadtest.providers.sealing import Mode
 
 DEFAULT_APPID: Final = "wxsimulated000000"
 DEFAULT_SECRET: Final = Secret("simulated-secret")
@@ -30,7 +31,8 @@ class ReceiptSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Delivery reports: where they are posted, when, and how faithfully.
 
     ``lost`` and ``duplicated`` are probabilities; ``weights`` gives the share of each status by the names of
-    ``STATUSES`` (an SMS is ``failed`` with the weight of all but ``success``).
+    ``STATUSES`` (an SMS is ``failed`` with the weight of all but ``success``). ``mode`` is how WeChat's events come;
+    compat and safe need the account's EncodingAESKey as ``aes_key``.
     """
 
     wechat_url: str | None = None
@@ -41,6 +43,8 @@ class ReceiptSettings(msgspec.Struct, frozen=True, kw_only=True):
     lost: float = 0.0
     duplicated: float = 0.0
     weights: dict[str, float] = msgspec.field(default_factory=lambda: {"success": 1.0})
+    mode: Mode = "plain"
+    aes_key: Secret | None = None
     max_pending: int = 400_000
     """Reports that wait for their time or a slow receiver: a day of the pilot. More are counted as lost."""
 
