@@ -61,3 +61,8 @@ def parse_mix(text: str) -> Faults:
 def fault_options(faults: Faults) -> str:
     """The faults as the option of ``swipebell providers``."""
     return ",".join(f"{name}={getattr(faults, name):g}" for name in Faults.__struct_fields__)
+
+
+def about_receipts(faults: Faults) -> bool:
+    """Whether these faults say nothing unless the engine waits for delivery reports."""
+    return faults.receipt_lost > 0.0 or faults.receipt_twice > 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from dispatcher.httpd import Request
+from loadtest.demo import demo
 from loadtest.providers.command import providers_command
 from loadtest.providers.errors import SettingsTextError
 from loadtest.providers.faults import CHANCES, Dice, Faults
@@ -255,3 +257,14 @@ def test_a_deed_does_not_print_whose_it_is() -> None:
     answer = Providers(ProviderSettings()).answer(Request("POST", "/_users", "", b'{"openid":5,"deed":"block"}'))
     assert answer.status == 400
     assert read(Platform().ask("/_users", {"openid": "oSecret", "deed": "block"})) == {}
+
+
+def test_the_page_about_providers_names_every_mix() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    assert all(f"`{name}`" in page for name in MIXES)
+
+
+def test_a_demonstration_takes_mixes_but_none_about_reports() -> None:
+    for text, says in (("stormy", "unknown mix 'stormy'"), ("lost-receipts", "use `swipebell loadtest`")):
+        result = CliRunner().invoke(demo, ["--faults", text])
+        assert says in str(result.exception)
