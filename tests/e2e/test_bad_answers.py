@@ -143,8 +143,9 @@ SLOW: dict[str, Bad] = {
 class Provider:
     """WeChat and an SMS gateway on one port: to the first try of each message it answers badly, then well."""
 
-    def __init__(self, *bad: Bad, bad_tokens: int = 0) -> None:
+    def __init__(self, *bad: Bad, bad_tokens: int = 0, bad_texts: bool = False) -> None:
         self.bad = bad
+        self.bad_texts = bad_texts
         self.bad_tokens = bad_tokens
         self.tried: set[str] = set()
         self.delivered: set[str] = set()
@@ -162,8 +163,11 @@ class Provider:
                 await talk.answer(b'{"access_token":"TOKEN-%s","expires_in":7200}' % (b"x" * 64))
             elif seen.target == "/sms":
                 self.texts.append(body["id"])
+                if self.bad_texts:
+                    await self.bad[len(self.texts) % len(self.bad)](talk)
+                    return
                 await talk.answer(json.dumps({"code": 0, "id": body["id"]}).encode())
-            elif body["client_msg_id"] in self.tried:
+            elif self.bad_texts or body["client_msg_id"] in self.tried:
                 self.delivered.add(body["client_msg_id"])
                 await talk.answer(b'{"errcode":0,"errmsg":"ok","msgid":%d}' % len(self.delivered))
             else:
@@ -211,8 +215,10 @@ def quiet_process() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def sending(folder: Path, url: str) -> AsyncIterator[Service]:
-    """The whole engine, with ``ALERTS`` and ``TEXTS`` admitted in one batch."""
+async def sending(folder: Path, url: str, *, bad: str = "wechat") -> AsyncIterator[Service]:
+    """The whole engine, with ``ALERTS`` of the channel that is bad and ``TEXTS`` of the other admitted in one batch."""
+    good = "sms" if bad == "wechat" else "wechat"
+    accounts = {"wechat": "w", "sms": "s"}
     (folder / "swipebell.toml").write_text(
         f'[channels.wechat]\nbase_url = "{url}"\nappid = "wx0"\nsecret_env = "S"\nconnections = {ALERTS}\n'
         f'timeout_seconds = {TIMEOUT_S}\nrate_per_second = 5000\n[channels.sms]\nbase_url = "{url}/sms"\n'
@@ -227,14 +233,16 @@ async def sending(folder: Path, url: str) -> AsyncIterator[Service]:
                 RecipientLine(account="s", phone=PHONE, channels=("sms",)),
             ]
         )
-        await running.engine.admit([swipe(number, "w" if number < ALERTS else "s") for number in range(ALERTS + TEXTS)])
+        await running.engine.admit(
+            [swipe(number, accounts[bad if number < ALERTS else good]) for number in range(ALERTS + TEXTS)]
+        )
         yield running
         with trio.fail_after(30):
             await running.engine.idle()
-        # Then nothing is open, and every text message left once
+        # Then nothing is open, and every message of the other channel left once
         assert (await running.ledger.books()).balanced
-        assert running.meter.outcomes["sms", "accepted"] == TEXTS == running.meter.delivered_by["sms"]
-        assert running.meter.attempts["sms"] == TEXTS
+        assert running.meter.outcomes[good, "accepted"] == TEXTS == running.meter.delivered_by[good]
+        assert running.meter.attempts[good] == TEXTS
         # And what it took is what it always takes
         assert peak_kib() - before_kib < FLAT_KIB
 
@@ -313,6 +321,19 @@ async def test_a_redirect_takes_nothing_to_another_host(tmp_path: Path, quiet_pr
         assert await classified(tmp_path, codes, *bad) == codes
         # And the other host has not seen one connection, let alone a card
         assert (elsewhere.connections, elsewhere.seen) == (0, [])
+
+
+async def test_a_bad_answer_to_a_text_message_is_not_asked_for_again(tmp_path: Path, quiet_process: None) -> None:
+    # Given a gateway that has no key by which it would know a second request, and answers badly to every one
+    chosen = [*[bad for bad, _ in OTHERS.values()][2:8], UNREADABLE["a page of HTML"], UNREADABLE["a gzip bomb"]]
+    provider = Provider(*chosen, bad_texts=True)
+    async with serving(provider) as server, sending(tmp_path, server.url, bad="sms") as running:
+        with trio.fail_after(30):
+            await running.engine.idle()
+        # Then each is of unknown outcome, ends so, and was sent once
+        assert {outcome for outcome, _ in await first_attempts(running)} == {"unknown"}
+        assert running.meter.outcomes["sms", "unknown"] == ALERTS == running.meter.failed_by["unknown-outcome"]
+        assert len(provider.texts) == len(set(provider.texts)) == ALERTS
 
 
 ALL = {**UNREADABLE, **SLOW, **{what: bad for what, (bad, _) in OTHERS.items()}}

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import trio
 from click.testing import CliRunner
 
 from dispatcher.httpd import Request
@@ -18,7 +19,9 @@ from loadtest.providers.faults import CHANCES, Dice, Faults
 from loadtest.providers.mixes import ABOUT, MIXES, parse_mix
 from loadtest.providers.server import Providers
 from loadtest.providers.settings import ProviderSettings
-from tests.loadtest.test_provider_wechat import Platform, message, read
+from loadtest.providers.wechat import SEND_PATH
+from tests.loadtest.test_provider_server import client, serving
+from tests.loadtest.test_provider_wechat import CREDENTIALS, Platform, message, read
 
 KEYS = [f"oUser/{number}" for number in range(2_000)]
 
@@ -167,6 +170,28 @@ def test_a_banned_template_and_a_crowd() -> None:
     assert platform.send(client_msg_id="a2")["errcode"] == 0
     platform.providers.wechat.in_flight = lambda: 300
     assert platform.send(client_msg_id="a3")["errcode"] == -1
+
+
+async def test_the_server_counts_who_waits_for_an_answer(
+    monkeypatch: pytest.MonkeyPatch, socket_clock: trio.testing.MockClock
+) -> None:
+    # Given a provider that takes a second, and for which two are a crowd
+    monkeypatch.setattr("loadtest.providers.wechat.CROWD", 2)
+    async with serving(latency_seconds=1.0, faults=Faults(crowded=1.0)) as (port, _), client(port) as http:
+        token = (await http.post("/cgi-bin/stable_token", json=CREDENTIALS)).json()["access_token"]
+        codes: list[int] = []
+
+        async def send(number: int) -> None:
+            answer = await http.post(
+                SEND_PATH, params={"access_token": token}, json=message(client_msg_id=f"a{number}")
+            )
+            codes.append(answer.json()["errcode"])
+
+        # When five come at once, then those beyond the crowd are told that the system is busy
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(send, number)
+        assert sorted(codes) == [-1, -1, -1, 0, 0]
 
 
 @pytest.mark.parametrize(("faults", "code"), [(Faults(minute_limit=1.0), 45011), (Faults(user_limit=1.0), 43117)])
