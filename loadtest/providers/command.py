@@ -184,34 +184,19 @@ def providers_command(
 ) -> None:
     """See ``_HELP``."""
     earliest, latest = receipts_delay
-    if not 0 <= earliest <= latest:
-        raise click.BadParameter("the earliest must be from 0 to the latest", param_hint="--receipts-delay")
-    for url in (receipts_url, sms_receipts_url):
-        try:
-            if url is not None:
-                Target(url)
-        except ValueError as error:
-            raise click.BadParameter(f"{url!r} {error}", param_hint="receipts URL") from None
-    aes_key = None if receipts_aes_key is None else Secret(receipts_aes_key)
-    if receipts_mode != "plain":
-        try:
-            make_seal(aes_key, appid)
-        except SettingsTextError as error:
-            raise click.BadParameter(str(error), param_hint="--receipts-aes-key") from None
-    receipts = None
-    if receipts_url or sms_receipts_url:
-        receipts = ReceiptSettings(
-            wechat_url=receipts_url,
-            sms_url=sms_receipts_url,
-            token=Secret(receipts_token),
-            earliest_seconds=earliest,
-            latest_seconds=latest,
-            mode=receipts_mode,
-            aes_key=aes_key,
-            lost=receipts_lost,
-            duplicated=receipts_twice,
-            weights=receipts_status,
-        )
+    receipts = ReceiptSettings(
+        wechat_url=receipts_url,
+        sms_url=sms_receipts_url,
+        token=Secret(receipts_token),
+        earliest_seconds=earliest,
+        latest_seconds=latest,
+        mode=receipts_mode,
+        aes_key=None if receipts_aes_key is None else Secret(receipts_aes_key),
+        lost=receipts_lost,
+        duplicated=receipts_twice,
+        weights=receipts_status,
+    )
+    _check_receipts(receipts, appid)
     settings = ProviderSettings(
         appid=appid,
         secret=Secret(secret),
@@ -227,9 +212,26 @@ def providers_command(
         faults=faults,
         seed=seed,
         book_file=book,
-        receipts=receipts,
+        receipts=receipts if receipts_url or sms_receipts_url else None,
     )
     run_until_stopped(settings, *listen)
+
+
+def _check_receipts(receipts: ReceiptSettings, appid: str) -> None:
+    """Raises ``click.BadParameter`` that names the option."""
+    if not 0 <= receipts.earliest_seconds <= receipts.latest_seconds:
+        raise click.BadParameter("the earliest must be from 0 to the latest", param_hint="--receipts-delay")
+    for url in (receipts.wechat_url, receipts.sms_url):
+        try:
+            if url is not None:
+                Target(url)
+        except ValueError as error:
+            raise click.BadParameter(f"{url!r} {error}", param_hint="receipts URL") from None
+    if receipts.mode != "plain":
+        try:
+            make_seal(receipts.aes_key, appid)
+        except SettingsTextError as error:
+            raise click.BadParameter(str(error), param_hint="--receipts-aes-key") from None
 
 
 def run_until_stopped(settings: ProviderSettings, host: str, port: int) -> None:

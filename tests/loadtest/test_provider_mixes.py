@@ -293,3 +293,9 @@ def test_a_demonstration_takes_mixes_but_none_about_reports() -> None:
     for text, says in (("stormy", "unknown mix 'stormy'"), ("lost-receipts", "use `swipebell loadtest`")):
         result = CliRunner().invoke(demo, ["--faults", text])
         assert says in str(result.exception)
+
+
+def test_a_mode_that_encrypts_wants_its_key() -> None:
+    result = CliRunner().invoke(providers_command, ["--receipts-mode", "safe"])
+    assert result.exit_code == 2
+    assert "need the EncodingAESKey" in result.stderr
