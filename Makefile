@@ -12,7 +12,7 @@ help:
 	@echo "make lint   ruff and mypy only"
 	@echo "make bench  alerts a second of the real path beside the raw network, into build/bench.json (minutes)"
 	@echo "make bench-all  the same, a full ledger and a backlog of a million too (a quarter of an hour, 15 GB of disk)"
-	@echo "make soak   the whole recorded files of ../shared/data through providers that misbehave (minutes)"
+	@echo "make soak   the whole recorded files, and 50,000 alerts a fault mix, through providers that misbehave (minutes)"
 	@echo "make clean  remove .venv, build and the caches"
 
 $(VENV)/installed: requirements.lock pyproject.toml
@@ -44,7 +44,7 @@ bench-all: $(VENV)/installed
 	$(BIN)/python -m loadtest.bench --all --json build/bench.json --table build/bench.md
 
 soak: $(VENV)/installed-test
-	SWIPEBELL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_send_real_input.py
+	SWIPEBELL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_send_real_input.py tests/e2e/test_fault_mixes.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

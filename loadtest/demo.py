@@ -24,7 +24,7 @@ from rich.console import Console
 
 from dispatcher.cli.common import load, print_json, print_summary, run_trio
 from dispatcher.config import Config
-from dispatcher.errors import Interrupted
+from dispatcher.errors import ConfigurationError, Interrupted
 from dispatcher.events import Rejected
 from dispatcher.intake.feed import feed
 from dispatcher.ledger.api import Ledger
@@ -33,7 +33,9 @@ from dispatcher.service import service
 from dispatcher.summary import Summary, summarize
 from loadtest.demo_picks import Picks, ProvidersBook, pick, read_book
 from loadtest.demo_screen import Screen, show_samples
-from loadtest.demo_world import World, invent_recipients, open_world, running_providers
+from loadtest.demo_world import FAULTS, World, invent_recipients, open_world, running_providers
+from loadtest.providers.errors import SettingsTextError
+from loadtest.providers.mixes import MIXES, about_receipts, fault_options, parse_mix
 from loadtest.traffic import Day, Made, accounts_of, generate
 
 ZONE: Final = "Asia/Shanghai"
@@ -76,21 +78,31 @@ class Result(msgspec.Struct):
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same day.")
 @click.option("--rate", type=click.FloatRange(1, 1_000_000), help="Events a second.  [default: as fast as it goes]")
+@click.option("--faults", metavar="MIX", help=f"{', '.join(MIXES)}; or NAME=P,…  [default: a little of each]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
-def demo(events: int, accounts: int, folder: Path | None, seed: int, rate: float | None, as_json: bool) -> None:
+def demo(
+    events: int,
+    accounts: int,
+    folder: Path | None,
+    seed: int,
+    rate: float | None,
+    faults: str | None,
+    as_json: bool,
+) -> None:
     """Show it all: a generated day of card swipes becomes alerts at simulated providers, and the books balance.
 
     The providers run as a process of their own and misbehave a little: they are busy, drop connections after they
     have accepted a message, answer slowly, and know users who have unsubscribed. Ends with status 0 when every line
     and every alert is accounted for, and the providers' own record agrees.
     """
+    weather = FAULTS if faults is None else _weather(faults)
     yesterday = (datetime.now(ZoneInfo(ZONE)) - timedelta(days=1)).date()
     day = Day(accounts=accounts, events=events, seed=seed, date=yesterday, zone=ZONE)
     with ExitStack() as stack:
         where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swipebell-demo-")))
         world = stack.enter_context(open_world(where))
         try:
-            result: Result = run_trio(_perform, world, day, rate, load)
+            result: Result = run_trio(_perform, world, day, rate, weather, load)
         except Interrupted:
             kept = f"what it had accepted is in {world.ledger}" if folder else "nothing of it was kept"
             raise Interrupted(f"the demonstration was stopped; {kept}") from None
@@ -108,7 +120,20 @@ def demo(events: int, accounts: int, folder: Path | None, seed: int, rate: float
         sys.exit(1)
 
 
-async def _perform(world: World, day: Day, rate: float | None, load: Callable[[Path], Config]) -> Result:
+def _weather(text: str) -> str:
+    """The faults of a mix, as the providers take them."""
+    try:
+        faults = parse_mix(text)
+    except SettingsTextError as error:
+        raise ConfigurationError(f"--faults: {error}") from None
+    if about_receipts(faults):
+        raise ConfigurationError(
+            f"--faults {text}: is about delivery reports, and a demonstration waits for none; use `swipebell loadtest`"
+        )
+    return fault_options(faults)
+
+
+async def _perform(world: World, day: Day, rate: float | None, weather: str, load: Callable[[Path], Config]) -> Result:
     made, rejected = Made(), list[Rejected]()
     screen = Screen(made)
     async with trio.open_nursery() as nursery:
@@ -118,7 +143,7 @@ async def _perform(world: World, day: Day, rate: float | None, load: Callable[[P
         lines = generate(day, made)
         await trio.to_thread.run_sync(world.write_events, lines, abandon_on_cancel=True)
         screen.stage = "starting the simulated providers"
-        async with running_providers(world, day.seed) as url:
+        async with running_providers(world, day.seed, weather) as url:
             config = load(world.prepare(url))
             async with service(config, fail_fast=True) as running:
                 screen.stage = "inventing their cardholders"

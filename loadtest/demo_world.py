@@ -147,14 +147,14 @@ def invent_recipients(accounts: Sequence[str], seed: int) -> list[RecipientLine]
 
 
 @asynccontextmanager
-async def running_providers(world: World, seed: int) -> AsyncIterator[str]:
-    """The simulated providers as a process of their own, with the demonstration's faults; gives their URL.
+async def running_providers(world: World, seed: int, faults: str = FAULTS) -> AsyncIterator[str]:
+    """The simulated providers as a process of their own, with these faults; gives their URL.
 
     They are stopped on leaving, whatever happens; see `loadtest.children.running_providers`.
     """
     with told_as_ours(world.folder):
         log = private_file(world.log)
-    options = ["--faults", FAULTS, "--latency", str(LATENCY_S), "--seed", str(seed)]
+    options = ["--faults", faults, "--latency", str(LATENCY_S), "--seed", str(seed)]
     with log:
         async with children.running_providers(log, world.log, options) as url:
             yield url

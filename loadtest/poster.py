@@ -63,17 +63,33 @@ class Target:
 
 
 class Report:
-    """One report. ``openid`` stands in the query; without one the receiver's 200 alone counts as taken."""
+    """One report. ``openid`` stands in the query; without one the receiver's 200 alone counts as taken.
 
-    __slots__ = ("body", "content_type", "openid", "tally", "target", "tries")
+    ``encrypted`` is the text of the body's ``Encrypt`` element, which is signed as well (providers.md section 5.2).
+    """
 
-    def __init__(self, target: Target, content_type: str, body: bytes, openid: str | None, tally: Tally) -> None:
+    __slots__ = ("body", "content_type", "encrypted", "openid", "tally", "target", "tries")
+
+    def __init__(
+        self,
+        target: Target,
+        content_type: str,
+        body: bytes,
+        openid: str | None,
+        tally: Tally,
+        encrypted: str | None = None,
+    ) -> None:
         self.target = target
         self.content_type = content_type
         self.body = body
         self.openid = openid
         self.tally = tally
+        self.encrypted = encrypted
         self.tries = 0
+
+    def again(self) -> Report:
+        """The same report as one more, with tries of its own."""
+        return Report(self.target, self.content_type, self.body, self.openid, self.tally, self.encrypted)
 
 
 def finish_event(account: str, openid: str, msgid: int, status: str, at: float) -> bytes:
@@ -86,9 +102,10 @@ def finish_event(account: str, openid: str, msgid: int, status: str, at: float) 
     ).encode()
 
 
-def signature(token: str, timestamp: str, nonce: str) -> str:
-    """WeChat's signature of a callback: SHA-1 of the three, sorted and joined."""
-    return hashlib.sha1("".join(sorted([token, timestamp, nonce])).encode()).hexdigest()  # noqa: S324 - WeChat's choice
+def signature(token: str, timestamp: str, nonce: str, *encrypted: str) -> str:
+    """WeChat's signature of a callback: SHA-1 of the three, or of four with what is encrypted, sorted and joined."""
+    signed = "".join(sorted([token, timestamp, nonce, *encrypted]))
+    return hashlib.sha1(signed.encode()).hexdigest()  # noqa: S324 - WeChat's choice
 
 
 def _plain(text: str) -> bool:
@@ -203,6 +220,9 @@ class Poster:
         query = f"signature={signature(self._token, timestamp, nonce)}&timestamp={timestamp}&nonce={nonce}"
         if report.openid is not None:
             query += f"&openid={report.openid if _plain(report.openid) else quote(report.openid, safe='')}"
+        if report.encrypted is not None:
+            proof = signature(self._token, timestamp, nonce, report.encrypted)
+            query += f"&encrypt_type=aes&msg_signature={proof}"
         return (
             f"POST {report.target.path}?{query} HTTP/1.1\r\nHost: {report.target.host}\r\nUser-Agent: Mozilla/4.0\r\n"
             f"Accept: */*\r\nContent-Type: {report.content_type}\r\nContent-Length: {len(report.body)}\r\n\r\n"

@@ -21,7 +21,7 @@ import msgspec
 
 from loadtest.bench.figures import Failed
 from loadtest.bench.programs import Program, free_port, run_quietly
-from loadtest.load.mixes import MIXES, fault_options
+from loadtest.providers.mixes import MIXES, fault_options
 
 Answers = Literal["ok", "one-percent", "busy"]
 """All accepted; one in a hundred of them busy, a bad gateway, or lost with its connection; or all of them busy."""

@@ -23,7 +23,6 @@ from dispatcher.synth import synthesize
 from loadtest.load.assertions import METRICS, Assertion, parse_assertion
 from loadtest.load.calibrate import check_rate
 from loadtest.load.lines import MAX_ACCOUNTS
-from loadtest.load.mixes import MIXES, parse_mix
 from loadtest.load.outcome import Outcome, judge
 from loadtest.load.plan import (
     DEFAULT_DURATION_S,
@@ -45,6 +44,7 @@ from loadtest.load.tables import print_outcome
 from loadtest.load.tally import MAX_EVENTS
 from loadtest.providers.errors import SettingsTextError
 from loadtest.providers.faults import Faults
+from loadtest.providers.mixes import MIXES, parse_mix
 
 MAX_PROCESSES: Final = 32
 MAX_SETTLE_S: Final = 3600.0

@@ -27,7 +27,16 @@ from loadtest.load.schedule import Arrivals
 from loadtest.load.stream_sender import StreamSender, check_stream
 from loadtest.load.tally import Tally
 from loadtest.load.watch import BookWatch, Sampler
-from loadtest.load.world import Engine, Site, claimed_site, import_accounts, running_engine, running_providers
+from loadtest.load.world import (
+    Engine,
+    Site,
+    claimed_site,
+    free_port,
+    import_accounts,
+    running_engine,
+    running_providers,
+)
+from loadtest.providers.mixes import about_receipts
 
 LOOK_S: Final = 0.2
 BACKLOG_PART: Final = 4
@@ -104,6 +113,7 @@ async def _embedded(plan: Plan, stop: Stop, screen: Screen) -> Seen:
         provider_rate=plan.provider_rate,
         faults=plan.faults,
         seed=plan.seed,
+        receipts_port=free_port() if about_receipts(plan.faults) else None,
     )
     with claimed_site(site.folder):
         screen.stage = "starting the simulated providers"

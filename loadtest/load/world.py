@@ -24,8 +24,8 @@ from dispatcher.synth import synthesize
 from loadtest import children
 from loadtest.folder import CONFIG_NAME, LEDGER_NAME, claimed_folder, private_file, told_as_ours, write_private
 from loadtest.load.machine import ProcessTree
-from loadtest.load.mixes import fault_options
 from loadtest.providers.faults import Faults
+from loadtest.providers.mixes import fault_options
 from loadtest.providers.settings import DEFAULT_APPID, DEFAULT_SECRET
 
 MARK: Final = "# Written by `swipebell loadtest`, and written anew by the next one in this folder."
@@ -79,6 +79,15 @@ connections = {sms_connections}
 level = "warning"
 """
 
+RECEIPTS_DEADLINE_S: Final = 5
+_RECEIPTS: Final = f"""
+[receipts]
+listen = "127.0.0.1:{{port}}"
+deadline_seconds = {RECEIPTS_DEADLINE_S}
+"""
+"""Twice what the providers' reports take here (0.1 to 2 s): a load test has no minutes to wait for a lost one."""
+RECEIPTS_DELAY: Final = ("0.1", "2")
+
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """What to bring along. ``peak`` is the highest rate of arrivals a second, ``latency_s`` the provider's,
@@ -91,6 +100,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     provider_rate: int
     faults: Faults
     seed: int
+    receipts_port: int | None = None
+    """Where the engine listens for delivery reports; None: it does not wait for any."""
 
     @property
     def config(self) -> Path:
@@ -123,6 +134,10 @@ async def running_providers(site: Site) -> AsyncIterator[str]:
     with told_as_ours(site.folder):
         log = private_file(log_path)
     options = ["--latency", f"{site.latency_s:g}", "--faults", fault_options(site.faults), "--seed", str(site.seed)]
+    if site.receipts_port is not None:
+        at = f"http://127.0.0.1:{site.receipts_port}"
+        options += ["--receipts-url", f"{at}/wechat", "--sms-receipts-url", f"{at}/sms"]
+        options += ["--receipts-delay", *RECEIPTS_DELAY]
     with log:
         async with children.running_providers(log, log_path, options) as url:
             yield url
@@ -195,6 +210,8 @@ class Engine:
             connections=site.connections,
             sms_connections=min(site.connections, MIN_CONNECTIONS),
         )
+        if site.receipts_port is not None:
+            text += _RECEIPTS.format(port=site.receipts_port)
         with told_as_ours(site.folder):
             write_private(site.folder / "secret", DEFAULT_SECRET.reveal())
             write_private(site.config, text)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import msgspec
 
+from loadtest.providers.latest import Latest
+
 MAX_MESSAGES: Final = 2_000_000
 """Messages of a channel that are listed, at about 0.4 KiB each; later ones are counted (``unlisted``)."""
-MAX_INDEXED: Final = 1_000_000
-"""Keys by which a repeated message is recognised: so many of the latest at least, twice as many at most."""
 MAX_BUFFER_BYTES: Final = 256 * 1024
 """Lines that wait in memory before they are written to the book's file, besides the flush every second."""
 FLUSH_SECONDS: Final = 1.0
@@ -33,7 +33,7 @@ class WechatMessage(_Row, gc=False):
     """One message that reached the cardholder. ``at`` is epoch seconds of its first acceptance.
 
     ``times_seen`` counts the requests that were accepted with its ``client_msg_id``; ``status`` is what the
-    delivery report says, None while there is none.
+    delivery report says, None while there is none; ``report_lost``: and nobody will hear it.
     """
 
     openid: str
@@ -43,6 +43,7 @@ class WechatMessage(_Row, gc=False):
     times_seen: int = 1
     data: dict[str, str] | None = None
     status: str | None = None
+    report_lost: bool = False
 
 
 class SmsMessage(_Row, gc=False):
@@ -54,6 +55,7 @@ class SmsMessage(_Row, gc=False):
     times_seen: int = 1
     text: str | None = None
     status: str | None = None
+    report_lost: bool = False
 
 
 class ReceiptCounts(msgspec.Struct):
@@ -73,7 +75,10 @@ class ReceiptCounts(msgspec.Struct):
 class Counts(msgspec.Struct):
     """One channel's counters. ``requests`` are sends, and each is in ``accepted`` or in ``refused``.
 
-    ``accepted`` = ``delivered`` + ``deduplicated``; ``resets`` are accepted ones whose answer was a reset.
+    ``accepted`` = ``delivered`` + ``deduplicated``; ``resets`` are accepted ones whose answer was a reset. ``down`` are
+    calls of any kind that were cut off while the provider was down. A client that fetches each token once has as many
+    ``token_requests`` as ``tokens_issued``, and one that only fetches when it must has one more than
+    ``tokens_refused``, the different tokens of ours that a send was refused with.
     """
 
     requests: int = 0
@@ -83,6 +88,9 @@ class Counts(msgspec.Struct):
     resets: int = 0
     unlisted: int = 0
     token_requests: int = 0
+    tokens_issued: int = 0
+    tokens_refused: int = 0
+    down: int = 0
     refused: dict[str, int] = {}
     receipts: ReceiptCounts = msgspec.field(default_factory=ReceiptCounts)
 
@@ -90,26 +98,6 @@ class Counts(msgspec.Struct):
         """Count one refusal under its code (``"43004"``, ``"http502"``)."""
         key = str(code)
         self.refused[key] = self.refused.get(key, 0) + 1
-
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-
-
-class _Latest(Generic[_Key, _Value]):
-    """A dict that forgets its oldest half when it is full: two generations, for popping the front is slow."""
-
-    def __init__(self) -> None:
-        self._young: dict[_Key, _Value] = {}
-        self._old: dict[_Key, _Value] = {}
-
-    def get(self, key: _Key) -> _Value | None:
-        return self._young.get(key) or self._old.get(key)
-
-    def put(self, key: _Key, value: _Value) -> None:
-        if len(self._young) >= MAX_INDEXED:
-            self._young, self._old = {}, self._young
-        self._young[key] = value
 
 
 class Book:
@@ -134,8 +122,8 @@ class Book:
         self.sms = Counts()
         self.wechat_messages: list[WechatMessage] = []
         self.sms_messages: list[SmsMessage] = []
-        self._by_client_id: _Latest[tuple[str, str], WechatMessage] = _Latest()
-        self._by_sms_id: _Latest[str, SmsMessage] = _Latest()
+        self._by_client_id: Latest[tuple[str, str], WechatMessage] = Latest()
+        self._by_sms_id: Latest[str, SmsMessage] = Latest()
 
     def same_message(self, openid: str, client_msg_id: str, since: float) -> WechatMessage | None:
         """This user's message with this ``client_msg_id``, if it was first accepted after ``since``."""

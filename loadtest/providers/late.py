@@ -29,6 +29,10 @@ class LateAnswers:
         self._waiting: list[tuple[float, int, Deferred, Answer]] = []
         self._earlier = trio.Event()
 
+    def __len__(self) -> int:
+        """Requests that wait for their answer."""
+        return len(self._waiting)
+
     def promise(self, answer: Answer) -> Answer | Deferred:
         """The answer itself when it is to be given at once, otherwise the promise of it."""
         if not isinstance(answer, SimulatedAnswer) or answer.delay_seconds <= 0.0:

@@ -15,16 +15,22 @@ from msgspec import Meta
 from dispatcher.httpd import NDJSON, TEXT, Answer, Limits, Request, serve_http
 from loadtest.providers.book import FLUSH_SECONDS, Book, SmsMessage, WechatMessage
 from loadtest.providers.faults import Dice, Faults
-from loadtest.providers.late import LateAnswers
+from loadtest.providers.late import LateAnswers, SimulatedAnswer
 from loadtest.providers.receipts import Receipts
+from loadtest.providers.sealing import make_seal
+from loadtest.providers.seen import shown_on
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.sms import SmsGateway
 from loadtest.providers.sms_vendors import Aliyun, Tencent, VendorGateway
 from loadtest.providers.sms_windows import ALIYUN, TENCENT
+from loadtest.providers.users import MAX_USERS, UserDeed, Users
 from loadtest.providers.wechat import WeChat
 
 MAX_LISTED_MESSAGES: Final = 500_000
 """Messages in one answer of ``/_book/messages`` (about 100 bytes each); ask for more with ``offset``."""
+
+WECHAT_PATHS: Final = "/cgi-bin/"
+"""Every call to WeChat begins so; all others but the controls of a test are the SMS gateway's."""
 
 LIMITS: Final = Limits(connections=4096)
 """More connections than any pool of ours has, whatever is being tried out."""
@@ -35,7 +41,8 @@ _encoder = msgspec.json.Encoder()
 class Providers:
     """Both providers and their book, without a server: ``answer`` is a plain function of a request.
 
-    ``clock`` gives epoch seconds. Raises ``OSError`` when the book's file cannot be opened.
+    ``clock`` gives epoch seconds. Raises ``OSError`` when the book's file cannot be opened, and ``SettingsTextError``
+    for an EncodingAESKey that is none.
     """
 
     def __init__(
@@ -47,12 +54,14 @@ class Providers:
         self._settings = settings
         self._clock = clock
         self.book = Book(keep_bodies=settings.keep_bodies, file=settings.book_file)
-        self.receipts = None if settings.receipts is None else Receipts(settings.receipts, self.book, settings.seed)
-        dice = Dice(settings.faults, settings.seed)
+        self.receipts = _receipts(settings, self.book)
+        dice = Dice(settings.faults, settings.seed, clock())
         report_wechat: Callable[[WechatMessage], None] = _no_report
         report_sms: Callable[[SmsMessage], None] = _no_report
         if self.receipts is not None:
             report_wechat, report_sms = self.receipts.wechat, self.receipts.sms
+            self.receipts.faults = settings.faults
+            self.receipts.zero_msgids = settings.duplicate_answer == "zero"
         self.wechat = WeChat(settings, dice, self.book, report_wechat, clock())
         self.sms = SmsGateway(settings, dice, self.book, report_sms)
         self.vendors = {
@@ -64,6 +73,8 @@ class Providers:
             "/_book": self._get_book,
             "/_book/messages": self._get_messages,
             "/_book/keys": self._get_keys,
+            "/_book/seen": self._get_seen,
+            "/_users": self._post_users,
             "/_faults": self._post_faults,
             "/_expire_token": self._post_expire_token,
             "/_reset": self._post_reset,
@@ -76,21 +87,31 @@ class Providers:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self.wechat.dice = self.sms.dice = dice = Dice(faults, self._settings.seed)
+        dice = Dice(faults, self._settings.seed, self._clock())
+        self.wechat.roll(dice)
+        self.sms.dice = dice
         for vendor in self.vendors.values():
             vendor.dice = dice
+        if self.receipts is not None:
+            self.receipts.faults = faults
 
     def _reporter(self, vendor: str) -> Callable[[SmsMessage], None]:
         return _no_report if self.receipts is None else partial(self.receipts.sms_of, vendor)
 
     def reset(self) -> None:
-        """An empty book, fresh quotas and the faults of the start. Tokens and the book's file stay."""
+        """An empty book, fresh quotas and users, and the faults of the start. Tokens and the book's file stay."""
         self.book.clear()
         self.wechat.reset()
+        self.wechat.users = Users()
         self.faults = self._settings.faults
 
     def answer(self, request: Request) -> Answer:
         """What this request gets, whoever it is for."""
+        if not request.path.startswith("/_"):
+            channel = "wechat" if request.path.startswith(WECHAT_PATHS) else "sms"
+            if self.wechat.dice.is_down(channel, self._clock()):
+                (self.book.wechat if channel == "wechat" else self.book.sms).down += 1
+                return SimulatedAnswer(b"", reset=True)
         route = self._routes.get(request.path)
         if route is None:
             last = request.path.rstrip("/").rpartition("/")[2]
@@ -128,6 +149,23 @@ class Providers:
         else:
             rows = [f"{one.id or '-'} {one.at + late:.4f}" for one in self.book.sms_messages[asked.part]]
         return Answer("\n".join(rows).encode(), content_type=TEXT)
+
+    def _get_seen(self, request: Request, _now: float) -> Answer:
+        """What cardholders saw (`loadtest.providers.seen`), a message a line; one cardholder's with ``recipient``."""
+        asked = self._listing(request)
+        if isinstance(asked, Answer):
+            return asked
+        found = shown_on(self.book, asked.channel, asked.recipient, asked.part)
+        return Answer(_encoder.encode_lines(found), content_type=NDJSON)
+
+    def _post_users(self, request: Request, _now: float) -> Answer:
+        if request.method != "POST":
+            return _problem(405, "POST only")
+        try:
+            deed = msgspec.json.decode(request.body, type=UserDeed)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            return _problem(400, str(error))
+        return Answer(b"{}") if self.wechat.users.do(deed) else _problem(507, f"more than {MAX_USERS} users")
 
     def _listing(self, request: Request) -> _Listing | Answer:
         """What is asked for, or the answer that refuses it."""
@@ -169,10 +207,19 @@ class _Listing(msgspec.Struct, forbid_unknown_fields=True):
     channel: Literal["wechat", "sms"] = "wechat"
     offset: Annotated[int, Meta(ge=0)] = 0
     limit: Annotated[int, Meta(ge=0)] = MAX_LISTED_MESSAGES
+    recipient: str | None = None
 
     @property
     def part(self) -> slice:
         return slice(self.offset, self.offset + min(self.limit, MAX_LISTED_MESSAGES))
+
+
+def _receipts(settings: ProviderSettings, book: Book) -> Receipts | None:
+    reports = settings.receipts
+    if reports is None:
+        return None
+    seal = None if reports.mode == "plain" else make_seal(reports.aes_key, settings.appid)
+    return Receipts(reports, book, settings.seed, seal)
 
 
 def _no_report(_message: WechatMessage | SmsMessage) -> None:
@@ -200,6 +247,7 @@ async def serve_providers(
     """
     providers = Providers(settings) if providers is None else providers
     late = LateAnswers()
+    providers.wechat.in_flight = late.__len__
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
         async with trio.open_nursery() as nursery:

@@ -11,7 +11,7 @@ import orjson
 
 from dispatcher.httpd import Answer, Request
 from loadtest.providers.book import Book, SmsMessage
-from loadtest.providers.faults import Dice
+from loadtest.providers.faults import NOTHING, Dice
 from loadtest.providers.late import SimulatedAnswer
 from loadtest.providers.settings import ProviderSettings
 
@@ -49,42 +49,45 @@ class SmsGateway:
 
     def send(self, request: Request, now: float) -> Answer:
         """``POST …/sms``: accepted with code 0 and the message's own id."""
-        counts, dice = self._book.sms, self.dice
-        faults = dice.faults
+        counts = self._book.sms
         counts.requests += 1
-        if dice.falls(faults.bad_gateway):
+        message = _decoded(request.body)
+        # Its id is all that a second try has in common with the first, and no id is an error at any try.
+        meets = self.dice.meets(message.id if message is not None else "") if self.dice.rolls else NOTHING
+        if "bad_gateway" in meets:
             counts.refuse("http502")
             return Answer(b"<html>502 Bad Gateway</html>", status=502, content_type="text/html")
-        message, code, status = self._check(request)
-        if message is None:
+        code, status = self._check(request, message, meets)
+        if message is None or code:
             counts.refuse(code)
             return SimulatedAnswer(b'{"code":%d}' % code, status=status, delay_seconds=self._latency_seconds)
         self._deliver(self._book.deliver_sms(message_id=message.id, to=message.to, text=message.text, now=now))
-        reset = dice.falls(faults.reset)
-        if reset:
+        if "reset" in meets:
             counts.resets += 1
-        delay = self._latency_seconds + (faults.slow_seconds if dice.falls(faults.slow) else 0.0)
-        return SimulatedAnswer(orjson.dumps({"code": 0, "id": message.id}), delay_seconds=delay, reset=reset)
+        delay = self._latency_seconds + (self.dice.faults.slow_seconds if "slow" in meets else 0.0)
+        return SimulatedAnswer(orjson.dumps({"code": 0, "id": message.id}), delay_seconds=delay, reset="reset" in meets)
 
-    def _check(self, request: Request) -> tuple[_Sms | None, int, int]:
-        """The message when it is accepted, otherwise None with the gateway's code and the HTTP status."""
-        faults = self.dice.faults
+    def _check(self, request: Request, message: _Sms | None, meets: frozenset[str]) -> tuple[int, int]:
+        """The gateway's code, 0 when it accepts the message, and the HTTP status."""
         if request.method != "POST":
-            return None, CONFIGURATION, 405
+            return CONFIGURATION, 405
         if request.authorization != self._bearer:
-            return None, CONFIGURATION, 401
-        try:
-            message = _decode(request.body)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            return None, CONFIGURATION, 400
-        if not 0 < len(message.id) <= MAX_ID_CHARS:
-            return None, CONFIGURATION, 400
-        if self.dice.falls(faults.throttle):
-            return None, THROTTLED, 200
-        if self.dice.falls(faults.busy):
-            return None, TRY_LATER, 200
+            return CONFIGURATION, 401
+        if message is None or not 0 < len(message.id) <= MAX_ID_CHARS:
+            return CONFIGURATION, 400
+        if "throttle" in meets:
+            return THROTTLED, 200
+        if "busy" in meets:
+            return TRY_LATER, 200
         if _NUMBER.fullmatch(message.to) is None:
-            return None, BAD_NUMBER, 200
+            return BAD_NUMBER, 200
         if not message.text.strip():
-            return None, REFUSED_CONTENT, 200
-        return message, 0, 200
+            return REFUSED_CONTENT, 200
+        return 0, 200
+
+
+def _decoded(body: bytes) -> _Sms | None:
+    try:
+        return _decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None

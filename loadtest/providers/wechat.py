@@ -7,7 +7,9 @@ sections 1 to 3; the order of the checks is a proposal of its section 9, for the
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import math
 import re
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -18,12 +20,14 @@ import orjson
 
 from dispatcher.httpd import Answer, Request
 from loadtest.providers.book import Book, WechatMessage
-from loadtest.providers.faults import Dice, seeded
+from loadtest.providers.faults import NOTHING, Dice, seeded
 from loadtest.providers.fields import faulty_key
 from loadtest.providers.late import SimulatedAnswer
+from loadtest.providers.latest import Latest
 from loadtest.providers.quota import Bucket, Clearings, Daily
-from loadtest.providers.settings import ProviderSettings
+from loadtest.providers.settings import STATUSES, ProviderSettings
 from loadtest.providers.tokens import Tokens
+from loadtest.providers.users import Users
 
 SEND_PATH: Final = "/cgi-bin/message/template/send"
 TOKEN_PATH: Final = "/cgi-bin/token"  # noqa: S105 - a path
@@ -36,6 +40,9 @@ DEDUP_SECONDS: Final = 600.0
 TOKENS_PER_DAY: Final = 2000
 STABLE_TOKENS_PER_DAY: Final = 500_000
 FORCED_REFRESHES_PER_DAY: Final = 20
+CROWD: Final = 300
+"""So many requests that wait for their answer are a crowd; threads tell of -1 at 400 (providers.md section 2.4)."""
+SAME_CONTENT_SECONDS: Final = 60.0
 UNLIMITED_CALLS: Final = 1_000_000_000
 """What the quota call reports for no limit."""
 
@@ -49,6 +56,8 @@ _TEXTS: Final = {
     40013: "invalid appid",
     40014: "invalid access_token",
     40037: "invalid template_id",
+    40241: "message is duplicate in 60 seconds",
+    40252: "message has entered platform review",
     40125: "invalid appsecret",
     41001: "access_token missing",
     42001: "access_token expired",
@@ -56,6 +65,8 @@ _TEXTS: Final = {
     43002: "require POST method",
     43004: "require subscribe",
     43101: "user refuse to accept the msg",
+    43116: "This template_id is banned",
+    43117: "Sending messages to this openid too frequently, please try later",
     44002: "empty post data",
     45009: "reach max api daily quota limit",
     45011: "api minute-quota reach limit must slower retry next minute",
@@ -118,10 +129,13 @@ class WeChat:
         now: float,
     ) -> None:
         self.dice = dice
+        self.users = Users()
+        self.in_flight: Callable[[], int] = lambda: 0
         self._settings = settings
         self._book = book
         self._deliver = deliver
         self._tokens = Tokens(settings.token_lifetime_seconds)
+        self._tokens.dies_after_seconds = dice.faults.token_seconds
         # Not from 1: ids of a restarted simulation must not repeat. 43 bits of milliseconds, 20 of a counter.
         self._msgids = itertools.count((int(now * 1000) << 20) + 1)
         self._rids = seeded(settings.seed, "rid")
@@ -142,6 +156,12 @@ class WeChat:
         self._stable_fetches = Daily(STABLE_TOKENS_PER_DAY)
         self._forced = Daily(FORCED_REFRESHES_PER_DAY)
         self._clearings = Clearings()
+        self._contents: Latest[int, tuple[float, str]] = Latest()
+
+    def roll(self, dice: Dice) -> None:
+        """Go by other faults from now on."""
+        self.dice = dice
+        self._tokens.dies_after_seconds = dice.faults.token_seconds
 
     def expire_tokens(self, now: float) -> None:
         """Let every token answer 42001 from now on."""
@@ -149,62 +169,65 @@ class WeChat:
 
     def send(self, request: Request, now: float) -> Answer:
         """``/cgi-bin/message/template/send``."""
-        counts, dice, settings = self._book.wechat, self.dice, self._settings
-        faults = dice.faults
+        counts, settings = self._book.wechat, self._settings
         counts.requests += 1
-        if dice.falls(faults.bad_gateway):
+        message = _decoded(request.body)
+        meets = self.dice.meets(_key_of(message, request.body)) if self.dice.rolls else NOTHING
+        if "bad_gateway" in meets:
             counts.refuse("http502")
             return Answer(b"<html>502 Bad Gateway</html>", status=502, content_type="text/html")
         try:
-            message, data = self._accept(request, now)
+            message, data = self._accept(request, message, meets, now)
+            openid, client_msg_id = message.touser, message.client_msg_id or None
+            known = client_msg_id and self._book.same_message(openid, client_msg_id, now - DEDUP_SECONDS)
+            if settings.same_content and not known:
+                self._check_content(message, data, now)
         except _Refused as refusal:
             counts.refuse(refusal.code)
             return self._error(refusal.code, now, refusal.text, delay_seconds=settings.latency_seconds)
 
-        openid, client_msg_id = message.touser, message.client_msg_id or None
-        known = client_msg_id and self._book.same_message(openid, client_msg_id, now - DEDUP_SECONDS)
         if known:
             self._book.repeat_wechat(known, now)
-            msgid = known.msgid
+            msgid = next(self._msgids) if settings.duplicate_answer == "new" else known.msgid
         else:
             msgid = next(self._msgids)
-            self._deliver(
-                self._book.deliver_wechat(openid=openid, client_msg_id=client_msg_id, msgid=msgid, data=data, now=now)
-            )
-        reset = dice.falls(faults.reset)
-        if reset:
+            row = self._book.deliver_wechat(openid=openid, client_msg_id=client_msg_id, msgid=msgid, data=data, now=now)
+            if self.users.blocks(openid):
+                row.status = STATUSES["user-block"]
+            self._deliver(row)
+        if "reset" in meets:
             counts.resets += 1
-        delay = settings.latency_seconds + (faults.slow_seconds if dice.falls(faults.slow) else 0.0)
-        return SimulatedAnswer(b'{"errcode":0,"errmsg":"ok","msgid":%d}' % msgid, delay_seconds=delay, reset=reset)
+        delay = settings.latency_seconds + (self.dice.faults.slow_seconds if "slow" in meets else 0.0)
+        if "held" in meets and not known:
+            # Whether it carries a msgid is not known; without one is the harder case.
+            return self._error(40252, now, delay_seconds=delay)
+        return SimulatedAnswer(
+            b'{"errcode":0,"errmsg":"ok","msgid":%d}' % msgid, delay_seconds=delay, reset="reset" in meets
+        )
 
-    def _accept(self, request: Request, now: float) -> tuple[_Send, dict[str, str]]:
-        """The message and its values by key; raises ``_Refused`` when WeChat would not accept it."""
-        dice, settings = self.dice, self._settings
-        faults = dice.faults
+    def _accept(
+        self, request: Request, message: _Send | None, meets: frozenset[str], now: float
+    ) -> tuple[_Send, dict[str, str]]:
+        """The message and its values by key; raises ``_Refused`` when WeChat would not accept it.
+
+        The order is that of providers.md section 9: token, JSON, quota, rate, template, user, fields.
+        """
         if request.method != "POST":
             raise _Refused(43002)
-        if code := self._tokens.verdict(_access_token(request.query), now):
+        if code := self._verdict(request, now):
             raise _Refused(code)
         if not request.body:
             raise _Refused(44002)
-        try:
-            message = _decode_send(request.body)
-        except _BAD_JSON:
-            raise _Refused(47001) from None
-        if not self._sends.take(now) or dice.falls(faults.quota):
+        if message is None:
+            raise _Refused(47001)
+        if not self._sends.take(now) or "quota" in meets:
             raise _Refused(45009)
-        if not self._bucket.take(now):
+        if not self._bucket.take(now) or "minute_limit" in meets:
             raise _Refused(45011)
-        if dice.falls(faults.busy):
+        if "busy" in meets or ("crowded" in meets and self.in_flight() >= CROWD):
             raise _Refused(-1)
-        if not message.template_id or (settings.template_ids and message.template_id not in settings.template_ids):
-            raise _Refused(40037)
-        if _OPENID(message.touser) is None:
-            raise _Refused(40003)
-        if dice.has_trait("unsubscribed", message.touser, faults.unsubscribed):
-            raise _Refused(43004)
-        if dice.has_trait("refused", message.touser, faults.refused):
-            raise _Refused(43101)
+        self._check_template(message.template_id)
+        self._check_user(message, meets)
         values = {key: each.value for key, each in message.data.items()}
         if not values:
             raise _Refused(47003, "argument invalid! data invalid")
@@ -212,6 +235,40 @@ class WeChat:
             # "emtpy" is the provider's own spelling.
             raise _Refused(47003, f"argument invalid! data.{key}.value {'invalid' if values[key] else 'is emtpy'}")
         return message, values
+
+    def _check_template(self, template_id: str) -> None:
+        known = self._settings.template_ids
+        if not template_id or (known and template_id not in known):
+            raise _Refused(40037)
+        if template_id in self._settings.banned_template_ids:
+            raise _Refused(43116)
+
+    def _check_user(self, message: _Send, meets: frozenset[str]) -> None:
+        openid, dice, faults = message.touser, self.dice, self.dice.faults
+        if _OPENID(openid) is None:
+            raise _Refused(40003)
+        if dice.has_trait("unsubscribed", openid, faults.unsubscribed):
+            raise _Refused(43004)
+        if dice.has_trait("refused", openid, faults.refused):
+            raise _Refused(43101)
+        if code := self.users.refusal(openid, message.template_id):
+            raise _Refused(code)
+        if "user_limit" in meets:
+            raise _Refused(43117)
+
+    def _check_content(self, message: _Send, data: dict[str, str], now: float) -> None:
+        """The same words to the same user within a minute are one message, whatever their ``client_msg_id``."""
+        words = hash((message.touser, message.template_id, *data.items()))
+        at, client_msg_id = self._contents.get(words) or (-math.inf, "")
+        if now - at < SAME_CONTENT_SECONDS and client_msg_id != (message.client_msg_id or ""):
+            raise _Refused(40241)
+        self._contents.put(words, (now, message.client_msg_id or ""))
+
+    def _verdict(self, request: Request, now: float) -> int:
+        code = self._tokens.verdict(_access_token(request.query), now)
+        if code:
+            self._book.wechat.tokens_refused = self._tokens.refused
+        return code
 
     def token(self, request: Request, now: float) -> Answer:
         """``/cgi-bin/token``: parameters in the query."""
@@ -224,7 +281,7 @@ class WeChat:
             return self._error(code, now)
         if not self._classic_fetches.take(now):
             return self._error(45009, now)
-        return _token_answer(self._tokens.classic(now))
+        return self._issued(self._tokens.classic(now))
 
     def stable_token(self, request: Request, now: float) -> Answer:
         """``/cgi-bin/stable_token``: parameters in a JSON body."""
@@ -236,7 +293,11 @@ class WeChat:
             return self._error(code, now)
         if not self._stable_fetches.take(now) or (asked.force_refresh and not self._forced.take(now)):
             return self._error(45009, now)
-        return _token_answer(self._tokens.stable(now, force_refresh=asked.force_refresh))
+        return self._issued(self._tokens.stable(now, force_refresh=asked.force_refresh))
+
+    def _issued(self, token: tuple[str, int]) -> Answer:
+        self._book.wechat.tokens_issued = self._tokens.issued
+        return Answer(orjson.dumps({"access_token": token[0], "expires_in": token[1]}))
 
     def quota(self, request: Request, now: float) -> Answer:
         """``/cgi-bin/openapi/quota/get``: today's counter of one path."""
@@ -281,7 +342,7 @@ class WeChat:
         return 0 if asked.secret == self._settings.secret else wrong_secret
 
     def _authorised(self, request: Request, shape: type[_Shape], now: float) -> _Shape | Answer:
-        if code := self._tokens.verdict(_access_token(request.query), now):
+        if code := self._verdict(request, now):
             return self._error(code, now)
         return self._body(request, shape, now)
 
@@ -302,13 +363,22 @@ class WeChat:
         return SimulatedAnswer(orjson.dumps({"errcode": code, "errmsg": text}), delay_seconds=delay_seconds)
 
 
+def _decoded(body: bytes) -> _Send | None:
+    try:
+        return _decode_send(body)
+    except _BAD_JSON:
+        return None
+
+
+def _key_of(message: _Send | None, body: bytes) -> str:
+    """By what the dice know a message again; one without a ``client_msg_id`` by all that it says."""
+    if message is not None and message.client_msg_id:
+        return f"{message.touser}/{message.client_msg_id}"
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
 def _access_token(query: str) -> str:
     name, _, value = query.partition("=")
     if name == "access_token" and "&" not in value and "%" not in value:
         return value  # the common case, at a tenth of the price
     return parse_qs(query).get("access_token", [""])[0]
-
-
-def _token_answer(issued: tuple[str, int]) -> Answer:
-    token, expires_in = issued
-    return Answer(orjson.dumps({"access_token": token, "expires_in": expires_in}))

@@ -15,11 +15,11 @@ import trio
 
 from dispatcher.errors import SwipebellError
 from loadtest.load.machine import ProcessTree, machine
-from loadtest.load.mixes import MIXES, fault_options, parse_mix
 from loadtest.load.tally import Tally
 from loadtest.load.watch import BookWatch, Metrics
 from loadtest.providers.errors import SettingsTextError
 from loadtest.providers.faults import Faults, parse_faults
+from loadtest.providers.mixes import MIXES, fault_options, parse_mix
 from loadtest.providers.server import Providers, serve_providers
 from loadtest.providers.settings import ProviderSettings
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.providers import book as book_module
+from loadtest.providers import latest as latest_module
 from loadtest.providers.book import Book
 
 
@@ -73,7 +74,7 @@ def test_a_full_buffer_is_written_without_waiting(tmp_path: Path, monkeypatch: p
 
 def test_messages_beyond_the_bound_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book_module, "MAX_MESSAGES", 2)
-    monkeypatch.setattr(book_module, "MAX_INDEXED", 2)
+    monkeypatch.setattr(latest_module, "MAX_INDEXED", 2)
     book = Book(keep_bodies=0)
     for number in range(5):
         deliver(book, number)

@@ -1,0 +1,162 @@
+"""Whole runs through providers with a name for their weather; each time the ledger against what cardholders saw."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.e2e.fault_kit import SOAK, check_the_two_books, receiving, seen_by_alert, write_events
+
+ALERTS = 50_000 if SOAK else 3_000
+
+
+def test_lost_receipts_lead_to_one_text_message_at_most(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    # Given providers that lose one receipt in five and double others, and an engine that waits for them
+    receipts = receiving(site, free_port)
+    provider = providers("--faults", "lost-receipts", "--seed", "7", *receipts.options)
+    site.configure(provider.url, extra=receipts.section)
+    write_events(site, ALERTS)
+    # When it sends
+    summary = site.send("events.ndjson")
+    # Then both books agree
+    alerts = check_the_two_books(site, provider, summary, ALERTS)
+    # And an alert went to SMS when WeChat's receipt had not come, and nobody was sent two
+    wechat = {row["client_msg_id"]: row for row in provider.messages("wechat")}
+    texts = {row["id"]: row for row in provider.messages("sms")}
+    assert len(wechat) == ALERTS == provider.book()["wechat"]["delivered"]
+    assert len(texts) == provider.book()["sms"]["delivered"]
+    lost = {key for key, row in wechat.items() if row["report_lost"]}
+    assert 0.15 * ALERTS < len(lost) < 0.25 * ALERTS
+    assert lost <= set(texts) == {key for key, alert in alerts.items() if alert.channel == "sms"}
+    # And what failed is what no receipt told of, on either channel
+    for key, alert in alerts.items():
+        heard = not texts[key]["report_lost"] if key in texts else not wechat[key]["report_lost"]
+        assert (alert.state, alert.reason) == (("delivered", None) if heard else ("failed", "no-receipt"))
+
+
+def test_resets_after_acceptance_ring_nobody_twice(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    # Given providers that reset one connection in five after they took the message, at each try anew
+    receipts = receiving(site, free_port)
+    provider = providers("--faults", "reset-after-accept", "--seed", "7", *receipts.options)
+    site.configure(provider.url, extra=receipts.section)
+    write_events(site, ALERTS)
+    # When it sends
+    summary = site.send("events.ndjson")
+    # Then both books agree, and everybody has the alert by WeChat, once
+    check_the_two_books(site, provider, summary, ALERTS)
+    book = provider.book()["wechat"]
+    assert summary["by_channel"]["wechat"]["delivered"] == ALERTS == book["delivered"]
+    assert not provider.messages("sms")
+    # And each reset was an attempt of unknown outcome, and the next one was recognised
+    assert book["resets"] == book["deduplicated"] > 0.15 * ALERTS
+    assert summary["by_channel"]["wechat"]["attempts"] == book["requests"]
+
+
+def test_a_text_message_whose_answer_was_lost_is_not_sent_again(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    # Given users who have all left WeChat, and a gateway that resets every second connection after it took the message
+    receipts = receiving(site, free_port)
+    provider = providers("--faults", "reset=0.5,unsubscribed=1", *receipts.options)
+    site.configure(provider.url, extra=receipts.section)
+    write_events(site, 300)
+    # When it sends
+    summary = site.send("events.ndjson")
+    # Then both books agree: the receipt says what the answer could not
+    check_the_two_books(site, provider, summary, 300)
+    assert summary["alerts"]["delivered"] == 300 == provider.book()["sms"]["requests"]
+    assert 100 < provider.book()["sms"]["resets"] < 200
+
+
+def test_receipts_that_name_no_message_cost_a_text_message_and_no_more(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    # Given a WeChat whose events name msgid 0, as was observed where messages have a client_msg_id
+    receipts = receiving(site, free_port, deadline_s=1)
+    provider = providers("--duplicate-answer", "zero", *receipts.options)
+    site.configure(provider.url, extra=receipts.section)
+    write_events(site, 50)
+    # When it sends, then each alert was seen once on each channel, and the SMS receipt has the last word
+    summary = site.send("events.ndjson")
+    check_the_two_books(site, provider, summary, 50)
+    assert {(shown.wechat, shown.sms) for shown in seen_by_alert(provider).values()} == {(1, 1)}
+    assert summary["by_channel"]["sms"]["delivered"] == 50
+
+
+def test_token_chaos_is_one_refresh_per_expiry(site: Any, providers: Callable[..., Any]) -> None:
+    # Given a WeChat whose tokens die without a word, and 500 alerts on their way at a time
+    provider = providers("--faults", "token-chaos", "--latency", "0.25")
+    site.configure(provider.url)
+    config = (site.folder / "swipebell.toml").read_text()
+    (site.folder / "swipebell.toml").write_text(config.replace("connections = 32", "connections = 500"))
+    write_events(site, ALERTS)
+    # When they are sent
+    summary = site.send("events.ndjson")
+    check_the_two_books(site, provider, summary, ALERTS)
+    book = provider.book()["wechat"]
+    # Then tokens died under hundreds of them
+    assert book["tokens_refused"] >= 2
+    assert sum(book["refused"].values()) > 100 * book["tokens_refused"]
+    # And each that died was followed by one refresh, the first by none
+    assert book["token_requests"] == book["tokens_issued"] == book["tokens_refused"] + 1
+    assert summary["alerts"]["delivered"] == ALERTS == book["delivered"]
+
+
+def test_a_provider_that_was_down_loses_nothing(site: Any, providers: Callable[..., Any]) -> None:
+    # Given a run that is under way
+    provider = providers("--latency", "0.02")
+    site.configure(provider.url, sms=False)
+    write_events(site, ALERTS)
+    with site.start("send", "events.ndjson", "--restamp", "--json") as process:
+        while provider.book()["wechat"]["delivered"] < ALERTS // 20:
+            assert process.poll() is None
+            time.sleep(0.01)
+        # When the provider is down for a second: every call is cut off, tokens too
+        provider.http.post("/_faults", json={"down_to": 1.0})
+        out, err = process.communicate(timeout=600 if SOAK else 60)
+    assert process.returncode == 0, err
+    # Then nothing was lost, and nobody was rung twice
+    summary = json.loads(out)
+    check_the_two_books(site, provider, summary, ALERTS)
+    assert summary["alerts"]["delivered"] == ALERTS == provider.book()["wechat"]["delivered"]
+    assert provider.book()["wechat"]["down"] > 0
+
+
+def test_with_both_providers_down_every_alert_ends_honestly(site: Any, providers: Callable[..., Any]) -> None:
+    # Given users of whom every second has left, and both providers down while their alerts are sent
+    provider = providers("--faults", "unsubscribed=0.5", "--latency", "0.05")
+    site.configure(provider.url)
+    write_events(site, 600)
+    with site.start("send", "events.ndjson", "--restamp", "--json") as process:
+        while provider.book()["sms"]["delivered"] < 50:
+            assert process.poll() is None
+            time.sleep(0.01)
+        provider.http.post("/_faults", json={"unsubscribed": 0.5, "down_to": 1.0})
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    # Then a text message that was cut off is of unknown outcome and not repeated, and all others are delivered
+    alerts = check_the_two_books(site, provider, json.loads(out), 600)
+    failed = [alert for alert in alerts.values() if alert.state == "failed"]
+    assert {(alert.channel, alert.reason) for alert in failed} == {("sms", "unknown-outcome")}
+    assert 0 < len(failed) <= provider.book()["sms"]["down"]
+
+
+def test_rush_hour_ends_with_everybody_told(site: Any, providers: Callable[..., Any]) -> None:
+    # Given a WeChat that is out of breath: -1, 45011, 43117, 502, late answers
+    count = 5_000 if SOAK else 400
+    provider = providers("--faults", "rush-hour,slow_seconds=0.5", "--latency", "0.02", "--seed", "3")
+    site.configure(provider.url, sms=False)
+    write_events(site, count)
+    # When it sends
+    summary = site.send("events.ndjson")
+    # Then every alert is delivered, once
+    check_the_two_books(site, provider, summary, count)
+    book = provider.book()["wechat"]
+    assert {"-1", "45011", "43117", "http502"} <= set(book["refused"])
+    assert summary["alerts"]["delivered"] == count == book["delivered"]
