@@ -11,11 +11,19 @@ from collections.abc import Sequence
 
 from dispatcher.errors import LeaseLost
 from dispatcher.events import Accepted
-from dispatcher.ledger import sqlite_admit, sqlite_counters, sqlite_deliver, sqlite_read, sqlite_recipients
+from dispatcher.ledger import (
+    sqlite_admit,
+    sqlite_counters,
+    sqlite_deliver,
+    sqlite_heard,
+    sqlite_read,
+    sqlite_recipients,
+)
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import RecipientLine
 
 # What was with a dead owner: untouched, perhaps on the wire (an attempt of unknown outcome), or waiting for a word.
@@ -172,6 +180,10 @@ class SqliteStore:
     def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
         """See `Ledger.import_recipients`."""
         return sqlite_recipients.import_recipients(self.connection, lines)
+
+    def heard(self, facts: Sequence[Heard]) -> int:
+        """See `Ledger.heard`."""
+        return sqlite_heard.heard(self.connection, facts)
 
     def ruleset(self, version: str, content: str, now_ms: int) -> None:
         """See `Ledger.ruleset`."""
