@@ -42,6 +42,7 @@ from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.heard import Heard
 from dispatcher.network.api import Network
 from dispatcher.together import Together
 from ratelimit.pacing import Pacer
@@ -62,7 +63,7 @@ MAX_WAITING_STEPS = 4 * RECORD_BATCH
 
 HOUSEKEEPING_S = 60.0
 LEDGER_RETRY_S = 1.0
-KNOWN_CHANNELS = ("wechat", "sms", "email", "webhook")
+KNOWN_CHANNELS = ("wechat", "wechat_service", "sms", "email", "webhook")
 
 _Steps = tuple[Sequence[Step], Lane | None]
 
@@ -279,6 +280,10 @@ class Engine:
             await trio.sleep(RECORD_GATHER_S)
         found = await self._ledger.receipts(receipts, self.now_ms(), self.owner)
         self.record([after_receipt(alert, receipt.status, self.now_ms()) for alert, receipt in found], None)
+
+    async def hear(self, facts: Sequence[Heard]) -> None:
+        """Take what WeChat users did; when this returns it is durable. Of strangers, repeated and late is normal."""
+        await self._ledger.heard(facts)
 
     # ---- the clock --------------------------------------------------------------------------------------------
 

@@ -23,7 +23,10 @@ SERVICE_UNTIL = f"$[{Recipient.__struct_fields__.index('service_until_ms')}]"
 _cards = msgspec.json.Decoder(Recipient)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
-FIND = "SELECT group_concat(r.card, char(10)) FROM openids o JOIN recipients r ON r.id=o.recipient WHERE o.digest IN ({keys})"
+FIND = (
+    "SELECT group_concat(r.card, char(10)) FROM openids o JOIN recipients r ON r.id=o.recipient"
+    " WHERE o.digest IN ({keys})"
+)
 CHANGE = "UPDATE recipients SET card=v.column2 FROM ({values}) AS v WHERE recipients.id=v.column1"
 CATCH_UP = (
     "INSERT OR IGNORE INTO openids SELECT crc32(card->>3), id FROM recipients"

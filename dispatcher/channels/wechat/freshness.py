@@ -5,9 +5,9 @@ A signature of WeChat proves who made it, and neither when nor (in plain mode) a
 - **Stale**: WeChat gives up after three tries of five seconds (providers.md section 3), so an honest callback is
   seconds old. The bound is five minutes on both sides, which leaves clocks that are wrong by minutes working.
 - **A retry** is WeChat's own: the answer to the first try was late or lost. It carries the same body, with a new
-  timestamp and nonce or with the old ones (which is not documented). With new ones it is a new callback, and what it says
-  has no second effect in the ledger. With the old ones and the same body it is answered ``success`` again when the first
-  is durable, and is taken like the first when that is not known: refusing it would lose a receipt.
+  timestamp and nonce or with the old ones (which is not documented). With new ones it is a new callback, and what it
+  says has no second effect in the ledger. With the old ones and the same body it is answered ``success`` again when
+  the first is durable, and is taken like the first when that is not known: refusing it would lose a receipt.
 - **A replay** is an old timestamp and nonce with *another* body: no honest sender makes that. It is refused.
 
 What is remembered is bounded and belongs to one process. A nonce that was forgotten, or that another process saw, is
