@@ -129,7 +129,8 @@ class Totals(msgspec.Struct, kw_only=True):
     ``events`` by read, accepted, duplicate, rejected; ``attempts`` and ``delivered_by`` by channel; ``outcomes`` by
     (channel, class of answer); ``callbacks_refused`` by `receipts.REASONS`; ``latencies`` from the event's acceptance
     and ``swipe_latencies`` from the swipe's own time to the provider's acceptance. Gauges: ``lanes`` by channel
-    (queued, in flight); ``open_alerts`` of the whole ledger; ``waiting_channels`` by channel, 1 while it waits for a person.
+    (queued, in flight); ``open_alerts`` of the whole ledger; ``waiting_channels`` by channel, 1 while it waits for a
+    person.
     """
 
     events: dict[str, int] = {}

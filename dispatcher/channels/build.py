@@ -9,6 +9,7 @@ import msgspec
 from dispatcher.channels.base import Channel
 from dispatcher.channels.sms.generic import GenericSmsChannel
 from dispatcher.channels.wechat.channel import WechatChannel
+from dispatcher.channels.wechat.service import WechatServiceChannel
 from dispatcher.config import Config
 from dispatcher.config_channels import ChannelSection, SmsConfig, WechatConfig
 from dispatcher.config_load import read_secret
@@ -51,11 +52,21 @@ def make_channels(config: Config, library: Library, network: Network, environ: M
         max_attempts=settings.max_attempts,
     )
     receipt_ms = None if config.receipts is None else int(config.receipts.deadline_seconds * 1000)
-    channels = {}
+    channels: dict[str, Channel] = {}
     for name, section in config.channels.configured().items():
         parts = Parts(library, network, retry, receipt_ms, read_secret(name, section, environ))
         channels[name] = _MAKERS[type(section)](section, parts)
+    template = channels.get("wechat")
+    account = config.channels.wechat
+    if account is not None and account.service_messages and isinstance(template, WechatChannel):
+        service = WechatServiceChannel(account, template.steward, library, retry)
+        channels[service.name] = service
     return channels
+
+
+def section_of(channel: str) -> str:
+    """The configuration's section that a channel is made from; its rate and connections are that section's."""
+    return "wechat" if channel == WechatServiceChannel.name else channel
 
 
 def pools_of(config: Config) -> dict[str, PoolSettings]:
