@@ -41,6 +41,8 @@ CLOSE = (
 
 def heard(connection: sqlite3.Connection, facts: Sequence[Heard]) -> int:
     """See `Ledger.heard`."""
+    if not facts:
+        return 0
     by_openid: dict[str, list[Heard]] = {}
     for fact in facts:
         by_openid.setdefault(fact.openid, []).append(fact)
@@ -59,12 +61,12 @@ def heard(connection: sqlite3.Connection, facts: Sequence[Heard]) -> int:
     return len(changed)
 
 
-def catch_up(connection: sqlite3.Connection, *, at_least: int = OPENIDS_AT_ONCE) -> None:
+def catch_up(connection: sqlite3.Connection, *, at_least: int | None = None) -> None:
     """Let new recipients be found by their openid, when there are so many of them."""
     ((up_to, last),) = connection.execute(
         "SELECT up_to, (SELECT coalesce(max(id), 0) FROM recipients) FROM openids_known"
     ).fetchall()
-    if last - up_to >= at_least:
+    if last - up_to >= (OPENIDS_AT_ONCE if at_least is None else at_least):
         connection.execute(CATCH_UP, (up_to, last))
         connection.execute("UPDATE openids_known SET up_to=?", (last,))
 
