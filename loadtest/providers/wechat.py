@@ -22,6 +22,7 @@ from loadtest.providers.faults import Dice, seeded
 from loadtest.providers.fields import faulty_key
 from loadtest.providers.late import SimulatedAnswer
 from loadtest.providers.quota import Bucket, Clearings, Daily
+from loadtest.providers.service import CUSTOM_PATH, ServiceMessages
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.tokens import Tokens
 
@@ -58,6 +59,8 @@ _TEXTS: Final = {
     43101: "user refuse to accept the msg",
     44002: "empty post data",
     45009: "reach max api daily quota limit",
+    45015: "response out of time limit or subscription is canceled",
+    45047: "out of response count limit",
     45011: "api minute-quota reach limit must slower retry next minute",
     47001: "data format error",
     48006: "forbid to clear quota because of reaching the limit",
@@ -125,8 +128,10 @@ class WeChat:
         # Not from 1: ids of a restarted simulation must not repeat. 43 bits of milliseconds, 20 of a counter.
         self._msgids = itertools.count((int(now * 1000) << 20) + 1)
         self._rids = seeded(settings.seed, "rid")
+        self.service = ServiceMessages(self._tokens, self._error, _access_token)
         self.routes: dict[str, Callable[[Request, float], Answer]] = {
             SEND_PATH: self.send,
+            CUSTOM_PATH: self.service.send,
             TOKEN_PATH: self.token,
             STABLE_TOKEN_PATH: self.stable_token,
             QUOTA_PATH: self.quota,
