@@ -27,26 +27,26 @@ MAX_USERS: Final = 100_000
 """Users whose windows are remembered; beyond it the oldest are forgotten, and their windows closed."""
 
 
-class _Text(msgspec.Struct):
+class _Text(msgspec.Struct, frozen=True):
     content: str = ""
 
 
-class _Article(msgspec.Struct):
+class _Article(msgspec.Struct, frozen=True):
     title: str = ""
     description: str = ""
     url: str = ""
     picurl: str = ""
 
 
-class _News(msgspec.Struct):
-    articles: list[_Article] = []
+class _News(msgspec.Struct, frozen=True):
+    articles: tuple[_Article, ...] = ()
 
 
 class ServiceMessage(msgspec.Struct):
     """One message that a user saw; it prints as its class only."""
 
-    touser: str
-    msgtype: str
+    touser: str = ""
+    msgtype: str = ""
     text: _Text = _Text()
     news: _News = _News()
 
