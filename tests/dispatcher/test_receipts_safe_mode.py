@@ -252,6 +252,14 @@ async def test_a_retry_is_thanked_for_once_kept_and_a_replay_refused(keys: tuple
         assert len(served.books.kept) == 1
 
 
+async def test_two_honest_callbacks_may_share_a_nonce_in_safe_mode() -> None:
+    async with serving(KEY) as served:
+        for event in ("subscribe", "unsubscribe"):
+            query, body = sealed(xml("event", event), nonce="same")
+            assert (await served.post(query, body)).text == "success"
+        assert [one.kind for one in served.books.heard] == ["follow", "unfollow"]
+
+
 async def test_a_deed_of_next_year_is_taken_for_one_of_now() -> None:
     async with serving() as served:
         await served.post(plain_query(), xml("event", "subscribe", at=NOW + 31_536_000))
