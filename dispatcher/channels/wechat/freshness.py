@@ -8,8 +8,8 @@ A signature of WeChat proves who made it, and neither when nor (in plain mode) a
   timestamp and nonce or with the old ones (which is not documented). With new ones it is a new callback, and what it
   says has no second effect in the ledger. With the old ones and the same body it is answered ``success`` again when
   the first is durable, and is taken like the first when that is not known: refusing it would lose a receipt.
-- **A replay** is an old timestamp and nonce with *another* body. It is refused. In safe mode, whose signature is over the
-  body, the nonce that is looked at here has that signature in it, so that only what was signed as it is can be new.
+- **A replay** is an old timestamp and nonce with *another* body. It is refused. In safe mode, whose signature is over
+  the body, the nonce that is looked at here has that signature in it, so that only what was signed as it is can be new.
 
 What is remembered is bounded and belongs to one process. A nonce that was forgotten, or that another process saw, is
 taken for new. With the same body that does no harm, for receipts and inbound events are idempotent in the ledger. In
