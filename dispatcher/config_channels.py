@@ -33,7 +33,8 @@ class WechatConfig(Section, frozen=True, kw_only=True):
     ``daily_quota`` is the account's own (100,000 for a new verified account, says WeChat's page of the
     template interface); ``template_ids`` maps our template to the account's private one; ``on_unknown``
     says what follows an answer that was never seen. ``ca_file`` and the client certificate are for a private line's
-    gateway; ``http2`` offers HTTP/2, where resends of libcurl's own cannot be counted (docs/decisions/0003).
+    gateway; ``service_messages`` sends customer-service messages to whoever has a window for them open; ``http2``
+    offers HTTP/2, where resends of libcurl's own cannot be counted (docs/decisions/0003).
     """
 
     appid: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
@@ -51,6 +52,7 @@ class WechatConfig(Section, frozen=True, kw_only=True):
     template_ids: dict[Word, Word] = msgspec.field(default_factory=dict)
     url: UrlText | None = None
     on_unknown: ResendOrLeave = "resend"
+    service_messages: bool = False
 
     def __post_init__(self) -> None:
         check_url("base_url", self.base_url, https_unless_loopback=True)

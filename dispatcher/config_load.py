@@ -294,11 +294,16 @@ def _check_secrets(config: Config, environ: Mapping[str, str], name: str) -> tup
     }
     if config.intake.stream is not None:
         files["intake.stream.token_file"] = config.intake.stream.token_file
+    aes = None if config.receipts is None else config.receipts.aes_key_file
     if config.receipts is not None:
         files["receipts.token_file"] = config.receipts.token_file
-        files["receipts.aes_key_file"] = config.receipts.aes_key_file
+        files["receipts.aes_key_file"] = aes
     warnings = []
     try:
+        if aes is not None:
+            from dispatcher.callback_keys import read_callback_keys  # not for everybody: it loads a cipher library
+
+            read_callback_keys(config)
         for channel, section in config.channels.accounts().items():
             files[f"channels.{channel}.secret_file"] = section.secret_file
             if isinstance(section, WebhookConfig):
@@ -307,7 +312,8 @@ def _check_secrets(config: Config, environ: Mapping[str, str], name: str) -> tup
         for key, path in files.items():
             if path is None:
                 continue
-            read_secret_file(path, key)
+            if path is not aes:  # which may have two lines
+                read_secret_file(path, key)
             if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 warnings.append(f"{name}: {key}: others than the owner may read {path}; chmod 600 it")
     except ConfigurationError as error:

@@ -110,6 +110,8 @@ class ChannelPolicy(msgspec.Struct, frozen=True):
     long a receipt is waited for after acceptance; None: acceptance is the provider's last word. ``receipts_by_key``:
     the provider's receipts carry the alert's key, so that one can be known although no acceptance was seen;
     ``key_prefix`` stands before it in their msgid.
+    ``same_place`` are channels on which the cardholder would see the alert in the same place: after an unknown outcome
+    they are passed over, and the next other channel follows. Empty: the alert is left alone instead.
     """
 
     retry: RetryPolicy
@@ -118,6 +120,7 @@ class ChannelPolicy(msgspec.Struct, frozen=True):
     resend_window_ms: int | None = None
     receipts_by_key: bool = False
     key_prefix: str = ""
+    same_place: frozenset[str] = frozenset()
 
 
 def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: int, draw: float) -> Step:
@@ -262,6 +265,10 @@ def _left_alone(alert: Alert, answer: Answer | None, policy: ChannelPolicy, now_
     if policy.receipt_ms is not None:
         msgid = policy.key_prefix + alert.key if policy.receipts_by_key else None
         return _step(alert, answer, now_ms, "awaiting", due_ms=now_ms + policy.receipt_ms, msgid=msgid)
+    if policy.same_place:
+        for position in range(alert.position + 1, len(alert.route)):
+            if alert.route[position] not in policy.same_place:
+                return _step(alert, answer, now_ms, "retrying", position=position, due_ms=now_ms)
     return _step(alert, answer, now_ms, "failed", reason="unknown-outcome")
 
 

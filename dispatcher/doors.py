@@ -63,7 +63,7 @@ def _server(
         case "receipts":
             if config.receipts is None:
                 return None
-            desk = receipt_desk(running.engine, config.receipts)
+            desk = receipt_desk(running.engine, config)
             background.start_soon(desk.run)
             return partial(desk.serve, None if descriptor is None else inherited_listeners([descriptor]), stop.wait)
         case "intake.http":

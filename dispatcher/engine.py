@@ -44,6 +44,7 @@ from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.heard import Heard
 from dispatcher.network.api import Network
 from dispatcher.together import Together
 from ratelimit.pacing import Pacer
@@ -64,7 +65,7 @@ MAX_WAITING_STEPS = 4 * RECORD_BATCH
 
 HOUSEKEEPING_S = 60.0
 LEDGER_RETRY_S = 1.0
-KNOWN_CHANNELS = ("wechat", "sms", "email", "webhook")
+KNOWN_CHANNELS = ("wechat", "wechat_service", "sms", "email", "webhook")
 
 _Steps = tuple[Sequence[Step], Lane | None]
 
@@ -293,6 +294,10 @@ class Engine:
             known = {(receipt.channel, receipt.msgid) for _, receipt in found}
             late = [receipt for receipt in receipts if (receipt.channel, receipt.msgid) not in known]
             self.meter.known_doubles(await self._ledger.new_doubles(late))
+
+    async def hear(self, facts: Sequence[Heard]) -> None:
+        """Take what WeChat users did; when this returns it is durable. Of strangers, repeated and late is normal."""
+        await self._ledger.heard(facts)
 
     # ---- the clock --------------------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ def _counters(totals: Totals) -> Iterable[Metric]:
         ),
         ("swipebell_alerts_ended", "Alerts that ended", "state", dict(totals.ended.items())),
         ("swipebell_unknown_codes", "Answers whose code no table knows", "channel", totals.unknown_codes),
+        ("swipebell_callbacks_refused", "Callbacks that were not taken", "reason", totals.callbacks_refused),
     )
     for name, help_text, label, counts in by_name:
         family = CounterMetricFamily(name, help_text, labels=[label])

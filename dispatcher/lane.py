@@ -227,7 +227,7 @@ class Lane:
             self._host.record(steps, self)
             if refused:
                 why = f"the provider refuses this account or secret (code {refused});"
-                hint = f"check the secret_file and account of [channels.{self.channel.name}]"
+                hint = f"check the secret_file and account of [channels.{self.channel.name.partition('_')[0]}]"
                 self._alarmed = True
                 self._host.paused(self.channel.name, f"{why} {hint}", misconfigured=True)
 

@@ -117,6 +117,10 @@ class Meter:
         """A provider answered with a code that its table does not know."""
         self.totals.unknown_codes[channel] += 1
 
+    def callback_refused(self, reason: str) -> None:
+        """A callback was not taken; ``reason`` is one of `receipts.REASONS`."""
+        self.totals.callbacks_refused[reason] += 1
+
     def misconfigured(self, channel: str, value: bool) -> None:
         """A channel waits for a person, or no longer."""
         self.totals.waiting_channels[channel] = int(value)

@@ -13,7 +13,7 @@ import trio
 
 from dispatcher.admission import Admitter
 from dispatcher.channels.base import Channel, ChannelPaused
-from dispatcher.channels.build import make_channels, open_network
+from dispatcher.channels.build import make_channels, open_network, section_of
 from dispatcher.config import Config
 from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
@@ -90,7 +90,9 @@ async def service(
         try:
             made = make_channels(config, library, network, environ)
             sections = config.channels.configured()
-            channels = {name: (channel, Pacer(sections[name].rate_per_second)) for name, channel in made.items()}
+            # One pacer a section: what two channels of one account send together is what the provider counts.
+            pacers = {name: Pacer(section.rate_per_second) for name, section in sections.items()}
+            channels = {name: (channel, pacers[section_of(name)]) for name, channel in made.items()}
             engine = Engine(
                 config=config.engine,
                 ledger=ledger,

@@ -128,9 +128,10 @@ class Totals(msgspec.Struct, kw_only=True):
 
     ``events`` by read, accepted, duplicate, rejected; ``attempts`` and ``delivered_by`` by channel; ``outcomes`` by
     (channel, class of answer); ``known_doubles`` alerts seen on a channel after they had rung on the next;
-    ``latencies`` from the event's acceptance and ``swipe_latencies`` from the swipe's own
-    time to the provider's acceptance. Gauges: ``lanes`` by channel (queued, in flight); ``open_alerts`` of the whole
-    ledger; ``waiting_channels`` by channel, 1 while it waits for a person.
+    ``callbacks_refused`` by `receipts.REASONS`; ``latencies`` from the event's acceptance
+    and ``swipe_latencies`` from the swipe's own time to the provider's acceptance. Gauges: ``lanes`` by channel
+    (queued, in flight); ``open_alerts`` of the whole ledger; ``waiting_channels`` by channel, 1 while it waits for a
+    person.
     """
 
     events: dict[str, int] = {}
@@ -141,6 +142,7 @@ class Totals(msgspec.Struct, kw_only=True):
     delivered_by: dict[str, int] = {}
     outcomes: dict[tuple[str, str], int] = {}
     unknown_codes: dict[str, int] = {}
+    callbacks_refused: dict[str, int] = {}
     retries: int = 0
     known_doubles: int = 0
     latencies: Latencies = msgspec.field(default_factory=Latencies)
@@ -179,6 +181,7 @@ class Totals(msgspec.Struct, kw_only=True):
 
 COUNTERS = (
     *("events", "ended", "suppressed_by", "failed_by", "attempts", "delivered_by", "outcomes", "unknown_codes"),
+    "callbacks_refused",
 )
 
 

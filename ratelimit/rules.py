@@ -83,6 +83,10 @@ none that is unknown: nobody can say whether it moved money."""
 _ADDRESSES = {"wechat": "openid", "sms": "phone", "email": "email"}
 """Where a recipient keeps its address on a channel; a webhook's address is the channel's own."""
 
+SERVICE = "wechat_service"
+"""WeChat's customer-service messages: no recipient lists it. It comes before ``wechat`` for whoever may be sent one now
+(``Recipient.service_until_ms``), under the rules of ``wechat``."""
+
 _NO_MINIMUM = (0, "")
 
 MAX_LADDERS = 4_096
@@ -151,6 +155,7 @@ class Decider:
                         minimum[currency] = (amount, rule.id)
             elif isinstance(rule, ExpireAfter):
                 self._expiry[rule.category] = (rule.total_seconds * 1000, rule.id)
+        self._serves = SERVICE in self._channels
         self._caps = tuple(rule for rule in rules.rule if isinstance(rule, Cap))
         self._ladders: dict[_LadderKey, _Ladder] = {}
         self._default_expiry = (DEFAULT_EXPIRE_AFTER_SECONDS * 1000, DEFAULT_EXPIRY)
@@ -170,6 +175,9 @@ class Decider:
         # not keep an alert open for longer.
         expires_ms = (swipe_ms if swipe_ms < now_ms else now_ms) + age_ms
         route, rule, saw = self._route(event, recipient, template or event.category, now_ms)
+        if recipient.service_until_ms > now_ms and self._serves and "wechat" in route:
+            at = route.index("wechat")
+            route = (*route[:at], SERVICE, *route[at:])
         state: State = "send" if route else "suppressed"
         if route and now_ms >= expires_ms:
             state, rule = "expired", expiry_rule

@@ -15,6 +15,7 @@ import minijinja
 import msgspec
 from msgspec import Meta
 
+from templates.card import Card, CardPart, CardText
 from templates.errors import RenderError, TemplateError, UnknownTemplate
 from templates.facts import FIELDS, SwipeFacts
 from templates.limits import WECHAT_TYPES, type_of
@@ -36,7 +37,7 @@ MAX_FILE_BYTES = 65_536
 MAX_CACHED_LOCALES = 64
 """Spellings of locales whose answer a template remembers; recipients' files may hold any."""
 
-_Part = TypeVar("_Part", WechatPart, SmsPart, MailPart)
+_Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
 
 
 class FieldLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +75,7 @@ class TemplateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wechat: dict[Locale, dict[str, str]] = {}
     sms: dict[Locale, SmsText] = {}
     email: dict[Locale, MailText] = {}
+    card: dict[Locale, CardText] = {}
 
 
 class Template:
@@ -86,6 +88,7 @@ class Template:
         wechat: Mapping[str, WechatPart],
         sms: Mapping[str, SmsPart],
         email: Mapping[str, MailPart],
+        card: Mapping[str, CardPart],
     ) -> None:
         self.id = file.id
         self.version = file.version
@@ -98,6 +101,8 @@ class Template:
         self._wechat = dict(wechat)
         self._sms = dict(sms)
         self._email = dict(email)
+        self._card = dict(card)
+        self.has_card = bool(card)
 
     def render_wechat(self, facts: SwipeFacts, locale: str) -> WechatData:
         """``{"thing5": {"value": …}}``, ready to be the ``data`` of a template message.
@@ -123,6 +128,10 @@ class Template:
     def render_email(self, facts: SwipeFacts, locale: str) -> MailWords:
         """Subject, text and HTML, values escaped in the last. Errors as for ``render_wechat``."""
         return (self._email.get(locale) or self._fall_back(self._email, "email", locale)).render(facts)
+
+    def render_card(self, facts: SwipeFacts, locale: str) -> Card:
+        """The card with a picture, when ``has_card``. Errors as for ``render_wechat``."""
+        return (self._card.get(locale) or self._fall_back(self._card, "card", locale)).render(facts)
 
     def _fall_back(self, parts: dict[str, _Part], channel: str, locale: str) -> _Part:
         if not parts:
@@ -210,12 +219,14 @@ class _Loader:
         wechat = {locale: self._wechat(locale, keys) for locale, keys in self._file.wechat.items()}
         sms = {locale: self._sms(locale, part) for locale, part in self._file.sms.items()}
         email = {locale: self._email(locale, part) for locale, part in self._file.email.items()}
-        for channel, locales in (("wechat", wechat.keys()), ("sms", sms.keys()), ("email", email.keys())):
+        card = {locale: self._card(locale, part) for locale, part in self._file.card.items()}
+        by_part = {"wechat": wechat.keys(), "sms": sms.keys(), "email": email.keys(), "card": card.keys()}
+        for channel, locales in by_part.items():
             for locale in REQUIRED_LOCALES:
                 if locales and locale not in locales:
                     raise TemplateError(self._path, f"[{channel}.{locale}]", "is missing", "translate the part")
         self._check_same_keys()
-        return Template(self._file, self._path, wechat, sms, email)
+        return Template(self._file, self._path, wechat, sms, email, card)
 
     def _read(self) -> str:
         try:
@@ -295,6 +306,14 @@ class _Loader:
             self._try(part, values, table)
         return part
 
+    def _card(self, locale: str, card: CardText) -> CardPart:
+        table = f"card.{locale}"
+        title, description = (self._source(table, key, getattr(card, key)) for key in ("title", "description"))
+        part = CardPart(locale, title, description, card.picture, card.url)
+        for values in self._tries():
+            self._try(part, values, table)
+        return part
+
     @property
     def _name(self) -> str:
         return f"{self._file.id}@{self._file.version}"
@@ -321,7 +340,7 @@ class _Loader:
         yield self._examples
         yield {name: "" if FIELDS[name].optional else example for name, example in self._examples.items()}
 
-    def _try(self, part: WechatPart | SmsPart | MailPart, values: dict[str, str], table: str) -> None:
+    def _try(self, part: WechatPart | SmsPart | MailPart | CardPart, values: dict[str, str], table: str) -> None:
         try:
             part.fill(values)
         except RenderError as error:

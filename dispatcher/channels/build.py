@@ -17,6 +17,7 @@ from dispatcher.channels.sms.vendor import CHANNEL, SECOND
 from dispatcher.channels.webhook.channel import WebhookChannel
 from dispatcher.channels.webhook.signing import BadSecret, SigningKey
 from dispatcher.channels.wechat.channel import WechatChannel
+from dispatcher.channels.wechat.service import WechatServiceChannel
 from dispatcher.config import Config
 from dispatcher.config_channels import ChannelSection, EmailConfig, SmsConfig, WebhookConfig, WechatConfig
 from dispatcher.config_load import read_secret, read_secret_file
@@ -88,10 +89,15 @@ def make_channels(config: Config, library: Library, network: Network, environ: M
         max_attempts=settings.max_attempts,
     )
     receipt_ms = None if config.receipts is None else int(config.receipts.deadline_seconds * 1000)
-    channels = {}
+    channels: dict[str, Channel] = {}
     for name, section in config.channels.configured().items():
         parts = Parts(library, network, retry, receipt_ms, read_secret(name, section, environ), environ)
         channels[name] = _MAKERS[type(section)](section, parts)
+    template = channels.get("wechat")
+    account = config.channels.wechat
+    if account is not None and account.service_messages and isinstance(template, WechatChannel):
+        service = WechatServiceChannel(account, template.steward, library, retry)
+        channels[service.name] = service
     return channels
 
 
@@ -101,6 +107,11 @@ def open_network(config: Config, environ: Mapping[str, str]) -> Network:
     mail = None if email is None else _mail_server(email, read_secret("email", email, environ))
     http = CurlNetwork(pools_of(config))
     return http if mail is None else RoutedNetwork(http, {EmailChannel.name: SmtpNetwork(mail)})
+
+
+def section_of(channel: str) -> str:
+    """The configuration's section that a channel is made from; its rate and connections are that section's."""
+    return "wechat" if channel == WechatServiceChannel.name else channel
 
 
 def pools_of(config: Config) -> dict[str, PoolSettings]:

@@ -14,6 +14,7 @@ from dispatcher.httpd.api import (
     Deferred,
     Handler,
     Limits,
+    Refused,
     Request,
     answer_all,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Deferred",
     "Handler",
     "Limits",
+    "Refused",
     "Request",
     "answer_all",
     "serve_http",

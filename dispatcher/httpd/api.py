@@ -125,5 +125,8 @@ def answer_all(answers: Iterable[tuple[Deferred, Answer]]) -> None:
         connection.flush()
 
 
+Refused = Callable[[int], None]
+"""Told of each request that the server refuses by itself (413, 431, 400, …), by its status."""
+
 Handler = Callable[[Request], Answer | Deferred]
 """Called once per request, in the server's own task: it must not wait, and a bug in it ends the server."""

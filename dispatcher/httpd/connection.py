@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from dispatcher.httpd.api import Answer, Deferred, Handler, Limits, Request
+from dispatcher.httpd.api import Answer, Deferred, Handler, Limits, Refused, Request
 from dispatcher.httpd.reader import Reader, Refusal
 
 READ_BYTES: Final = 64 * 1024
@@ -45,7 +45,12 @@ class Connection:
     """
 
     def __init__(
-        self, sock: socket.socket, handler: Handler, limits: Limits, changed: Callable[[Connection], None]
+        self,
+        sock: socket.socket,
+        handler: Handler,
+        limits: Limits,
+        changed: Callable[[Connection], None],
+        refused: Refused | None = None,
     ) -> None:
         self.sock = sock
         self.polled = False
@@ -57,6 +62,7 @@ class Connection:
         self._handler = handler
         self._limits = limits
         self._changed = changed
+        self._refused = refused
         self._reader = Reader(limits)
         self._timed = 0
         self._requests: deque[tuple[Request, bool]] = deque()
@@ -88,6 +94,8 @@ class Connection:
         """Let the connection end with an error, after the answers that are promised."""
         self._refusal = (status, reason)
         self._reading = False
+        if self._refused is not None:
+            self._refused(status)
 
     def overdue(self) -> None:
         """The deadline has passed."""

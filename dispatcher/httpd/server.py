@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from dispatcher.httpd.api import Handler, Limits
+from dispatcher.httpd.api import Handler, Limits, Refused
 from dispatcher.httpd.connection import Connection, Need
 
 ACCEPTED_AT_ONCE: Final = 8
@@ -40,14 +40,15 @@ async def serve_http(
     *,
     limits: Limits = DEFAULT_LIMITS,
     stop: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    refused: Refused | None = None,
 ) -> None:
     """Serve until ``stop`` returns; the listening sockets are taken over, and closed at the end.
 
     After ``stop`` nothing is accepted, connections at rest are closed, and requests that are being read or
     answered have ``Limits.stop_seconds``. Cancelled, it closes every connection at once, answered or not. An
-    exception of ``handler`` ends the server and is raised.
+    exception of ``handler`` ends the server and is raised. ``refused`` is told what the server refuses by itself.
     """
-    server = _Server(handler, limits, [socket.socket(fileno=one.socket.detach()) for one in listeners])
+    server = _Server(handler, limits, refused, [socket.socket(fileno=one.socket.detach()) for one in listeners])
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.poll, nursery)
@@ -62,8 +63,11 @@ async def serve_http(
 class _Server:
     """Owns the sockets: all polled by one task, but for those that wait in a task of their own."""
 
-    def __init__(self, handler: Handler, limits: Limits, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self, handler: Handler, limits: Limits, refused: Refused | None, listeners: list[socket.socket]
+    ) -> None:
         self._handler = handler
+        self._refused = refused
         self._limits = limits
         self._listeners = listeners
         self._selector = selectors.DefaultSelector()
@@ -111,7 +115,7 @@ class _Server:
                 continue
             with contextlib.suppress(OSError):  # an answer must not wait for the acknowledgement of the last
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(sock, self._handler, self._limits, self._answered)
+            connection = Connection(sock, self._handler, self._limits, self._answered, self._refused)
             self._open.add(connection)
             if len(self._open) > self._limits.connections:
                 connection.refuse(503, "too many connections")

@@ -17,6 +17,7 @@ import msgspec
 
 from dispatcher.events import Accepted
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
 
 
@@ -221,6 +222,13 @@ class Ledger(Protocol):
 
     async def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
         """Add or change recipients by (account, role). A changed address clears what was refused."""
+
+    async def heard(self, facts: Sequence[Heard]) -> int:
+        """Keep what WeChat users did with every recipient of their openid; returns how many that changed.
+
+        Idempotent, and in any order: of a follow and an unfollow the later one holds. Facts of somebody who is no
+        recipient are normal and are not kept.
+        """
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
         """Say which rules the following admissions are decided with."""

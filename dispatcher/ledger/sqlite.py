@@ -16,6 +16,7 @@ from dispatcher.ledger import (
     sqlite_counters,
     sqlite_deliver,
     sqlite_fallback,
+    sqlite_heard,
     sqlite_read,
     sqlite_recipients,
 )
@@ -24,6 +25,7 @@ from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import RecipientLine
 
 # What was with a dead owner: untouched, perhaps on the wire (an attempt of unknown outcome), or waiting for a word.
@@ -188,6 +190,10 @@ class SqliteStore:
     def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
         """See `Ledger.import_recipients`."""
         return sqlite_recipients.import_recipients(self.connection, lines)
+
+    def heard(self, facts: Sequence[Heard]) -> int:
+        """See `Ledger.heard`."""
+        return sqlite_heard.heard(self.connection, facts)
 
     def ruleset(self, version: str, content: str, now_ms: int) -> None:
         """See `Ledger.ruleset`."""

@@ -15,7 +15,8 @@ from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
 from dispatcher.model.recipient import ChannelName
 
-CHANNELS: tuple[str, ...] = get_args(ChannelName)
+CHANNELS: tuple[str, ...] = (*get_args(ChannelName), "wechat_service")
+"""Those that recipients list, and those that the send rules add."""
 END_STATES: tuple[EndState, ...] = get_args(EndState)
 
 FINGERPRINT = ("count({0})", "sum({0})", "sum(({0}) * ({0}) % 1000003)")

@@ -9,11 +9,15 @@ from typing import cast
 import msgspec
 
 from dispatcher.ledger.api import Imported
+from dispatcher.ledger.sqlite_heard import catch_up, close_window, moved
 from dispatcher.model.alert import Step
 from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient, RecipientLine
 
 REFUSED = "$[11]"
-"""Where a card keeps what providers refused: the last of `Recipient`'s fields."""
+"""Where a card keeps what providers refused."""
+
+FOLLOWED = f"$[{Recipient.__struct_fields__.index('followed_ms')}]"
+"""Where a card keeps when the account was last followed."""
 
 # Keys in one order, so that the same thresholds in another order are not a change.
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -23,16 +27,22 @@ _decode = msgspec.json.Decoder(Recipient).decode
 def refuse(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
     """Write down what providers refused. Row by row, because it is rare."""
     for step in steps:
-        if step.refusal is not None:
+        if step.refusal is not None and step.refusal.startswith("wechat_service"):
+            close_window(connection, step)
+        elif step.refusal is not None:
+            # A user who followed the account after this answer is not gone; of another channel that says nothing.
+            followed = f" AND coalesce(card->>'{FOLLOWED}', 0) <= ?" if step.refusal == "wechat" else " AND ?"
             connection.execute(
                 # Only of the address that was refused: it may have been mended while the alert was on its way.
-                "UPDATE recipients SET card=json_set(card, ?, json(?)) WHERE id=? AND card->>3 IS ? AND card->>4 IS ?",
+                "UPDATE recipients SET card=json_set(card, ?, json(?)) WHERE id=? AND card->>3 IS ? AND card->>4 IS ?"
+                + followed,
                 (
                     f'{REFUSED}."{step.refusal}"',
                     _encode({"code": step.code or "", "since": step.at_ms}).decode(),
                     step.alert.recipient.id,
                     step.alert.recipient.openid,
                     step.alert.recipient.phone,
+                    step.at_ms,
                 ),
             )
 
@@ -51,10 +61,16 @@ def import_recipients(connection: sqlite3.Connection, lines: Sequence[RecipientL
             if _address(given) == _address(before):
                 # A new address is a new chance: what a provider said of the old one does not hold for it.
                 given = msgspec.structs.replace(given, refused=before.refused)
+            if given.openid == before.openid:
+                given = msgspec.structs.replace(
+                    given, service_until_ms=before.service_until_ms, followed_ms=before.followed_ms
+                )
             if given == before:
                 same += 1
                 continue
             connection.execute("UPDATE recipients SET card=? WHERE id=?", (_encode(given).decode(), given.id))
+            if given.openid != before.openid:
+                moved(connection, given)
             changed += 1
         elif _has_room(connection, line.account):
             connection.execute(
@@ -65,6 +81,7 @@ def import_recipients(connection: sqlite3.Connection, lines: Sequence[RecipientL
             added += 1
         else:
             too_many.append(position)
+    catch_up(connection)
     return Imported(added, changed, same, too_many)
 
 

@@ -22,6 +22,7 @@ from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import RecipientLine
 
 CALLS_PER_COMMIT = 32
@@ -108,6 +109,9 @@ class _Operations:
     async def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
         result: Imported = await self._run(lambda store: store.import_recipients(lines))
         return result
+
+    async def heard(self, facts: Sequence[Heard]) -> int:
+        return int(await self._run(lambda store: store.heard(facts)))
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
         await self._run(lambda store: store.ruleset(version, content, now_ms))

@@ -26,7 +26,9 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     ``channels`` is in the order of preference. ``min_amount`` is the recipient's own threshold, in minor units:
     ``{"sms": {"CNY": 10000}}``. ``refused`` has one entry per channel (``"wechat"``) or per channel and template
-    (``"wechat/swipe"``, WeChat 43101) that the provider says is closed.
+    (``"wechat/swipe"``, WeChat 43101) that the provider says is closed. ``service_until_ms`` is until when WeChat takes
+    customer-service messages (epoch ms, 0: not), ``followed_ms`` when the account was last followed, as far as it was
+    heard (see `heard`); cards of earlier versions end before these two.
     """
 
     id: int
@@ -41,6 +43,8 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, gc=False):
     min_amount: dict[str, dict[str, int]] = {}
     opt_out: tuple[str, ...] = ()
     refused: dict[str, Refusal] = {}
+    service_until_ms: int = 0
+    followed_ms: int = 0
 
     def __repr__(self) -> str:  # a recipient is personal data: a traceback or a log shows its number only
         return f"<Recipient {self.id}>"

@@ -25,6 +25,7 @@ from loadtest.providers.fields import faulty_key
 from loadtest.providers.late import SimulatedAnswer
 from loadtest.providers.latest import Latest
 from loadtest.providers.quota import Bucket, Clearings, Daily
+from loadtest.providers.service import CUSTOM_PATH, ServiceMessages
 from loadtest.providers.settings import STATUSES, ProviderSettings
 from loadtest.providers.tokens import Tokens
 from loadtest.providers.users import Users
@@ -69,6 +70,8 @@ _TEXTS: Final = {
     43117: "Sending messages to this openid too frequently, please try later",
     44002: "empty post data",
     45009: "reach max api daily quota limit",
+    45015: "response out of time limit or subscription is canceled",
+    45047: "out of response count limit",
     45011: "api minute-quota reach limit must slower retry next minute",
     47001: "data format error",
     48006: "forbid to clear quota because of reaching the limit",
@@ -139,8 +142,10 @@ class WeChat:
         # Not from 1: ids of a restarted simulation must not repeat. 43 bits of milliseconds, 20 of a counter.
         self._msgids = itertools.count((int(now * 1000) << 20) + 1)
         self._rids = seeded(settings.seed, "rid")
+        self.service = ServiceMessages(self._tokens, self._error, _access_token)
         self.routes: dict[str, Callable[[Request, float], Answer]] = {
             SEND_PATH: self.send,
+            CUSTOM_PATH: self.service.send,
             TOKEN_PATH: self.token,
             STABLE_TOKEN_PATH: self.stable_token,
             QUOTA_PATH: self.quota,

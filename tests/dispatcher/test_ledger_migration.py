@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dispatcher.ledger.sqlite_open import APPLICATION_ID
 from dispatcher.ledger.worker import InlineLedger
+from dispatcher.model.heard import Heard
 from tests.dispatcher.ledger_kit import NOW, Tell, accepted, attempts_of, counted, owner_of, state_of
 
 
@@ -83,6 +84,8 @@ async def test_a_ledger_of_the_first_layout_is_taken_over_whole(tmp_path: Path) 
     assert await counted(ledger, owner, "day|Asia/Shanghai|2026-01-01|CNY|A-1") == 500
     assert await counted(ledger, owner, "bare") == 3
     assert await state_of(ledger, "e-2") == "queued"
+    # And its recipients are found by their openid
+    assert await ledger.heard([Heard("o-1", "follow", NOW + 1000)]) == 1
     await ledger.aclose()
     # And opening it once more changes nothing
     ledger = InlineLedger(str(path))

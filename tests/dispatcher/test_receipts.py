@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -21,6 +22,8 @@ from dispatcher.receipts import ReceiptDesk
 from tests.dispatcher.httpd_kit import PATIENCE_S
 
 TOKEN = "receipt-token"
+STAMP = 1714037059
+_nonces = itertools.count(486452656)
 
 
 class Books:
@@ -76,7 +79,9 @@ class Served:
 @asynccontextmanager
 async def serving(token: str | None = TOKEN) -> AsyncIterator[Served]:
     books = Books()
-    desk = ReceiptDesk(cast("Engine", books), None if token is None else Secret(token), "127.0.0.1:0")
+    desk = ReceiptDesk(
+        cast("Engine", books), None if token is None else Secret(token), "127.0.0.1:0", now_ms=lambda: STAMP * 1000
+    )
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         served = Served("", books, desk)
@@ -92,7 +97,7 @@ async def serving(token: str | None = TOKEN) -> AsyncIterator[Served]:
 
 
 def signed(path: str, **changes: str) -> str:
-    stamp, nonce = "1714037059", "486452656"
+    stamp, nonce = str(STAMP), str(next(_nonces))
     fields = {"signature": signature(TOKEN, stamp, nonce), "timestamp": stamp, "nonce": nonce, "openid": "oA"}
     return f"{path}?{httpx.QueryParams({**fields, **changes})}"
 

@@ -76,8 +76,8 @@ def test_what_is_written_in_another_way_is_read_all_the_same() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"<xml><MsgType><![CDATA[text]]></MsgType><Content>hi</Content><MsgId>1</MsgId></xml>",
-        DOCUMENTED.replace(b"TEMPLATESENDJOBFINISH", b"subscribe"),
+        b"<xml><MsgType><![CDATA[news]]></MsgType><Content>hi</Content><MsgId>1</MsgId></xml>",
+        DOCUMENTED.replace(b"TEMPLATESENDJOBFINISH", b"MASSSENDJOBFINISH"),
         DOCUMENTED.replace(b"Event>", b"event>"),
         b"<xml/>",
         b"<html><xml><Event>TEMPLATESENDJOBFINISH</Event></xml></html>",

@@ -1,6 +1,7 @@
-"""What WeChat posts to us: its signature, and the delivery event of a template message. Pure.
+"""What WeChat posts to us: its signature, the delivery event of a template message, what users did. Pure.
 
-Sources: providers.md section 3 (TEMPLATESENDJOBFINISH) and 5.1 (signature). Plain mode.
+Sources: providers.md section 3 (TEMPLATESENDJOBFINISH), 5.1 (signature), 5.2 (the envelope of safe mode) and 5.3
+(events and messages). Passive replies are not used: every callback is answered ``success``.
 """
 
 from __future__ import annotations
@@ -9,18 +10,40 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
+from typing import cast
 from urllib.parse import parse_qsl
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element, ParseError
 
 import msgspec
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
+
+from dispatcher.model.heard import Heard, Kind
 
 MAX_QUERY_FIELDS = 32
 """A callback has five; a query of thousands is not worth taking apart."""
 
 MAX_DELIVERY_CHARS = 200
 """Of a status: WeChat's have 25."""
+
+KINDS: dict[str, Kind] = {
+    "subscribe": "follow",
+    "SCAN": "follow",
+    "unsubscribe": "unfollow",
+    "CLICK": "tap",
+    "scancode_push": "tap",
+    "scancode_waitmsg": "tap",
+    "message": "message",
+}
+"""Events that say something about the user, and ``message`` for whatever they write. VIEW opens a page and LOCATION
+comes by itself: that either opened the customer-service window is not established, so they are thanked for and
+forgotten."""
+
+MESSAGES = frozenset({"text", "image", "voice", "video", "shortvideo", "location", "link"})
+
+_OPENID = re.compile(r"[A-Za-z0-9_@.-]{1,128}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,11}", re.ASCII)
+_ENCRYPT = re.compile(rb"<Encrypt><!\[CDATA\[([A-Za-z0-9+/=]+)\]\]></Encrypt>")
 
 _MSGID = re.compile(r"[0-9]{1,20}", re.ASCII)  # an int64
 
@@ -76,23 +99,53 @@ def is_signed(token: str, fields: Mapping[str, str]) -> bool:
     return hmac.compare_digest(fields.get("signature", "").encode(), wanted.encode())
 
 
-def read_callback(body: bytes) -> Delivery | None:
-    """The delivery that a callback reports; None for every other event and message. Raises `UnreadableCallback`."""
+def encrypted_text(body: bytes) -> str:
+    """What stands in ``Encrypt``: of safe mode, and of compat mode beside the plain fields. Empty when there is none.
+
+    Nothing of the body is believed: the text is proved by ``msg_signature``. Raises `UnreadableCallback`.
+    """
+    exact = _ENCRYPT.search(body)
+    if exact is not None:
+        return exact[1].decode("ascii")
+    return (_root(body).findtext("Encrypt") or "").strip()
+
+
+def read_callback(body: bytes) -> Delivery | Heard | None:
+    """The delivery that a callback reports, or what its user did; None for all that concerns nobody here.
+
+    Raises `UnreadableCallback`.
+    """
     exact = _EXACT.fullmatch(body)
     if exact is not None:
         return Delivery(exact[1].decode("ascii"), exact[2].decode("ascii"))
     return read_xml(body)
 
 
-def read_xml(body: bytes) -> Delivery | None:
+def read_xml(body: bytes) -> Delivery | Heard | None:
     """As `read_callback`, for any XML: entities, document types and external references are refused."""
-    try:
-        root = fromstring(body, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError, LookupError):  # the last two: encodings that are none
-        raise UnreadableCallback("not XML that is taken here") from None
+    root = _root(body)
     if root.findtext("Event") != "TEMPLATESENDJOBFINISH":
-        return None
+        return _heard(root)
     msgid, status = (root.findtext("MsgID") or "").strip(), root.findtext("Status") or ""
     if not _MSGID.fullmatch(msgid) or not 0 < len(status) <= MAX_DELIVERY_CHARS:
         raise UnreadableCallback("a delivery event without its message or status")
     return Delivery(msgid, status)
+
+
+def _root(body: bytes) -> Element:
+    try:
+        return cast("Element", fromstring(body, forbid_dtd=True))
+    except (ParseError, DefusedXmlException, ValueError, LookupError):  # the last two: encodings that are none
+        raise UnreadableCallback("not XML that is taken here") from None
+
+
+def _heard(root: Element) -> Heard | None:
+    kind = (root.findtext("MsgType") or "").strip()
+    did = (root.findtext("Event") or "").strip() if kind == "event" else "message" if kind in MESSAGES else ""
+    if did not in KINDS:
+        return None
+    openid = (root.findtext("FromUserName") or "").strip()
+    seconds = (root.findtext("CreateTime") or "").strip()
+    if not _OPENID.fullmatch(openid) or not _SECONDS.fullmatch(seconds):
+        raise UnreadableCallback("an event or a message without its user or time")
+    return Heard(openid, KINDS[did], int(seconds) * 1000)
