@@ -67,7 +67,7 @@ class SharedRates:
                 await self.renew(owner, wants, self._processes if now < expected_until else 1)
             except LedgerUnavailable as error:
                 await trouble(error)
-            in_need = any(not one.usable and self._waiting(name) for name, one in self._pacers.items())
+            in_need = any(not one.usable() and self._waiting(name) for name, one in self._pacers.items())
             await trio.sleep(HURRY_S if in_need else LOOK_S)
 
     async def renew(self, owner: int, wants: Mapping[str, int], expected: int = 1) -> None:

@@ -49,7 +49,6 @@ class LeasedPacer:
         """The share as a part of the whole rate."""
         return self.share / self.rate_per_second
 
-    @property
     def usable(self) -> bool:
         """Whether there is a share, and it has not run out."""
         return self.share > 0 and self._steady_ms() < self._until_ms
@@ -75,7 +74,7 @@ class LeasedPacer:
     async def acquire_up_to(self, n: int) -> int:
         """See `Pacer.acquire_up_to`; also waits for a share."""
         while True:
-            while not self.usable:
+            while not self.usable():
                 self._changed = trio.Event()
                 await self._changed.wait()
             granted = 0
@@ -85,7 +84,7 @@ class LeasedPacer:
                     granted = await self._pacer.acquire_up_to(n)
                 finally:
                     self._waiting = None
-            if granted and self.usable:
+            if granted and self.usable():
                 self._granted += granted
                 return granted
             if granted:  # it ran out while this process stood still
@@ -93,7 +92,7 @@ class LeasedPacer:
 
     def take_now(self, n: int) -> bool:
         """Take ``n`` permits if they are there; never waits."""
-        if not self.usable or n > self._pacer.burst or not self._pacer.take_now(n):
+        if not self.usable() or n > self._pacer.burst or not self._pacer.take_now(n):
             return False
         self._granted += n
         return True
