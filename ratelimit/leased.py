@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import trio
 
-from ratelimit.pacing import Pacer
+from ratelimit.pacing import MIN_WAIT_SECONDS, Pacer
 
-LEASED_LEAK_SHARE = 0.965
-"""A little more than a pacer alone uses, because idle processes keep a permit each; with the burst it makes 98.5 %, and
-the rest covers 15 ms of difference between the delays of two requests."""
+WINDOW_SECONDS = 1.02
+"""The stretch that is kept: the provider's second, and 20 ms of difference between the delays of two requests. So 98 %
+of a share can be used."""
+
+BURST_SHARE = 0.1
+"""Permits that gather while nobody asks, 100 ms worth: so late may a busy machine wake us without a loss. That they come
+out together breaks nothing, because the window is kept."""
+
+LEAK_SHARE = 1.0
+"""The bucket only smooths what the window would let out in one go."""
 
 MEMORY_TICKS = 6
 """Looks at the demand that are remembered, three seconds: a share moves between processes with a loss (`GAP_MS`), so it
@@ -20,11 +28,50 @@ BUSY_PART = 0.8
 """A process that has work waiting and used so much of its share is held back by it, and wants all it can get."""
 
 
+class Window:
+    """What was granted in the last ``WINDOW_SECONDS``. Bounded by the grants of that time, a hundred or so."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._grants: deque[list[float]] = deque()  # [when, how many], oldest first
+
+    def forget(self, now: float) -> None:
+        """Let go of what is older."""
+        grants = self._grants
+        while grants and grants[0][0] + WINDOW_SECONDS <= now:
+            self.count -= int(grants.popleft()[1])
+
+    def add(self, now: float, n: int) -> None:
+        """``n`` are granted now."""
+        self.count += n
+        self._grants.append([now, n])
+
+    def take_back(self, n: int) -> None:
+        """The last ``n`` were not used."""
+        grants = self._grants
+        while n and grants:
+            part = min(n, int(grants[-1][1]))
+            grants[-1][1] -= part
+            self.count -= part
+            n -= part
+            if not grants[-1][1]:
+                grants.pop()
+
+    def free_at(self, surplus: int) -> float:
+        """When ``surplus`` of them, 1 or more, will have become old."""
+        for when, n in self._grants:
+            surplus -= int(n)
+            if surplus <= 0:
+                return when + WINDOW_SECONDS
+        return 0.0
+
+
 class LeasedPacer:
     """Grants permits of a share that others decide on; before the first share there are none. One task may wait.
 
-    ``steady_ms`` is the clock in which shares run out. The guarantee is the pacer's, for the largest share of each
-    second, and after a share has run out nothing is granted.
+    ``steady_ms`` is the clock in which shares run out. The guarantee: whenever something is granted, no more than the
+    present share was granted in the last ``WINDOW_SECONDS``; so no second holds more than its largest share, however
+    often that changed in it. After a share has run out nothing is granted.
     """
 
     def __init__(self, rate_per_second: int, steady_ms: Callable[[], int]) -> None:
@@ -32,8 +79,8 @@ class LeasedPacer:
         self.share = 0
         self._until_ms = 0
         self._steady_ms = steady_ms
-        self._pacer = Pacer(rate_per_second, leak_share=LEASED_LEAK_SHARE)
-        self._fresh = True
+        self._pacer = Pacer(rate_per_second, burst_share=BURST_SHARE, leak_share=LEAK_SHARE)
+        self._window = Window()
         self._changed = trio.Event()
         self._waiting: trio.CancelScope | None = None
         self._granted = 0
@@ -41,8 +88,8 @@ class LeasedPacer:
 
     @property
     def burst(self) -> int:
-        """Most permits at once."""
-        return self._pacer.burst
+        """What may leave later than it was granted without harm: a hundredth of a second's worth, 1 at least."""
+        return max(self.share // 100, 1)
 
     @property
     def part(self) -> float:
@@ -56,12 +103,9 @@ class LeasedPacer:
     def lend(self, share: int, until_ms: int) -> None:
         """Use ``share`` from now on, until ``until_ms`` of the steady clock."""
         self._until_ms = until_ms
-        if share != self.share or self._fresh:
+        if share != self.share:
             self.share = share
-            if share and self._fresh:
-                self._fresh = False
-                self._pacer = Pacer(share, leak_share=LEASED_LEAK_SHARE)
-            elif share:
+            if share:
                 self._wake()  # it may wait for more than the new burst will ever hold
                 self._pacer.change(share)
         self._changed.set()
@@ -81,30 +125,52 @@ class LeasedPacer:
             with trio.CancelScope() as scope:
                 self._waiting = scope
                 try:
-                    granted = await self._pacer.acquire_up_to(n)
+                    room = await self._room(n)
+                    granted = await self._pacer.acquire_up_to(room)
                 finally:
                     self._waiting = None
-            if granted and self.usable():
-                self._granted += granted
-                return granted
-            if granted:  # it ran out while this process stood still
-                self._pacer.give_back(granted)
+            # No checkpoint from here on. While it waited its share may have become smaller, or run out.
+            kept = min(granted, self.share - self._window.count) if self.usable() else 0
+            if kept < granted:
+                self._pacer.give_back(granted - max(kept, 0))
+            if kept > 0:
+                self._count(kept)
+                return kept
+
+    async def _room(self, n: int) -> int:
+        """Wait until the window has room for a good part of ``n``; returns for how many."""
+        least = min(n, self.burst)
+        while True:
+            now = trio.current_time()
+            self._window.forget(now)
+            room = self.share - self._window.count
+            if room >= least:
+                return min(n, room)
+            await trio.sleep_until(max(self._window.free_at(least - room), now + MIN_WAIT_SECONDS))
+
+    def _count(self, n: int) -> None:
+        self._window.add(trio.current_time(), n)
+        self._granted += n
 
     def take_now(self, n: int) -> bool:
         """Take ``n`` permits if they are there; never waits."""
-        if not self.usable() or n > self._pacer.burst or not self._pacer.take_now(n):
+        self._window.forget(trio.current_time())
+        if not self.usable() or n > self.share - self._window.count or not self._pacer.take_now(n):
             return False
-        self._granted += n
+        self._count(n)
         return True
 
     def give_back(self, n: int) -> None:
         """Return permits that were granted and not used."""
         self._pacer.give_back(n)
+        self._window.take_back(n)
         self._granted -= n
 
     def retake(self, n: int) -> None:
         """See `Pacer.retake`."""
         self._pacer.retake(n)
+        self._window.take_back(n)
+        self._window.add(trio.current_time(), n)
 
     def demand(self, waiting: bool, seconds: float) -> int:
         """What this process could use, permits a second; ``waiting``: work is there. To be asked every ``seconds``.

@@ -213,8 +213,11 @@ class Pacer:
     Waiters are served in the order in which they came.
     """
 
-    def __init__(self, rate_per_second: float, *, leak_share: float = LEAK_SHARE) -> None:
-        self._leak_share = leak_share
+    def __init__(
+        self, rate_per_second: float, *, burst_share: float = BURST_SHARE, leak_share: float = LEAK_SHARE
+    ) -> None:
+        """Other shares than the usual ones are for a caller that keeps the second itself (`ratelimit.leased`)."""
+        self._burst_share, self._leak_share = burst_share, leak_share
         burst, leak = self._set(rate_per_second)
         self._limiter = TrioLimiter(burst, burst / leak)
         self._lock = trio.Lock()
@@ -232,7 +235,7 @@ class Pacer:
         if not 0 < rate_per_second < math.inf:
             raise ValueError(f"a rate must be above 0 and finite, not {rate_per_second}")
         self.rate_per_second = rate_per_second
-        burst = max(1.0, rate_per_second * BURST_SHARE)
+        burst = max(1.0, rate_per_second * self._burst_share)
         # n permits in a stretch shorter than a second fulfil n < burst + leak, so burst + leak may reach the
         # whole rate plus one and no more.
         leak = rate_per_second
@@ -240,8 +243,8 @@ class Pacer:
             leak = min(rate_per_second * self._leak_share, math.floor(rate_per_second) * WHOLE_RATE_SHARE)
         self.burst = int(burst)
         self.leak_per_second = leak
-        # Half a burst, so that a wake-up that comes late finds the bucket not yet empty and loses nothing.
-        self._quantum = max(1, self.burst // 2)
+        # Half a usual burst, so that a wake-up that comes late finds the bucket not yet full and loses nothing.
+        self._quantum = max(1, min(self.burst, int(rate_per_second * BURST_SHARE)) // 2)
         return burst, leak
 
     async def acquire(self, n: int) -> None:
