@@ -23,7 +23,7 @@ from dispatcher.logs import get_logger
 from dispatcher.model.alert import Alert, Step
 from dispatcher.network.api import Network, Request, Response
 from ratelimit.breaker import BreakerState
-from ratelimit.leased import LeasedPacer
+from ratelimit.leased import Grant, LeasedPacer
 from ratelimit.pacing import Pacer
 
 log = get_logger("lane")
@@ -100,6 +100,7 @@ class Lane:
         self._paused_until_ms = 0
         self._alarmed = False
         self._on_wire = 0
+        self._marks: dict[int, Grant] = {}  # of what is on the wire
         self.gate = LaneGate(channel, random, limits)
         self._breaker_told = BreakerState.CLOSED
 
@@ -226,6 +227,8 @@ class Lane:
         self.in_flight += len(batch)
         if requests:
             self._on_wire += len(requests)
+            if isinstance(self._pacer, LeasedPacer) and (grant := self._pacer.mark()) is not None:
+                self._marks.update((request.tag.id, grant) for request in requests)
             self.gate.sent([request.tag for request in requests], self._host.now_ms())
             self._network.submit(requests, self._on_responses)
         if steps:
@@ -234,9 +237,19 @@ class Lane:
 
     def _on_responses(self, responses: list[Response]) -> None:
         self._on_wire -= len(responses)
+        if self._marks:
+            self._note_departures(responses)
         self._work.set()
         self._answers.extend(responses)
         self._answered.set()
+
+    def _note_departures(self, responses: list[Response]) -> None:
+        assert isinstance(self._pacer, LeasedPacer)
+        now = trio.current_time()
+        for response in responses:
+            grant = self._marks.pop(response.request.tag.id, None)
+            if grant is not None:
+                self._pacer.left(grant, now - response.seconds)
 
     async def run_classifier(self) -> None:
         """Turn the network's answers into steps, for ever; goes on after the sender was stopped."""

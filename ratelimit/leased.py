@@ -28,18 +28,33 @@ BUSY_PART = 0.8
 """A process that has work waiting and used so much of its share is held back by it, and wants all it can get."""
 
 
+LATE_SECONDS = 0.005
+"""What leaves so much later than it was granted is counted when it left. A delay that all have does not matter."""
+
+SAME_MOMENT_SECONDS = 0.002
+
+EXACT_BELOW = 2_000
+"""Shares from this on are not followed message by message: it costs time, and a burst of so fast a rate is spread over
+its connections anyway."""
+
+Grant = list[float]
+"""[when, how many]"""
+
+
 class Window:
     """What was granted in the last ``WINDOW_SECONDS``. Bounded by the grants of that time, a hundred or so."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._grants: deque[list[float]] = deque()  # [when, how many], oldest first
+        self._grants: deque[Grant] = deque()  # oldest first
 
     def forget(self, now: float) -> None:
         """Let go of what is older."""
         grants = self._grants
         while grants and grants[0][0] + WINDOW_SECONDS <= now:
-            self.count -= int(grants.popleft()[1])
+            gone = grants.popleft()
+            self.count -= int(gone[1])
+            gone[1] = 0
 
     def add(self, now: float, n: int) -> None:
         """``n`` are granted now."""
@@ -56,6 +71,26 @@ class Window:
             n -= part
             if not grants[-1][1]:
                 grants.pop()
+
+    @property
+    def newest(self) -> Grant:
+        """The last grant."""
+        return self._grants[-1]
+
+    def move(self, grant: Grant, when: float) -> None:
+        """One of ``grant`` was used only at ``when``, which is later."""
+        if grant[1]:
+            grant[1] -= 1
+        else:  # forgotten already
+            self.count += 1
+        at = len(self._grants)
+        while at and self._grants[at - 1][0] > when:
+            at -= 1
+        if at and self._grants[at - 1][0] > when - SAME_MOMENT_SECONDS:
+            self._grants[at - 1][1] += 1
+            self._grants[at - 1][0] = when
+        else:
+            self._grants.insert(at, [when, 1])
 
     def free_at(self, surplus: int) -> float:
         """When ``surplus`` of them, 1 or more, will have become old."""
@@ -171,6 +206,17 @@ class LeasedPacer:
         self._pacer.retake(n)
         self._window.take_back(n)
         self._window.add(trio.current_time(), n)
+
+    def mark(self) -> Grant | None:
+        """To be kept with each message of what was granted last, and shown to `left` when it is known when it left;
+        None: this rate is not followed so closely."""
+        return self._window.newest if 0 < self.share < EXACT_BELOW and self._window.count else None
+
+    def left(self, grant: Grant, when: float) -> None:
+        """A message of ``grant`` left only at ``when`` (trio's clock): a busy machine does not start every request at
+        once, and the provider counts when they come."""
+        if when > grant[0] + LATE_SECONDS and when + WINDOW_SECONDS > trio.current_time():
+            self._window.move(grant, when)
 
     def demand(self, waiting: bool, seconds: float) -> int:
         """What this process could use, permits a second; ``waiting``: work is there. To be asked every ``seconds``.

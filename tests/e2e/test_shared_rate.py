@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
+
 from tests.e2e.processes_kit import line, until, written
 from tests.e2e.rate_kit import Alone, Recorder, busiest_second, recorder, within
 
