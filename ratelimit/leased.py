@@ -14,8 +14,8 @@ WINDOW_SECONDS = 1.02
 of a share can be used."""
 
 BURST_SHARE = 0.1
-"""Permits that gather while nobody asks, 100 ms worth: so late may a busy machine wake us without a loss. That they come
-out together breaks nothing, because the window is kept."""
+"""Permits that gather while nobody asks, 100 ms worth: so late may a busy machine wake us without a loss. That they
+come out together breaks nothing, because the window is kept."""
 
 LEAK_SHARE = 1.0
 """The bucket only smooths what the window would let out in one go."""

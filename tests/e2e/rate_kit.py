@@ -21,12 +21,10 @@ TICK_S = 0.002
 
 
 class Recorder:
-    """Answers like WeChat, at once; ``arrivals`` are the times (monotonic) at which sends came, ``lag`` the longest
-    that the recorder itself did not get to look, by the time of each look."""
+    """Answers like WeChat, at once; ``arrivals`` are the times (monotonic) at which sends came."""
 
     def __init__(self) -> None:
         self.arrivals: list[float] = []
-        self.stalls: list[tuple[float, float]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -46,13 +44,9 @@ class Recorder:
     def _run(self) -> None:
         with suppress(OSError):  # what comes late here would look as if it had been sent late
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -15)
-        looked_at = time.monotonic()
         while not self._stop.is_set():
             ready = self._selector.select(TICK_S)
             now = time.monotonic()
-            if now - looked_at > 5 * TICK_S:
-                self.stalls.append((looked_at, now))
-            looked_at = now
             for key, _ in ready:
                 if key.fileobj is self._listener:
                     connection, _ = self._listener.accept()
@@ -124,7 +118,7 @@ class Alone:
         config.write_text(text)
         self.process: subprocess.Popen[str] = site.start("run", "--config", config.name)
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=END_S)
-        self._ready = False
+        self._drain: threading.Thread | None = None
 
     def until_ready(self) -> None:
         assert self.process.stderr is not None
@@ -132,7 +126,8 @@ class Alone:
         for line in self.process.stderr:
             told.append(line)
             if '"listening"' in line:
-                threading.Thread(target=self.process.stderr.read, daemon=True).start()
+                self._drain = threading.Thread(target=self.process.stderr.read)  # or the pipe is full one day
+                self._drain.start()
                 return
         raise AssertionError("".join(told))
 
@@ -153,3 +148,8 @@ class Alone:
                 self.process.wait(END_S)
             except subprocess.TimeoutExpired:
                 self.kill()
+        if self._drain is not None:
+            self._drain.join()
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()

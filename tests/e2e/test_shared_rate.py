@@ -59,8 +59,6 @@ def test_the_rate_is_kept_and_used(site: Any, provider: Recorder, free_port: Cal
         until(lambda: len(provider.arrivals) >= EVENTS, "the last alert")
         arrivals = list(provider.arrivals)
     # Then no second at the provider holds more than the rate
-    stalled = max((end - start for start, end in provider.stalls), default=0.0)
-    print(f"{demand}: busiest second {busiest_second(arrivals)}, used {used(provider, started):.4f}, {stalled=:.3f}")
     assert busiest_second(arrivals) <= RATE
     # And at least 95 % of it are used
     assert used(provider, started) >= 0.95
@@ -72,20 +70,16 @@ def test_the_share_of_a_killed_process_goes_to_the_others(
     with ExitStack() as keep:
         # Given four processes that all have work
         alone = services(site, provider, free_port, keep)
-        started = time.monotonic()
         for number in range(0, EVENTS, 500):
             alone[number // 500 % PROCESSES].post([line(n) for n in range(number, number + 500)])
         until(lambda: len(provider.arrivals) >= 200, "the first alerts")
         # When one is killed
         killed_at = time.monotonic()
         alone[1].kill()
-        until(lambda: len(set(provider.arrivals)) and time.monotonic() > killed_at + 8.5, "the take-over")
+        time.sleep(8.5)
         arrivals = list(provider.arrivals)
         # Then within six seconds the others use its share, too
         after = within(arrivals, killed_at + 6, killed_at + 8)
-        print(
-            f"killed after {killed_at - started:.1f} s: busiest {busiest_second(arrivals)}, {len(after) / 2 / RATE:.3f}"
-        )
         assert len(after) >= 0.9 * RATE * 2
         # And no second held more than the rate meanwhile
         assert busiest_second(arrivals) <= RATE
