@@ -6,6 +6,7 @@ no attempt is counted. The usual alert, a first attempt while nothing is wrong, 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -89,7 +90,8 @@ class LaneGate:
         """How long nothing may leave yet: 0 when it is not open, or its probes are out and their answers decide."""
         if self.breaker.state is not BreakerState.OPEN:
             return 0
-        return max(int(self.breaker.open_until * 1000) - now_ms + 1, 1)
+        # A millisecond more, so that no rounding makes the interval unfinished when the wait is over.
+        return max(math.ceil(self.breaker.open_until * 1000) + 1 - now_ms, 0)
 
     def held(self, batch: Sequence[Alert], now_ms: int, part: float) -> tuple[Sequence[Alert], list[Step]]:
         """(those that may leave, steps of those that have to wait). ``part`` is this process's part of the rate."""

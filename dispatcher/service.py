@@ -25,7 +25,7 @@ from dispatcher.metrics import Meter
 from dispatcher.network.curl import CurlNetwork
 from dispatcher.rates import machine_clock_ms
 from ratelimit.errors import RulesError
-from ratelimit.leased import LeasedPacer
+from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
 from ratelimit.rules import Rules, default_rules_text, load_rules
 from templates.errors import TemplateError
 from templates.library import Library
@@ -127,7 +127,10 @@ def _pacer(rate: int) -> LeasedPacer:
 
 
 def _limits_of(section: ChannelSection) -> Limits:
-    pacers = {template: _pacer(rate) for template, rate in section.template_rates.items()}
+    pacers = {
+        template: LeasedPacer(rate, machine_clock_ms, burst_share=POLLED_BURST_SHARE)
+        for template, rate in section.template_rates.items()
+    }
     return Limits(pacers, section.recipient_per_minute)
 
 

@@ -17,6 +17,9 @@ BURST_SHARE = 0.1
 """Permits that gather while nobody asks, 100 ms worth: so late may a busy machine wake us without a loss. That they
 come out together breaks nothing, because the window is kept."""
 
+POLLED_BURST_SHARE = 0.5
+"""The same where nobody waits for permits but comes by five times a second: what gathers meanwhile must not be lost."""
+
 LEAK_SHARE = 1.0
 """The bucket only smooths what the window would let out in one go."""
 
@@ -109,12 +112,12 @@ class LeasedPacer:
     often that changed in it. After a share has run out nothing is granted.
     """
 
-    def __init__(self, rate_per_second: int, steady_ms: Callable[[], int]) -> None:
+    def __init__(self, rate_per_second: int, steady_ms: Callable[[], int], *, burst_share: float = BURST_SHARE) -> None:
         self.rate_per_second = rate_per_second
         self.share = 0
         self._until_ms = 0
         self._steady_ms = steady_ms
-        self._pacer = Pacer(rate_per_second, burst_share=BURST_SHARE, leak_share=LEAK_SHARE)
+        self._pacer = Pacer(rate_per_second, burst_share=burst_share, leak_share=LEAK_SHARE)
         self._window = Window()
         self._changed = trio.Event()
         self._waiting: trio.CancelScope | None = None
