@@ -172,12 +172,15 @@ class EngineConfig(Section, frozen=True, kw_only=True):
 class RetryConfig(Section, frozen=True, kw_only=True):
     """Exponential backoff with full jitter: after the n-th try, 0 … min(cap, base x 2^(n-1)) seconds.
 
-    The defaults are those of ``ratelimit.retry``, where the reasons stand.
+    Of a channel's retries, all processes together, no more leave than ``budget_share`` of its first attempts and
+    ``budget_per_second``. The defaults are those of ``ratelimit.retry``, where the reasons stand.
     """
 
     base_seconds: Annotated[float, Meta(ge=0.01, le=60.0)] = 0.5
     cap_seconds: Annotated[float, Meta(ge=0.01, le=3600.0)] = 300.0
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 100
+    budget_share: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.2
+    budget_per_second: Annotated[float, Meta(ge=0.1, le=100_000.0)] = 10.0
 
     def __post_init__(self) -> None:
         if self.cap_seconds < self.base_seconds:

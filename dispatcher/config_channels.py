@@ -11,6 +11,7 @@ from msgspec import Meta
 from dispatcher.config_parts import (
     Connections,
     EnvironmentName,
+    PerMinute,
     Rate,
     ResendOrLeave,
     Section,
@@ -35,6 +36,9 @@ class WechatConfig(Section, frozen=True, kw_only=True):
     says what follows an answer that was never seen. ``ca_file`` and the client certificate are for a private line's
     gateway; ``service_messages`` sends customer-service messages to whoever has a window for them open; ``http2``
     offers HTTP/2, where resends of libcurl's own cannot be counted (docs/decisions/0003).
+
+    ``rate_per_second`` and ``template_rates`` (by our template's name) are of all processes of the ledger together;
+    ``recipient_per_minute`` is what one recipient gets at most from each process (None: no limit of ours).
     """
 
     appid: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
@@ -42,6 +46,8 @@ class WechatConfig(Section, frozen=True, kw_only=True):
     secret_file: Path | None = None
     secret_env: EnvironmentName | None = None
     rate_per_second: Rate = 200
+    template_rates: dict[Word, Rate] = msgspec.field(default_factory=dict)
+    recipient_per_minute: PerMinute | None = None
     daily_quota: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 100_000
     connections: Connections = 64
     timeout_seconds: TimeoutSeconds = 10.0
@@ -87,6 +93,8 @@ class EmailConfig(Section, frozen=True, kw_only=True):
     secret_env: EnvironmentName | None = None
     sender_name: Annotated[str, Meta(max_length=64)] = ""
     rate_per_second: Rate = 20
+    template_rates: dict[Word, Rate] = msgspec.field(default_factory=dict)
+    recipient_per_minute: PerMinute | None = None
     connections: MailConnections = 4
     timeout_seconds: TimeoutSeconds = 30.0
     ca_file: Path | None = None
@@ -120,6 +128,8 @@ class WebhookConfig(Section, frozen=True, kw_only=True):
     secret_env: EnvironmentName | None = None
     previous_secret_file: Path | None = None
     rate_per_second: Rate = 100
+    template_rates: dict[Word, Rate] = msgspec.field(default_factory=dict)
+    recipient_per_minute: PerMinute | None = None
     connections: Connections = 16
     timeout_seconds: TimeoutSeconds = 10.0
     ca_file: Path | None = None

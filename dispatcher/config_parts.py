@@ -14,6 +14,8 @@ ResendOrLeave = Literal["resend", "leave"]
 
 Rate = Annotated[int, Meta(ge=1, le=100_000)]
 """Requests a second. The upper end is far above any provider's quota; it catches a slipped digit."""
+PerMinute = Annotated[int, Meta(ge=1, le=60)]
+"""Alerts a minute for one recipient. Above one a second it would hold nothing back."""
 Connections = Annotated[int, Meta(ge=1, le=1024)]
 """Open connections to one provider: each costs a descriptor, and 1,024 is the usual limit of a process."""
 TimeoutSeconds = Annotated[float, Meta(ge=0.1, le=120.0)]

@@ -12,6 +12,7 @@ from msgspec import Meta
 from dispatcher.config_parts import (
     Connections,
     EnvironmentName,
+    PerMinute,
     Rate,
     ResendOrLeave,
     Section,
@@ -115,6 +116,8 @@ class SmsConfig(SmsVendor, frozen=True, kw_only=True):
     first.
     """
 
+    template_rates: dict[Word, Rate] = msgspec.field(default_factory=dict)
+    recipient_per_minute: PerMinute | None = None
     on_unknown: dict[Word, ResendOrLeave] = msgspec.field(default_factory=lambda: {"swipe": "leave"})
     second: SecondSmsVendor | None = None
 

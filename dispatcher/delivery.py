@@ -235,6 +235,12 @@ def given_back(alert: Alert, now_ms: int) -> Step:
     return _step(alert, None, now_ms, "retrying", due_ms=now_ms)
 
 
+def put_off(alert: Alert, now_ms: int, due_ms: int) -> Step:
+    """The step for an alert that did not leave because something of ours holds it (a recipient's pause, the rate of
+    its template, the retry budget, a breaker). No attempt is counted; at its age it is looked at in any case."""
+    return _step(alert, None, now_ms, "retrying", due_ms=min(due_ms, alert.expires_ms))
+
+
 def tried_again(step: Step) -> Alert:
     """The alert of a step that keeps its lease, as it goes back to its lane with a new token."""
     alert = step.alert

@@ -40,13 +40,17 @@ from dispatcher.events import Accepted
 from dispatcher.fallback import with_deadlines
 from dispatcher.gate import Gate
 from dispatcher.lane import Lane
+from dispatcher.lane_gate import NO_LIMITS, Limits
 from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.heard import Heard
 from dispatcher.network.api import Network
+from dispatcher.rates import SharedRates, machine_clock_ms
 from dispatcher.together import Together
+from ratelimit.breaker import BreakerState
+from ratelimit.leased import LeasedPacer
 from ratelimit.pacing import Pacer
 
 CLOCK_TICK_S = 0.2
@@ -92,11 +96,14 @@ class Engine:
         config: EngineConfig,
         ledger: Ledger,
         network: Network,
-        channels: Mapping[str, tuple[Channel, Pacer]],
+        channels: Mapping[str, tuple[Channel, Pacer | LeasedPacer]],
         decide: Decide,
         ruleset: tuple[str, str],
         meter: Meter,
         deadline_ms: Mapping[str, int] | None = None,
+        limits: Mapping[str, Limits] = {},
+        processes: int = 1,
+        steady_ms: Callable[[], int] = machine_clock_ms,
         fail_fast: bool = False,
         now_ms: Callable[[], int] = wall_clock_ms,
         random: Random | None = None,
@@ -131,9 +138,13 @@ class Engine:
                 capacity=config.lane_capacity,
                 # Fenced alerts that a crash catches in flight end as unknown, so no more than can be on the wire.
                 in_flight=min(config.in_flight, channel.connections) if channel.fenced else config.in_flight,
+                limits=limits.get(name, NO_LIMITS),
             )
             for name, (channel, pacer) in channels.items()
         }
+        self._rates = SharedRates(
+            _leased(channels, limits), ledger=ledger, processes=processes, waiting=self._waiting, steady_ms=steady_ms
+        )
         self._gate = Gate(list(self.lanes.values()), config.batch_events, now_ms)
         self._together = Together(self._admit, config.batch_events)
 
@@ -160,6 +171,7 @@ class Engine:
                 try:
                     async with trio.open_nursery() as senders:
                         senders.start_soon(self._bring_back_due)
+                        senders.start_soon(self._rates.run, self.owner, self.ledger_trouble)
                         senders.start_soon(self._end_when_misconfigured)
                         for lane in self.lanes.values():
                             senders.start_soon(lane.run_sender)
@@ -305,6 +317,8 @@ class Engine:
         housekeeping_at = trio.current_time() + HOUSEKEEPING_S
         while True:
             more = False
+            for lane in self.lanes.values():
+                lane.tick()
             try:
                 await self._ledger.take_over(self.owner, self.now_ms())
                 await self._ledger.file_ids()
@@ -402,6 +416,21 @@ class Engine:
         log.info("channel_resumed", channel=channel)
         self.meter.misconfigured(channel, False)
 
+    def breaker_changed(self, channel: str, state: BreakerState) -> None:
+        """See `LaneHost.breaker_changed`."""
+        log.warning("breaker", channel=channel, state=str(state))
+        self.meter.breaker(channel, state is not BreakerState.CLOSED)
+
+    def _waiting(self, rate: str) -> bool:
+        """Whether there is work for a rate: a channel's, or one of its templates'."""
+        channel, _, template = rate.partition("/")
+        lane = self.lanes[channel]
+        if not template:  # two channels of one account have one rate
+            return any(other.queue for other in self.lanes.values() if other.pacer is lane.pacer)
+        short = template in lane.gate.short_of
+        lane.gate.short_of.discard(template)
+        return short
+
     def unknown_code(self, channel: str, code: str) -> None:
         """See `LaneHost.unknown_code`."""
         self.meter.unknown_code(channel)
@@ -437,10 +466,24 @@ class Engine:
             untouched = [given_back(alert, now_ms) for lane in self.lanes.values() for alert in lane.queue]
             if untouched:
                 await self._ledger.record(untouched, self.owner)
+            await self._rates.leave(self.owner)
             await self._ledger.leave(self.owner, now_ms)
         except LedgerUnavailable as error:
             # The leases run out by themselves; nothing is lost.
             log.warning("leases_left_behind", error=str(error))
+
+
+def _leased(
+    channels: Mapping[str, tuple[Channel, Pacer | LeasedPacer]], limits: Mapping[str, Limits]
+) -> dict[str, LeasedPacer]:
+    """The pacers whose rates are shared with other processes, by the rate's name."""
+    leased: dict[str, LeasedPacer] = {}
+    for name, (_, pacer) in channels.items():
+        if isinstance(pacer, LeasedPacer) and pacer not in leased.values():
+            leased[name] = pacer
+    for name, limit in limits.items():
+        leased.update((f"{name}/{template}", pacer) for template, pacer in limit.templates.items())
+    return leased
 
 
 async def _inside(scope: trio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:

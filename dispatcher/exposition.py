@@ -105,6 +105,11 @@ def _gauges(totals: Totals) -> Iterable[Metric]:
             "1 while a channel waits for a person",
             totals.waiting_channels,
         ),
+        (
+            "swipebell_breaker_open",
+            "1 while a channel's provider is down and nothing but probes is sent (in a fleet: in any process)",
+            totals.open_breakers,
+        ),
     ):
         family = GaugeMetricFamily(name, help_text, labels=["channel"])
         for channel, value in sorted(values.items()):

@@ -14,14 +14,17 @@ from typing import Protocol
 import trio
 
 from dispatcher.channels.base import CannotPrepare, Channel, ChannelPaused
-from dispatcher.delivery import AnswerClass, ChannelPolicy, after_answer, after_expiry, after_refusal
+from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy, after_answer, after_expiry, after_refusal
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.freshness import FRESH, FRESH_SHARE, LATE, Split
+from dispatcher.lane_gate import NO_LIMITS, LaneGate, Limits
 from dispatcher.lane_queue import LaneQueue
 from dispatcher.ledger.api import Ledger
 from dispatcher.logs import get_logger
 from dispatcher.model.alert import Alert, Step
 from dispatcher.network.api import Network, Request, Response
+from ratelimit.breaker import BreakerState
+from ratelimit.leased import Grant, LeasedPacer
 from ratelimit.pacing import Pacer
 
 log = get_logger("lane")
@@ -61,6 +64,9 @@ class LaneHost(Protocol):
     def unknown_code(self, channel: str, code: str) -> None:
         """A provider answered with a code that no table knows: an alarm."""
 
+    def breaker_changed(self, channel: str, state: BreakerState) -> None:
+        """The channel's breaker went over to another state."""
+
 
 class Lane:
     """See the module. Two tasks run it, the sender and the classifier; the rest is called from the same trio loop."""
@@ -72,11 +78,12 @@ class Lane:
         host: LaneHost,
         ledger: Ledger,
         network: Network,
-        pacer: Pacer,
+        pacer: Pacer | LeasedPacer,
         random: Random,
         policy_of: Callable[[Alert], ChannelPolicy],
         capacity: int,
         in_flight: int,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.channel = channel
         self.policy_of = policy_of
@@ -96,8 +103,17 @@ class Lane:
         self._answered = trio.Event()
         self._paused_until_ms = 0
         self._alarmed = False
+        self._on_wire = 0
+        self._marks: dict[int, Grant] = {}  # of what is on the wire
+        self.gate = LaneGate(channel, random, limits, policy_of)
+        self._breaker_told = BreakerState.CLOSED
 
     # ---- in ---------------------------------------------------------------------------------------------------
+
+    @property
+    def pacer(self) -> Pacer | LeasedPacer:
+        """Of the channel, or of several that one account pays for."""
+        return self._pacer
 
     @property
     def free(self) -> int:
@@ -128,26 +144,43 @@ class Lane:
     async def run_sender(self) -> None:
         """Send what comes in, for ever. When cancelled, what was not handed to the network stays in ``queue``."""
         while True:
-            await self._until_sendable()
-            room = min(len(self.queue), self.max_in_flight - self.in_flight, SEND_BATCH)
+            room = await self._until_sendable()
             granted = await self._pacer.acquire_up_to(room)
+            allowed = self.gate.allowance(self._host.now_ms())  # the breaker may have opened while it waited
+            if allowed is not None and allowed < granted:
+                self._pacer.give_back(granted - allowed)
+                granted = allowed
             # One look at the oldest: what was fresh when it came may have waited for too long to be so still.
             self.queue.sink(FRESH, LATE, Split(self._host.now_ms()).late)
             batch = self.queue.take(granted)
             with trio.CancelScope(shield=True):  # a popped alert is either handed over or given a step
-                trouble = await self._send(batch)
+                trouble = await self._send(batch, granted)
             if trouble is not None:
                 await self._host.ledger_trouble(trouble)
             self.on_room()
 
-    async def _until_sendable(self) -> None:
+    def _places(self) -> int:
+        """How many may be handed to the network now. What has no connection yet would leave when one is free and not
+        when the pacer says so, hence no more than a burst of them."""
+        on_wire = self.channel.connections + self._pacer.burst - self._on_wire
+        return min(len(self.queue), self.max_in_flight - self.in_flight, SEND_BATCH, on_wire)
+
+    async def _until_sendable(self) -> int:
+        """Wait until something may leave; returns how much at most."""
         while True:
-            if not self.queue or self.in_flight >= self.max_in_flight:
+            now_ms = self._host.now_ms()
+            room = self._places()
+            if room <= 0:
                 self._work = trio.Event()
                 await self._work.wait()
-            elif (wait_ms := self._paused_until_ms - self._host.now_ms()) > 0:
+            elif (wait_ms := max(self._paused_until_ms - now_ms, self.gate.open_for_ms(now_ms))) > 0:
                 await trio.sleep(wait_ms / 1000)
+            elif (allowed := self.gate.allowance(now_ms)) == 0:  # the probes are out
+                self._tell_breaker()
+                self._work = trio.Event()
+                await self._work.wait()
             else:
+                self._tell_breaker()
                 await self._host.lease_held()
                 try:
                     await self.channel.ready()
@@ -156,14 +189,33 @@ class Lane:
                     self._host.paused(self.channel.name, str(paused), misconfigured=paused.misconfigured)
                     self._paused_until_ms = self._host.now_ms() + int(paused.retry_after_s * 1000)
                 else:
-                    return
+                    return min(room, SEND_BATCH if allowed is None else allowed)
 
-    async def _send(self, batch: list[Alert]) -> LedgerUnavailable | None:
+    def tick(self) -> None:
+        """The engine's clock comes by: notice a silent provider, and do not let alerts lie where nothing leaves."""
+        now_ms = self._host.now_ms()
+        self.gate.silent(now_ms)
+        self._tell_breaker()
+        shut = self.gate.breaker.state is not BreakerState.CLOSED or self._paused_until_ms > now_ms
+        steps = self.gate.sweep(self.queue, shut, self.capacity, now_ms)
+        if steps:
+            self.in_flight += len(steps)
+            self._host.record(steps, self)
+            self.on_room()
+
+    def _tell_breaker(self) -> None:
+        state = self.gate.breaker.state
+        if state is not self._breaker_told:
+            self._breaker_told = state
+            self._host.breaker_changed(self.channel.name, state)
+
+    async def _send(self, batch: list[Alert], granted: int) -> LedgerUnavailable | None:
         """Hand a batch over; the error when it could not be fenced and is back in the queue."""
         now_ms = self._host.now_ms()
-        steps: list[Step] = []
+        part = self._pacer.part if isinstance(self._pacer, LeasedPacer) else 1.0
+        leaving, steps = self.gate.held(batch, now_ms, part)
         requests: list[Request] = []
-        for alert in batch:
+        for alert in leaving:
             if alert.expires_ms <= now_ms:
                 steps.append(after_expiry(alert, now_ms))
                 continue
@@ -175,26 +227,48 @@ class Lane:
                 # A defect of ours in one alert's words fails that alert, never the engine.
                 log.exception("prepare_failed", channel=self.channel.name, alert=alert.id)
                 steps.append(after_refusal(alert, f"internal:{type(error).__name__}", now_ms))
+        if granted > len(requests):
+            self._pacer.give_back(granted - len(requests))
         if requests and self.channel.fenced:
             try:
                 kept_back = await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
             except LedgerUnavailable as error:
                 self.put(batch, first=True)  # nothing left: they are as they were
+                self._pacer.give_back(len(requests))
                 return error
             if kept_back:  # cancelled or seen while they waited here: they are not ours any more and take no place
                 gone = set(kept_back)
                 requests = [request for request in requests if request.tag.id not in gone]
                 batch = [alert for alert in batch if alert.id not in gone]
+                self._pacer.give_back(len(gone))
+            # The commit took its time, and they leave only now: not together with those that are granted next.
+            self._pacer.retake(len(requests))
         self.in_flight += len(batch)
         if requests:
+            self._on_wire += len(requests)
+            if isinstance(self._pacer, LeasedPacer) and (grant := self._pacer.mark()) is not None:
+                self._marks.update((request.tag.id, grant) for request in requests)
+            self.gate.sent([request.tag for request in requests], self._host.now_ms())
             self._network.submit(requests, self._on_responses)
         if steps:
             self._host.record(steps, self)
         return None
 
     def _on_responses(self, responses: list[Response]) -> None:
+        self._on_wire -= len(responses)
+        if self._marks:
+            self._note_departures(responses)
+        self._work.set()
         self._answers.extend(responses)
         self._answered.set()
+
+    def _note_departures(self, responses: list[Response]) -> None:
+        assert isinstance(self._pacer, LeasedPacer)
+        now = trio.current_time()
+        for response in responses:
+            grant = self._marks.pop(response.request.tag.id, None)
+            if grant is not None:
+                self._pacer.left(grant, now - response.seconds)
 
     async def run_classifier(self) -> None:
         """Turn the network's answers into steps, for ever; goes on after the sender was stopped."""
@@ -205,6 +279,9 @@ class Lane:
             now_ms = self._host.now_ms()
             steps = []
             refused = ""
+            accepted = 0
+            others: list[tuple[Alert, Answer]] = []
+            probing = self.gate.probing
             classify, policy_of = self.channel.classify, self.policy_of
             for response in responses:
                 alert: Alert = response.request.tag
@@ -213,8 +290,12 @@ class Lane:
                     if self._alarmed:
                         self._alarmed = False
                         self._host.resumed(self.channel.name)
+                    accepted += 1
+                    if probing:
+                        self.gate.probes_answered([(alert, answer)], now_ms)
                     steps.append(after_answer(alert, answer, policy_of(alert), now_ms, 0.0))
                     continue
+                others.append((alert, answer))
                 if not self.channel.knows(answer.code):
                     self._host.unknown_code(self.channel.name, answer.code)
                 if answer.kind is AnswerClass.CONFIGURATION:
@@ -224,6 +305,13 @@ class Lane:
                 elif answer.scope == "channel" and 0 < answer.pause_ms <= LANE_PAUSE_MS:
                     self._paused_until_ms = now_ms + answer.pause_ms  # throttled as a whole: the others would be, too
                 steps.append(after_answer(alert, answer, policy_of(alert), now_ms, self._random.random()))
+                if answer.kind is AnswerClass.THROTTLE:
+                    self.gate.throttled(steps[-1], answer)
+            if probing:
+                self.gate.probes_answered(others, now_ms)
+                self._work.set()
+            self.gate.answered(others, accepted, now_ms)
+            self._tell_breaker()
             self._host.record(steps, self)
             if refused:
                 why = f"the provider refuses this account or secret (code {refused});"

@@ -63,6 +63,23 @@ class LaneQueue:
             room -= leave
         return taken
 
+    def sift(self, unwanted: Callable[[Alert], bool]) -> list[Alert]:
+        """Take out, from all classes, those of which ``unwanted`` is true."""
+        out: list[Alert] = []
+        for queue in self._classes:
+            for _ in range(len(queue)):
+                alert = queue.popleft()
+                (out if unwanted(alert) else queue).append(alert)
+        return out
+
+    def take_last(self, count: int) -> list[Alert]:
+        """Those that would leave last, at most ``count`` (0 or below: none)."""
+        out: list[Alert] = []
+        for queue in reversed(self._classes):
+            while queue and len(out) < count:
+                out.append(queue.pop())
+        return out
+
     def _left_by(self, number: int, wanted: int, room: int, behind: int) -> int:
         """How many of ``room`` places class ``number`` takes that wants so many, with ``behind`` in the lower ones."""
         places = self._owed[number] + room

@@ -125,6 +125,10 @@ class Meter:
         """A channel waits for a person, or no longer."""
         self.totals.waiting_channels[channel] = int(value)
 
+    def breaker(self, channel: str, value: bool) -> None:
+        """A channel's breaker is open (or feels its way back), or closed."""
+        self.totals.open_breakers[channel] = int(value)
+
     def lanes(self, lengths: Mapping[str, tuple[int, int]], open_alerts: int) -> None:
         """Set the gauges: (queued, in flight) by channel, and the ledger's open alerts."""
         self.totals.lanes = dict(lengths)

@@ -3,8 +3,8 @@
 ``/wechat`` takes WeChat's callbacks (providers.md sections 3 and 5): in plain mode, or with an EncodingAESKey in safe
 and compat mode; then what is not encrypted is refused, because only an encrypted body is signed. ``/sms`` and the paths
 below it take the status reports of the SMS vendors. One receipt is one request, so this is a hot path: a request is
-answered by the batch that commits it, and no task is woken for it (docs/decisions/0006-receipts-server.md). A receipt for
-an unknown message, a repeated one and one that comes before the send's own answer are all normal.
+answered by the batch that commits it, and no task is woken for it (docs/decisions/0006-receipts-server.md). A receipt
+for an unknown message, a repeated one and one that comes before the send's own answer are all normal.
 """
 
 from __future__ import annotations

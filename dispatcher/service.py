@@ -15,14 +15,17 @@ from dispatcher.admission import Admitter
 from dispatcher.channels.base import Channel, ChannelPaused
 from dispatcher.channels.build import make_channels, open_network, section_of
 from dispatcher.config import Config
+from dispatcher.config_channels import ChannelSection, SecondSmsVendor
 from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
 from dispatcher.fallback import Orders
+from dispatcher.lane_gate import NO_LIMITS, Limits
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
+from dispatcher.rates import machine_clock_ms
 from ratelimit.errors import RulesError
-from ratelimit.pacing import Pacer
+from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
 from ratelimit.rules import Rules, default_rules_text, load_rules
 from templates.errors import TemplateError
 from templates.library import Library
@@ -74,9 +77,10 @@ def read_templates(config: Config) -> Library:
 
 @asynccontextmanager
 async def service(
-    config: Config, *, fail_fast: bool, environ: Mapping[str, str] | None = None
+    config: Config, *, fail_fast: bool, environ: Mapping[str, str] | None = None, processes: int = 1
 ) -> AsyncIterator[Service]:
-    """Open the ledger, start network and engine; on leaving, drain and close in reverse.
+    """Open the ledger, start network and engine; on leaving, drain and close in reverse. ``processes`` is how many of
+    them a supervisor starts together; others may share the ledger as well.
 
     Raises `ConfigurationError`, `LedgerUnavailable` or `ChannelMisconfigured` (a wrong secret), each one line.
     """
@@ -91,7 +95,7 @@ async def service(
             made = make_channels(config, library, network, environ)
             sections = config.channels.configured()
             # One pacer a section: what two channels of one account send together is what the provider counts.
-            pacers = {name: Pacer(section.rate_per_second) for name, section in sections.items()}
+            pacers = {name: _pacer(section.rate_per_second) for name, section in sections.items()}
             channels = {name: (channel, pacers[section_of(name)]) for name, channel in made.items()}
             engine = Engine(
                 config=config.engine,
@@ -109,6 +113,8 @@ async def service(
                 },
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
+                limits={name: _limits_of(section) for name, section in sections.items()},
+                processes=processes,
                 fail_fast=fail_fast,
             )
             await _check_credentials(channels)
@@ -126,7 +132,21 @@ async def service(
         await ledger.aclose()
 
 
-async def _check_credentials(channels: Mapping[str, tuple[Channel, Pacer]]) -> None:
+def _pacer(rate: int) -> LeasedPacer:
+    return LeasedPacer(rate, machine_clock_ms)
+
+
+def _limits_of(section: ChannelSection) -> Limits:
+    if isinstance(section, SecondSmsVendor):  # the channel's own are for both vendors together
+        return NO_LIMITS
+    pacers = {
+        template: LeasedPacer(rate, machine_clock_ms, burst_share=POLLED_BURST_SHARE)
+        for template, rate in section.template_rates.items()
+    }
+    return Limits(pacers, section.recipient_per_minute)
+
+
+async def _check_credentials(channels: Mapping[str, tuple[Channel, LeasedPacer]]) -> None:
     """Fetch each channel's first token, so that a wrong secret is said before anything is accepted."""
     for name, (channel, _) in channels.items():
         with trio.move_on_after(FIRST_TOKEN_WAIT_S):

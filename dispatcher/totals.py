@@ -128,10 +128,10 @@ class Totals(msgspec.Struct, kw_only=True):
 
     ``events`` by read, accepted, duplicate, rejected; ``attempts`` and ``delivered_by`` by channel; ``outcomes`` by
     (channel, class of answer); ``known_doubles`` alerts seen on a channel after they had rung on the next;
-    ``callbacks_refused`` by `receipts.REASONS`; ``latencies`` from the event's acceptance
-    and ``swipe_latencies`` from the swipe's own time to the provider's acceptance. Gauges: ``lanes`` by channel
-    (queued, in flight); ``open_alerts`` of the whole ledger; ``waiting_channels`` by channel, 1 while it waits for a
-    person.
+    ``callbacks_refused`` by `receipts.REASONS`; ``latencies`` from the event's acceptance and ``swipe_latencies`` from
+    the swipe's own time to the provider's acceptance. Gauges: ``lanes`` by channel (queued, in flight); ``open_alerts`` of the whole
+    ledger; ``waiting_channels`` by channel, 1 while it waits for a person;
+    ``open_breakers`` by channel, 1 while its provider is down.
     """
 
     events: dict[str, int] = {}
@@ -151,6 +151,7 @@ class Totals(msgspec.Struct, kw_only=True):
     lanes: dict[str, tuple[int, int]] = {}
     open_alerts: int = 0
     waiting_channels: dict[str, int] = {}
+    open_breakers: dict[str, int] = {}
 
     def __post_init__(self) -> None:
         for name in COUNTERS:
@@ -171,12 +172,15 @@ class Totals(msgspec.Struct, kw_only=True):
         self.open_alerts = max(self.open_alerts, other.open_alerts)
         for channel, value in other.waiting_channels.items():
             self.waiting_channels[channel] = max(self.waiting_channels.get(channel, 0), value)
+        for channel, value in other.open_breakers.items():
+            self.open_breakers[channel] = max(self.open_breakers.get(channel, 0), value)
 
     def drop_gauges(self) -> None:
         """Forget what was true only while the process lived; the counts stay."""
         self.lanes = dict.fromkeys(self.lanes, (0, 0))
         self.open_alerts = 0
         self.waiting_channels = dict.fromkeys(self.waiting_channels, 0)
+        self.open_breakers = dict.fromkeys(self.open_breakers, 0)
 
 
 COUNTERS = (

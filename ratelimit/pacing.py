@@ -185,6 +185,22 @@ class TrioLimiter(AsyncLimiter):
         self._level = max(self._level - amount, 0.0)
         self._wake_next()
 
+    def take(self, amount: float) -> None:
+        """Take permits without waiting, into debt where there are not enough: later ones wait for it."""
+        self._leak()
+        self._level += amount
+        self._wake_next()
+
+    def change(self, max_rate: float, time_period: float) -> None:
+        """Go on with another size and rate. What is there stays there, as far as it fits in: a change by itself
+        grants nothing, so that over a change no more comes out than the larger of the two would have let."""
+        available = self.available()
+        self.max_rate = max_rate
+        self.time_period = time_period
+        self._rate_per_sec = max_rate / time_period
+        self._level = max_rate - min(available, max_rate)
+        self._wake_next()
+
 
 class Pacer:
     """A provider's rate, granted by the batch. Belongs to one ``trio.run``.
@@ -197,22 +213,39 @@ class Pacer:
     Waiters are served in the order in which they came.
     """
 
-    def __init__(self, rate_per_second: float) -> None:
+    def __init__(
+        self, rate_per_second: float, *, burst_share: float = BURST_SHARE, leak_share: float = LEAK_SHARE
+    ) -> None:
+        """Other shares than the usual ones are for a caller that keeps the second itself (`ratelimit.leased`)."""
+        self._burst_share, self._leak_share = burst_share, leak_share
+        burst, leak = self._set(rate_per_second)
+        self._limiter = TrioLimiter(burst, burst / leak)
+        self._lock = trio.Lock()
+
+    def change(self, rate_per_second: float) -> None:
+        """Go on with another rate. The guarantee holds across the change with the larger of the two rates: a second
+        that contains it, and any number of others, holds no more than the highest rate of that second.
+
+        Nobody may be waiting: one that waits for more than the new burst would wait for ever.
+        """
+        burst, leak = self._set(rate_per_second)
+        self._limiter.change(burst, burst / leak)
+
+    def _set(self, rate_per_second: float) -> tuple[float, float]:
         if not 0 < rate_per_second < math.inf:
             raise ValueError(f"a rate must be above 0 and finite, not {rate_per_second}")
         self.rate_per_second = rate_per_second
-        burst = max(1.0, rate_per_second * BURST_SHARE)
+        burst = max(1.0, rate_per_second * self._burst_share)
         # n permits in a stretch shorter than a second fulfil n < burst + leak, so burst + leak may reach the
         # whole rate plus one and no more.
         leak = rate_per_second
         if rate_per_second >= 1:
-            leak = min(rate_per_second * LEAK_SHARE, math.floor(rate_per_second) * WHOLE_RATE_SHARE)
+            leak = min(rate_per_second * self._leak_share, math.floor(rate_per_second) * WHOLE_RATE_SHARE)
         self.burst = int(burst)
         self.leak_per_second = leak
-        # Half a burst, so that a wake-up that comes late finds the bucket not yet empty and loses nothing.
-        self._quantum = max(1, self.burst // 2)
-        self._limiter = TrioLimiter(burst, burst / leak)
-        self._lock = trio.Lock()
+        # Half a usual burst, so that a wake-up that comes late finds the bucket not yet full and loses nothing.
+        self._quantum = max(1, min(self.burst, int(rate_per_second * BURST_SHARE)) // 2)
+        return burst, leak
 
     async def acquire(self, n: int) -> None:
         """Wait for ``n`` permits (0 or more). Beyond ``burst`` they gather while it waits.
@@ -254,6 +287,22 @@ class Pacer:
         if more > 0:
             await self._limiter.acquire(more)
         return least + more
+
+    def take_now(self, n: int) -> bool:
+        """Take ``n`` permits if they are there and nobody waits; never waits."""
+        if self._lock.locked() or not self._limiter.has_capacity(n):
+            return False
+        self._limiter.take(n)
+        return True
+
+    def give_back(self, n: int) -> None:
+        """Return permits that were granted and not used."""
+        self._limiter.give_back(n)
+
+    def retake(self, n: int) -> None:
+        """Move ``n`` permits from the moment at which they were granted to this one, at which they are used."""
+        self._limiter.give_back(n)
+        self._limiter.take(n)
 
     async def _at_once(self, n: int) -> bool:
         await trio.lowlevel.checkpoint_if_cancelled()

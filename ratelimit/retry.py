@@ -17,17 +17,24 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     so that an alert leaves soon after a long outage has ended. A hundred attempts because the age limit of
     the category is what ends an alert's tries; the number only bounds what a recipient that always fails can
     cost.
+
+    Of all retries of a channel no more leave than ``budget_share`` of its first attempts and
+    ``budget_per_second``; what is beyond waits (`ratelimit.budget`). Both are of the whole fleet.
     """
 
     base_seconds: float = 0.5
     cap_seconds: float = 300.0
     max_attempts: int = 100
+    budget_share: float = 0.2
+    budget_per_second: float = 10.0
 
     def __post_init__(self) -> None:
         if not MIN_BASE_SECONDS <= self.base_seconds <= self.cap_seconds < math.inf:
             raise ValueError(f"backoff needs {MIN_BASE_SECONDS} <= base_seconds <= cap_seconds, both finite")
         if self.max_attempts < 1:
             raise ValueError("max_attempts must be 1 or more")
+        if not 0 <= self.budget_share < math.inf or not 0 < self.budget_per_second < math.inf:
+            raise ValueError("a retry budget needs budget_share >= 0 and budget_per_second > 0, both finite")
 
 
 def backoff_ms(policy: RetryPolicy, attempt: int, draw: float) -> int:

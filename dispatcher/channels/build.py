@@ -87,6 +87,8 @@ def make_channels(config: Config, library: Library, network: Network, environ: M
         base_seconds=settings.base_seconds,
         cap_seconds=settings.cap_seconds,
         max_attempts=settings.max_attempts,
+        budget_share=settings.budget_share,
+        budget_per_second=settings.budget_per_second,
     )
     receipt_ms = None if config.receipts is None else int(config.receipts.deadline_seconds * 1000)
     channels: dict[str, Channel] = {}

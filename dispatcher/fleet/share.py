@@ -1,4 +1,7 @@
-"""One process's share of what a configuration allows the whole fleet."""
+"""One process's part of what a configuration allows the whole fleet: its connections.
+
+The rates are not divided here: the processes share them by leases, as they need them (`dispatcher.rates`).
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,20 @@ MAX_PROCESSES = 64
 
 
 def check_processes(config: Config, processes: int) -> None:
-    """Raises `ConfigurationError` when a channel allows less than one request a second, or connection, a process."""
+    """Raises `ConfigurationError` when a channel allows less than one connection a process."""
     for name, section in config.channels.accounts().items():
-        for key in ("rate_per_second", "connections"):
-            allowed = getattr(section, key)
-            if allowed < processes:
-                raise ConfigurationError(
-                    f"--processes {processes}: channels.{name}.{key} is {allowed}, which cannot be shared by so many; "
-                    f"say --processes {allowed} at most"
-                )
+        allowed = section.connections
+        if allowed < processes:
+            raise ConfigurationError(
+                f"--processes {processes}: channels.{name}.connections is {allowed}, which cannot be shared by so many;"
+                f" say --processes {allowed} at most"
+            )
 
 
 def share_of(config: Config, index: int, processes: int) -> Config:
-    """The configuration of process ``index`` (from 0): its part of every channel's rate and connections.
+    """The configuration of process ``index`` (from 0): its part of every channel's connections.
 
-    A provider counts what the whole account sends, and does not care by how many processes. The parts sum up to the
+    A provider counts what the whole account opens, and does not care by how many processes. The parts sum up to the
     whole.
     """
     parts = {name: _share_of(section, index, processes) for name, section in config.channels.configured().items()}
@@ -39,13 +41,11 @@ def share_of(config: Config, index: int, processes: int) -> Config:
 
 
 def _share_of(section: _Section, index: int, processes: int) -> _Section:
-    share = replace(
-        section,
-        rate_per_second=_part(section.rate_per_second, index, processes),
-        connections=_part(section.connections, index, processes),
-    )
+    share = replace(section, connections=_part(section.connections, index, processes))
     if isinstance(share, SmsConfig) and share.second is not None:
-        return replace(share, second=_share_of(share.second, index, processes))
+        # The second vendor's rate bounds its part of the channel in each process, and no lease is taken for it.
+        rate = max(1, _part(share.second.rate_per_second, index, processes))
+        return replace(share, second=replace(_share_of(share.second, index, processes), rate_per_second=rate))
     return share
 
 

@@ -61,7 +61,11 @@ class _Work:
             watchers.start_soon(self._watch_signals)
             with trio.CancelScope() as starting:
                 watchers.start_soon(self._give_up_start, starting)
-                async with service(self._start.config, fail_fast=self._start.lines is not None) as running:
+                async with service(
+                    self._start.config,
+                    fail_fast=self._start.lines is not None,
+                    processes=self._start.processes,
+                ) as running:
                     await self._serve(running)
                 await self._report(running)  # what the drain has brought is in it
             watchers.cancel_scope.cancel()

@@ -148,6 +148,26 @@ class EventStory(msgspec.Struct, frozen=True):
     alerts: list[AlertStory]
 
 
+class RateAsk(msgspec.Struct, frozen=True, gc=False):
+    """What a process asks of one rate (permits a second). ``want`` is what it could use, ``using`` what it has confined
+    itself to by now, ``expected`` how many processes there will soon be at least."""
+
+    name: str
+    rate: int
+    want: int
+    using: int
+    expected: int = 1
+
+
+class RateShare(msgspec.Struct, frozen=True, gc=False):
+    """The answer: ``share`` may be used until ``until_ms`` of the steady clock. A ``fair`` part below it means that
+    others want some of it: confine yourself to that, then say so."""
+
+    share: int
+    until_ms: int
+    fair: int
+
+
 class Imported(msgspec.Struct, frozen=True):
     """What ``import_recipients`` did. ``too_many`` are positions whose account has no room for one more."""
 
@@ -241,6 +261,15 @@ class Ledger(Protocol):
 
     async def forget_counters(self, now_ms: int) -> int:
         """Drop some of the counters whose time is over; returns how many, 0 when none is left."""
+
+    async def share_rates(self, asks: Sequence[RateAsk], owner: int, steady_ms: Callable[[], int]) -> list[RateShare]:
+        """Claim or renew this process's share of each rate; see `ratelimit.shares` for what is guaranteed.
+
+        ``steady_ms`` is read in the ledger's turn; every process of the machine must read the same clock.
+        """
+
+    async def leave_rates(self, owner: int, steady_ms: Callable[[], int]) -> None:
+        """Say that ``owner`` uses its shares no longer."""
 
     async def aclose(self) -> None:
         """Finish what was handed over, then close. Call ``leave`` first; any call after it is an error."""

@@ -7,7 +7,7 @@ fail; only the owners' locks are taken at once, and one too many does no harm, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dispatcher.errors import LeaseLost
 from dispatcher.events import Accepted
@@ -17,10 +17,11 @@ from dispatcher.ledger import (
     sqlite_deliver,
     sqlite_fallback,
     sqlite_heard,
+    sqlite_rates,
     sqlite_read,
     sqlite_recipients,
 )
-from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
+from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
@@ -220,3 +221,13 @@ class SqliteStore:
     def forget_counters(self, now_ms: int) -> int:
         """See `Ledger.forget_counters`."""
         return sqlite_counters.forget_counters(self.connection, now_ms)
+
+    # ---- the providers' rates ---------------------------------------------------------------------------------
+
+    def share_rates(self, asks: Sequence[RateAsk], owner: int, steady_ms: Callable[[], int]) -> list[RateShare]:
+        """See `Ledger.share_rates`."""
+        return sqlite_rates.share_rates(self.connection, asks, owner, steady_ms)
+
+    def leave_rates(self, owner: int, steady_ms: Callable[[], int]) -> None:
+        """See `Ledger.leave_rates`."""
+        sqlite_rates.leave_rates(self.connection, owner, steady_ms)

@@ -34,6 +34,7 @@ class _LeasedRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     accepted_at: int
     swiped_at: int
     receipt: str | None
+    process_died: int
     payload: Event
 
 
@@ -45,6 +46,7 @@ LOAD = f"""
 SELECT json_group_array(json_array(a.id, json(r.card), a.template, a.route, a.channel, a.state, a.day_total,
        a.attempts, a.first_at, a.expires_at, e.accepted_at, e.swiped_at,
        {WORD},
+       EXISTS (SELECT 1 FROM attempts t WHERE t.alert = a.id AND t.n = a.attempts AND t.code = 'process-died'),
        json(e.payload)))
 FROM alerts a JOIN events e ON e.seq = a.id >> {ALERT_ID_BITS} JOIN recipients r ON r.id = a.recipient
 WHERE a.id IN ({{keys}})
@@ -288,4 +290,5 @@ def _as_alert(row: _LeasedRow) -> Alert:
         first_attempt_ms=row.first_at,
         state=row.state,
         receipt=row.receipt,
+        process_died=bool(row.process_died),
     )

@@ -18,7 +18,7 @@ import trio
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_read
-from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, Receipt
+from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading
 from dispatcher.model.alert import Alert, State, Step
@@ -121,6 +121,13 @@ class _Operations:
 
     async def forget_counters(self, now_ms: int) -> int:
         return int(await self._run(lambda store: store.forget_counters(now_ms)))
+
+    async def share_rates(self, asks: Sequence[RateAsk], owner: int, steady_ms: Callable[[], int]) -> list[RateShare]:
+        result: list[RateShare] = await self._run(lambda store: store.share_rates(asks, owner, steady_ms))
+        return result
+
+    async def leave_rates(self, owner: int, steady_ms: Callable[[], int]) -> None:
+        await self._run(lambda store: store.leave_rates(owner, steady_ms))
 
 
 class ThreadedLedger(_Operations):

@@ -25,7 +25,8 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     ``route`` is every channel the send rules allow, in order; ``position`` the one it is on now. ``attempts`` counts
     what was handed to a provider so far on all channels; ``first_attempt_ms`` is when the present channel was first
     tried (its idempotency window runs from there). ``state`` is the state it had when it was leased; ``receipt`` what
-    the provider's receipt says, when one has come.
+    the provider's receipt says, when one has come. ``process_died``: its last attempt ended with our process and says
+    nothing about the provider.
     """
 
     id: int
@@ -42,6 +43,7 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     state: State = "sending"
     token_refreshed: bool = False
     receipt: str | None = None
+    process_died: bool = False
 
     @property
     def channel(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
@@ -19,6 +19,7 @@ from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
 from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted, Rejected, decode_event
+from dispatcher.lane_gate import Limits
 from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
@@ -26,6 +27,7 @@ from dispatcher.model.alert import Alert
 from dispatcher.model.recipient import RecipientLine
 from dispatcher.network.api import Request, Response
 from dispatcher.network.fake import FakeNetwork
+from ratelimit.leased import LeasedPacer
 from ratelimit.pacing import Pacer
 from ratelimit.retry import RetryPolicy
 from ratelimit.rules import default_rules_text, load_rules
@@ -101,6 +103,8 @@ class World:
         rules: str = "",
         fail_fast: bool = False,
         deadline_ms: dict[str, int] | None = None,
+        pacer: LeasedPacer | None = None,
+        limits: Mapping[str, Limits] = {},
         **config: Any,
     ) -> AsyncIterator[Engine]:
         present = [channel for channel in (self.wechat, self.sms) if channel is not None]
@@ -111,7 +115,9 @@ class World:
                 config=EngineConfig(**config),
                 ledger=self.ledger,
                 network=self.network,
-                channels={channel.name: (channel, Pacer(rate)) for channel in present},
+                channels={channel.name: (channel, pacer or Pacer(rate)) for channel in present},
+                limits=limits,
+                steady_ms=lambda: int(trio.current_time() * 1000),
                 decide=Admitter(ruleset, LIBRARY, {channel.name: channel.fenced for channel in present}),
                 ruleset=(ruleset.version_id, ruleset.content),
                 meter=self.meter,

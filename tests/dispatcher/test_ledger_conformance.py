@@ -68,7 +68,9 @@ async def test_an_admitted_alert_carries_all_that_its_lane_needs(ledger: Ledger)
     other = await owner_of(ledger, "there")
     (again,) = await ledger.due("sms", NOW, other, 10, "sending")
     assert again.key == alert.key
-    kept = [name for name in alert.__struct_fields__ if name not in ("attempts", "first_attempt_ms", "state")]
+    assert again.process_died
+    other_ones = ("attempts", "first_attempt_ms", "state", "process_died")
+    kept = [name for name in alert.__struct_fields__ if name not in other_ones]
     assert [getattr(again, name) for name in kept] == [getattr(alert, name) for name in kept]
     assert (again.attempts, again.first_attempt_ms, again.state) == (1, NOW, "interrupted")
 

@@ -1,0 +1,85 @@
+"""One rate for four processes that nobody has told of each other, measured at the provider."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pytest
+
+from tests.e2e.processes_kit import line, until, written
+from tests.e2e.rate_kit import Alone, Recorder, busiest_second, recorder, within
+
+RATE = 400
+PROCESSES = 4
+EVENTS = 4_000
+"""Ten seconds' worth."""
+
+SETTLED_S = 3.5
+"""From the first alert on until the shares are where the work is."""
+
+MEASURED_S = 5.0
+
+
+@pytest.fixture
+def provider() -> Iterator[Recorder]:
+    with recorder() as one:
+        yield one
+
+
+def services(site: Any, provider: Recorder, free_port: Callable[[], int], keep: ExitStack) -> list[Alone]:
+    site.configure(provider.url, sms=False)
+    config = site.folder / "swipebell.toml"
+    config.write_text(config.read_text().replace("rate_per_second = 50000", f"rate_per_second = {RATE}"))
+    site.recipients_for(written(site, 200))
+    alone = [keep.enter_context(closing(Alone(site, free_port, number))) for number in range(PROCESSES)]
+    for one in alone:
+        one.until_ready()
+    return alone
+
+
+def used(provider: Recorder, started: float) -> float:
+    measured = within(provider.arrivals, started + SETTLED_S, started + SETTLED_S + MEASURED_S)
+    return len(measured) / MEASURED_S / RATE
+
+
+@pytest.mark.parametrize("demand", ["even", "uneven"])
+def test_the_rate_is_kept_and_used(site: Any, provider: Recorder, free_port: Callable[[], int], demand: str) -> None:
+    with ExitStack() as keep:
+        # Given four processes on one ledger, started independently of each other
+        alone = services(site, provider, free_port, keep)
+        time.sleep(4)  # they are all idle by now, and each knows of the others
+        # When all of them have the same to do, or one has everything to do
+        started = time.monotonic()
+        for number in range(0, EVENTS, 500):
+            one = alone[number // 500 % PROCESSES if demand == "even" else 0]
+            one.post([line(n) for n in range(number, number + 500)])
+        until(lambda: len(provider.arrivals) >= EVENTS, "the last alert")
+        arrivals = list(provider.arrivals)
+    # Then no second at the provider holds more than the rate
+    assert busiest_second(arrivals) <= RATE
+    # And at least 95 % of it are used
+    assert used(provider, started) >= 0.95
+
+
+def test_the_share_of_a_killed_process_goes_to_the_others(
+    site: Any, provider: Recorder, free_port: Callable[[], int]
+) -> None:
+    with ExitStack() as keep:
+        # Given four processes that all have work
+        alone = services(site, provider, free_port, keep)
+        for number in range(0, EVENTS, 500):
+            alone[number // 500 % PROCESSES].post([line(n) for n in range(number, number + 500)])
+        until(lambda: len(provider.arrivals) >= 200, "the first alerts")
+        # When one is killed
+        killed_at = time.monotonic()
+        alone[1].kill()
+        time.sleep(8.5)
+        arrivals = list(provider.arrivals)
+        # Then within six seconds the others use its share, too
+        after = within(arrivals, killed_at + 6, killed_at + 8)
+        assert len(after) >= 0.9 * RATE * 2
+        # And no second held more than the rate meanwhile
+        assert busiest_second(arrivals) <= RATE
