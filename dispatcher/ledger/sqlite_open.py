@@ -16,7 +16,7 @@ from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.ledger.locks import BUSY_SECONDS, busy
 
 APPLICATION_ID = 0x53774265  # "SwBe", so that `file` and we can tell a ledger from another database
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CACHE_KIB = 32 * 1024
 """Page cache of one process: the hot ends of the indexes of 10 M alerts fit, and 200 MB resident stay far."""
 
