@@ -61,6 +61,19 @@ class LaneHost(Protocol):
         """A provider answered with a code that no table knows: an alarm."""
 
 
+class Budget(Protocol):
+    """What a lane needs of a channel whose provider counts: an attempt leaves only with a permit."""
+
+    def screen(self, batch: list[Alert], now_ms: int) -> tuple[list[Alert], list[Alert], list[Step]]:
+        """(to hand over now, to put back into the queue, steps of those that go elsewhere or wait for room)."""
+
+    def unused(self, count: int) -> None:
+        """So many of those that were let go were not handed over after all."""
+
+    def answered(self, count: int) -> None:
+        """So many attempts have their answer, or never will."""
+
+
 class Lane:
     """See the module. Two tasks run it, the sender and the classifier; the rest is called from the same trio loop."""
 
@@ -92,6 +105,7 @@ class Lane:
         self._answered = trio.Event()
         self._paused_until_ms = 0
         self._alarmed = False
+        self._budget: Budget | None = getattr(channel, "budget", None)
 
     # ---- in ---------------------------------------------------------------------------------------------------
 
@@ -153,6 +167,11 @@ class Lane:
         now_ms = self._host.now_ms()
         steps: list[Step] = []
         requests: list[Request] = []
+        back: list[Alert] = []
+        whole, taken = batch, len(batch)
+        if self._budget is not None:
+            batch, back, steps = self._budget.screen(batch, now_ms)
+            taken -= len(back)
         for alert in batch:
             if alert.expires_ms <= now_ms:
                 steps.append(after_expiry(alert, now_ms))
@@ -169,9 +188,14 @@ class Lane:
             try:
                 await self._ledger.fence([request.tag.id for request in requests], self._host.owner)
             except LedgerUnavailable as error:
-                self.queue.extendleft(reversed(batch))  # nothing left: they are as they were
+                self.queue.extendleft(reversed(whole))  # nothing left: they are as they were
+                if self._budget is not None:
+                    self._budget.unused(len(batch))
                 return error
-        self.in_flight += len(batch)
+        if self._budget is not None and len(requests) < len(batch):
+            self._budget.unused(len(batch) - len(requests))
+        self.queue.extendleft(reversed(back))
+        self.in_flight += taken
         if requests:
             self._network.submit(requests, self._on_responses)
         if steps:
@@ -211,6 +235,8 @@ class Lane:
                     self._paused_until_ms = now_ms + answer.pause_ms  # throttled as a whole: the others would be, too
                 steps.append(after_answer(alert, answer, policy_of(alert), now_ms, self._random.random()))
             self._host.record(steps, self)
+            if self._budget is not None:
+                self._budget.answered(len(responses))
             if refused:
                 why = f"the provider refuses this account or secret (code {refused});"
                 hint = f"check the secret_file and account of [channels.{self.channel.name}]"

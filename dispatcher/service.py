@@ -12,10 +12,10 @@ from pathlib import Path
 import trio
 
 from dispatcher.admission import Admitter
-from dispatcher.channels.base import Channel, ChannelPaused
+from dispatcher.channels.base import Channel, ChannelPaused, Fleet
 from dispatcher.channels.build import make_channels, pools_of
 from dispatcher.config import Config
-from dispatcher.engine import Engine
+from dispatcher.engine import Engine, wall_clock_ms
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
@@ -88,7 +88,9 @@ async def service(
     try:
         network = CurlNetwork(pools_of(config))
         try:
-            made = make_channels(config, library, network, environ)
+            made = make_channels(config, library, network, environ, Fleet(ledger, wall_clock_ms, meter))
+            budgets = {name: getattr(channel, "budget", None) for name, channel in made.items()}
+            brownouts = {name: budget for name, budget in budgets.items() if budget is not None}
             sections = config.channels.configured()
             channels = {name: (channel, Pacer(sections[name].rate_per_second)) for name, channel in made.items()}
             engine = Engine(
@@ -96,7 +98,7 @@ async def service(
                 ledger=ledger,
                 network=network,
                 channels=channels,
-                decide=Admitter(rules, library, {name: channel.fenced for name, (channel, _) in channels.items()}),
+                decide=Admitter(rules, library, {name: channel.fenced for name, channel in made.items()}, brownouts),
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
                 fail_fast=fail_fast,

@@ -130,6 +130,9 @@ class Totals(msgspec.Struct, kw_only=True):
     (channel, class of answer); ``latencies`` from the event's acceptance and ``swipe_latencies`` from the swipe's own
     time to the provider's acceptance. Gauges: ``lanes`` by channel (queued, in flight); ``open_alerts`` of the whole
     ledger; ``waiting_channels`` by channel, 1 while it waits for a person.
+
+    ``token_refreshes`` by channel, ``token_storms`` 1 while there are far too many; ``browned_out`` by (channel, step);
+    ``quotas`` by channel (used, limit, remaining, brown-out level) as the process last heard.
     """
 
     events: dict[str, int] = {}
@@ -147,6 +150,10 @@ class Totals(msgspec.Struct, kw_only=True):
     lanes: dict[str, tuple[int, int]] = {}
     open_alerts: int = 0
     waiting_channels: dict[str, int] = {}
+    token_refreshes: dict[str, int] = {}
+    token_storms: dict[str, int] = {}
+    browned_out: dict[tuple[str, str], int] = {}
+    quotas: dict[str, tuple[int, int, int, int]] = {}
 
     def __post_init__(self) -> None:
         for name in COUNTERS:
@@ -166,16 +173,26 @@ class Totals(msgspec.Struct, kw_only=True):
         self.open_alerts = max(self.open_alerts, other.open_alerts)
         for channel, value in other.waiting_channels.items():
             self.waiting_channels[channel] = max(self.waiting_channels.get(channel, 0), value)
+        for channel, value in other.token_storms.items():
+            self.token_storms[channel] = max(self.token_storms.get(channel, 0), value)
+        for channel, theirs in other.quotas.items():
+            # One account, heard of at different moments: most used and least left is the latest word but for midnight.
+            ours = self.quotas.get(channel, theirs)
+            used, limit, level = max(ours[0], theirs[0]), max(ours[1], theirs[1]), max(ours[3], theirs[3])
+            self.quotas[channel] = used, limit, min(ours[2], theirs[2]), level
 
     def drop_gauges(self) -> None:
         """Forget what was true only while the process lived; the counts stay."""
         self.lanes = dict.fromkeys(self.lanes, (0, 0))
         self.open_alerts = 0
         self.waiting_channels = dict.fromkeys(self.waiting_channels, 0)
+        self.token_storms = dict.fromkeys(self.token_storms, 0)
+        self.quotas = {}
 
 
 COUNTERS = (
     *("events", "ended", "suppressed_by", "failed_by", "attempts", "delivered_by", "outcomes", "unknown_codes"),
+    *("token_refreshes", "browned_out"),
 )
 
 

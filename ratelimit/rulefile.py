@@ -41,9 +41,21 @@ NO_RECIPIENT = "no-recipient"
 RECIPIENT_MIN_AMOUNT = "recipient-min-amount"
 OPT_OUT = "opt-out"
 DEFAULT_EXPIRY = "default-expiry"
+BROWN_OUT = "brown-out"
+BROWN_OUT_DIGEST = "brown-out-digest"
 
 RESERVED_IDS = frozenset(
-    {NO_CHANNEL, NO_ADDRESS, RECIPIENT_GONE, NO_RECIPIENT, RECIPIENT_MIN_AMOUNT, OPT_OUT, DEFAULT_EXPIRY}
+    {
+        BROWN_OUT,
+        BROWN_OUT_DIGEST,
+        NO_CHANNEL,
+        NO_ADDRESS,
+        RECIPIENT_GONE,
+        NO_RECIPIENT,
+        RECIPIENT_MIN_AMOUNT,
+        OPT_OUT,
+        DEFAULT_EXPIRY,
+    }
 )
 """Reasons that come from no rule file: a rule of that name could not be told from them in the books."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from dispatcher.channels.base import Channel
+from dispatcher.channels.base import Channel, Fleet
 from dispatcher.channels.sms.generic import GenericSmsChannel
 from dispatcher.channels.wechat.channel import WechatChannel
 from dispatcher.config import Config
@@ -27,12 +27,15 @@ class Parts(msgspec.Struct, frozen=True):
     retry: RetryPolicy
     receipt_ms: int | None
     secret: Secret | None
+    fleet: Fleet | None = None
 
 
 def _wechat(section: WechatConfig, parts: Parts) -> Channel:
     if parts.secret is None:
         raise ConfigurationError("channels.wechat.secret_file is missing")
-    return WechatChannel(section, parts.secret, parts.library, parts.network, parts.retry, parts.receipt_ms)
+    return WechatChannel(
+        section, parts.secret, parts.library, parts.network, parts.retry, parts.receipt_ms, parts.fleet
+    )
 
 
 def _sms(section: SmsConfig, parts: Parts) -> Channel:
@@ -42,8 +45,10 @@ def _sms(section: SmsConfig, parts: Parts) -> Channel:
 _MAKERS: dict[type[ChannelSection], Callable[..., Channel]] = {WechatConfig: _wechat, SmsConfig: _sms}
 
 
-def make_channels(config: Config, library: Library, network: Network, environ: Mapping[str, str]) -> dict[str, Channel]:
-    """The configured channels by name. Raises `ConfigurationError`."""
+def make_channels(
+    config: Config, library: Library, network: Network, environ: Mapping[str, str], fleet: Fleet | None = None
+) -> dict[str, Channel]:
+    """The configured channels by name; without a ``fleet`` each process is on its own. Raises `ConfigurationError`."""
     settings = config.retry
     retry = RetryPolicy(
         base_seconds=settings.base_seconds,
@@ -53,7 +58,7 @@ def make_channels(config: Config, library: Library, network: Network, environ: M
     receipt_ms = None if config.receipts is None else int(config.receipts.deadline_seconds * 1000)
     channels = {}
     for name, section in config.channels.configured().items():
-        parts = Parts(library, network, retry, receipt_ms, read_secret(name, section, environ))
+        parts = Parts(library, network, retry, receipt_ms, read_secret(name, section, environ), fleet)
         channels[name] = _MAKERS[type(section)](section, parts)
     return channels
 

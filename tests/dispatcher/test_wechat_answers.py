@@ -50,7 +50,7 @@ EXPECTED: dict[int, tuple[AnswerClass, str]] = {
     43117: (A.THROTTLE, "recipient"),
     43108: (A.THROTTLE, "recipient"),
     45011: (A.THROTTLE, "channel"),
-    45009: (A.THROTTLE, "channel"),
+    45009: (A.QUOTA, "channel"),
     40241: (A.ACCEPTED, "message"),
     40252: (A.ACCEPTED, "message"),
     40249: (A.PERMANENT, "message"),
