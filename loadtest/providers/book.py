@@ -83,6 +83,7 @@ class Counts(msgspec.Struct):
     resets: int = 0
     unlisted: int = 0
     token_requests: int = 0
+    forced_refreshes: int = 0
     refused: dict[str, int] = {}
     receipts: ReceiptCounts = msgspec.field(default_factory=ReceiptCounts)
 

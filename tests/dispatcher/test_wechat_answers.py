@@ -99,7 +99,7 @@ def test_each_code_means_what_the_provider_facts_say(code: int) -> None:
     assert (answer.kind, answer.scope) == EXPECTED[code]
     assert (answer.code, answer.took_ms, answer.pause_ms) == (str(code), 83, TABLE.row(str(code)).pause_ms)
     # And every class that waits for a person or a limit has a pause, and no other one
-    waits = answer.kind in (A.THROTTLE, A.CONFIGURATION)
+    waits = answer.kind in (A.THROTTLE, A.CONFIGURATION, A.QUOTA)
     assert (answer.pause_ms > 0) == waits
     assert answer.pause_ms <= UNTIL_QUOTA_MS
 
