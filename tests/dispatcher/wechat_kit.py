@@ -32,13 +32,16 @@ from loadtest.providers.server import Providers
 from loadtest.providers.settings import DEFAULT_APPID, DEFAULT_SECRET, ProviderSettings
 from ratelimit.pacing import Pacer
 from ratelimit.retry import RetryPolicy
-from ratelimit.rules import default_rules_text, load_rules
+from ratelimit.rules import load_rules
 from templates.library import Library
 
 EVENING_MS = 1_795_356_000_000
 """2026-11-22T22:00:00 in China."""
 
 LIBRARY = Library.load()
+
+EVERY_AMOUNT = "version = 1\n"
+"""Rules that keep nothing back."""
 
 
 class World:
@@ -74,7 +77,9 @@ class World:
         if parts.path in self.instead:
             status, body = self.instead[parts.path]()
             return Response(request, status, body), self.seconds
-        answer = self.providers.answer(HttpRequest(request.method, parts.path, parts.query, request.body or b""))
+        bearer = next((one.partition(": ")[2] for one in request.headers if one.startswith("Authorization:")), "")
+        asked = HttpRequest(request.method, parts.path, parts.query, request.body or b"", bearer)
+        answer = self.providers.answer(asked)
         return Response(request, answer.status, bytes(answer.body)), self.seconds
 
     def steward(self, nursery: trio.Nursery, ledger: InlineLedger, meter: Meter | None = None) -> TokenSteward:
@@ -84,11 +89,11 @@ class World:
 
     @asynccontextmanager
     async def engine(
-        self, *, sms: bool = False, rate: float = 1e5, seed: int = 1, **wechat: Any
+        self, *, sms: bool = False, rate: float = 1e5, seed: int = 1, rules: str = EVERY_AMOUNT, **wechat: Any
     ) -> AsyncIterator[tuple[Engine, WechatChannel, Meter]]:
         """An engine with a WeChat channel (and the SMS gateway); one process of the fleet."""
         ledger, meter = InlineLedger(self.path), Meter()
-        rules = load_rules(default_rules_text(), "test")
+        rules = load_rules(rules, "test")
         retry = RetryPolicy()
         async with trio.open_nursery() as nursery:
             network = self.network(nursery)

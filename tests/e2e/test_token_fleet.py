@@ -20,9 +20,9 @@ def test_each_expiry_with_five_hundred_alerts_in_flight_leads_to_exactly_one_ref
 ) -> None:
     # Given a platform that takes a quarter of a second for an answer, so that hundreds of alerts are always on the wire
     platform = providers("--latency", "0.25")
-    site.configure(platform.url, sms=False)
-    text = (site.folder / "swipebell.toml").read_text().replace("connections = 32", "connections = 512")
-    (site.folder / "swipebell.toml").write_text(text)
+    site.configure(platform.url, sms=False, extra=f"[engine]\nin_flight = {IN_FLIGHT // processes}\n")
+    text = (site.folder / "swipebell.toml").read_text()
+    (site.folder / "swipebell.toml").write_text(text.replace("connections = 32", "connections = 512"))
     events = site.folder / "events.ndjson"
     count = 8_000
     events.write_text("".join(line(number) + "\n" for number in range(count)))
@@ -36,8 +36,7 @@ def test_each_expiry_with_five_hundred_alerts_in_flight_leads_to_exactly_one_ref
             until(lambda least=enough: platform.book()["wechat"]["accepted"] >= least, f"{enough} accepted")
             before = platform.book()["wechat"]
             platform.http.post("/_expire_token").raise_for_status()
-            # Then every one of the alerts in flight is refused for it once
-            until(lambda before=before: _refused(platform) >= _refused_in(before) + 100, "refusals")
+            # Then those that come to the platform from now on are refused, until there is a new one
             until(lambda before=before: platform.book()["wechat"]["accepted"] > before["accepted"] + 600, "new token")
             in_flight.append(_refused(platform) - _refused_in(before))
         out, err = process.communicate(timeout=END_S * 4)
@@ -48,9 +47,9 @@ def test_each_expiry_with_five_hundred_alerts_in_flight_leads_to_exactly_one_ref
     assert summary["alerts"]["delivered"] == count
     assert summary["balanced"]
     assert book["delivered"] == count
-    assert (book["token_requests"], book["forced_refreshes"]) == (1 + EXPIRIES, 0)
-    print(f"{processes} processes: refused at each expiry {in_flight}, token requests {book['token_requests']}")
-    assert sum(in_flight) >= IN_FLIGHT
+    assert (book["token_requests"], book["forced_refreshes"]) == (1 + EXPIRIES, 0), (in_flight, err)
+    # Not all of the five hundred: those that were accepted and whose answer was on its way stay so.
+    assert min(in_flight) >= IN_FLIGHT // 2, in_flight
     assert "wxsimulated" not in err
 
 

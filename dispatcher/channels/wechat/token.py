@@ -249,6 +249,7 @@ class TokenSteward:
             usable = row.usable(now_ms)
             pause_s = RENEWAL_RETRY_S if usable and not paused.misconfigured else paused.retry_after_s
             retry_at = now_ms + int(pause_s * 1000)
+            log.warning("token_not_fetched", channel="wechat", generation=row.generation, reason=str(paused))
             await self._give_back(row, retry_at, str(paused), paused.misconfigured)
             if paused.misconfigured or not usable:
                 raise
