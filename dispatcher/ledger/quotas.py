@@ -30,6 +30,13 @@ READ_AGAIN_MS = 10_000
 """The same right after the provider has said that the quota is used up: soon, but a burst of such answers is one
 reading."""
 
+FIRST_READING_MS = 12_000
+"""How long the first reading ever is waited for before the configured limit is believed: a call's time-out."""
+
+PERMIT_LIFE_MS = HOLDER_TTL_MS // 2
+"""How long after its last report a process may use what it holds. One that slept longer may be taken for dead, and
+what it held be given to others."""
+
 SHARE = 4
 """A process gets at most one part in so many of what is left, so that the last permits do not all lie with one."""
 
@@ -39,7 +46,7 @@ class QuotaRow(msgspec.Struct, frozen=True, omit_defaults=True):
     handed over, by others with the same account too, as far as the provider has told; ``diverted`` alerts that would
     have been handed over but for the quota; ``yesterday`` both of the day before.
 
-    ``limit`` is what the provider has told (0: never read). ``spent``: it has said that nothing more goes today.
+    ``limit`` is what the provider has told (0: never read), and ``asking`` that a process is about to. ``spent``: it has said that nothing more goes today.
     ``holders`` is by process what it holds and when it was last heard of.
     """
 
@@ -51,6 +58,7 @@ class QuotaRow(msgspec.Struct, frozen=True, omit_defaults=True):
     spent: bool = False
     level: int = 0
     read_at: int = -READ_EVERY_MS
+    asking: bool = False
     holders: dict[str, tuple[int, int]] = {}
 
     @property
@@ -81,7 +89,8 @@ class QuotaTerms(msgspec.Struct, frozen=True):
 
 class QuotaView(msgspec.Struct, frozen=True):
     """How the account stands, and the permits that were granted: ``ordinary`` for any alert, ``reserved`` for those
-    that may use the reserve. ``remaining`` includes the reserve and what the processes hold unused."""
+    that may use the reserve. ``remaining`` includes the reserve and what the processes hold unused. ``pending``: there
+    are none yet, because the first reading is under way."""
 
     ordinary: int
     reserved: int
@@ -91,6 +100,7 @@ class QuotaView(msgspec.Struct, frozen=True):
     spent: bool
     level: int
     day: int
+    pending: bool = False
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -131,7 +141,8 @@ def take(row: QuotaRow, report: Report, terms: QuotaTerms, now_ms: int) -> tuple
 
     limit = row.limit or terms.fallback
     reserve = limit * terms.reserve_percent // 100
-    free = 0 if row.spent else max(limit - used - held - sum(one for one, _ in holders.values()), 0)
+    pending = row.limit == 0 and row.asking and abs(now_ms - row.read_at) < FIRST_READING_MS
+    free = 0 if row.spent or pending else max(limit - used - held - sum(one for one, _ in holders.values()), 0)
     ordinary = reserved = 0
     if len(holders) < MAX_HOLDERS:
         ordinary = _share(report.ordinary, free - reserve)
@@ -142,7 +153,7 @@ def take(row: QuotaRow, report: Report, terms: QuotaTerms, now_ms: int) -> tuple
     standing = Standing(max(remaining - reserve, 0), used + diverted, row.yesterday, row.level, now_ms)
     level = terms.judge(standing)
     row = msgspec.structs.replace(row, used=used, diverted=diverted, holders=holders, level=level)
-    return row, QuotaView(ordinary, reserved, used, limit, remaining, row.spent, level, row.day)
+    return row, QuotaView(ordinary, reserved, used, limit, remaining, row.spent, level, row.day, pending)
 
 
 def _share(want: int, free: int) -> int:
@@ -152,16 +163,19 @@ def _share(want: int, free: int) -> int:
 def reading(row: QuotaRow, now_ms: int, at_once: bool) -> tuple[QuotaRow, int | None]:
     """Whether a process may ask the provider now; what it has to give to `told` afterwards."""
     row = today(row, now_ms)
-    if 0 <= now_ms - row.read_at < (READ_AGAIN_MS if at_once else READ_EVERY_MS):
+    # Either way: a process reads its clock before it waits for its turn to write.
+    if abs(now_ms - row.read_at) < (READ_AGAIN_MS if at_once else READ_EVERY_MS):
         return row, None
-    return msgspec.structs.replace(row, read_at=now_ms), row.used
+    return msgspec.structs.replace(row, read_at=now_ms, asking=True), row.used
 
 
 def told(row: QuotaRow, counted: int, used: int, limit: int, now_ms: int) -> QuotaRow:
     """The provider's word. What was reported since it was asked comes on top, and what the processes hold stays
     theirs: some of it may be in the provider's count already, so that ours is too high by it for a moment and never
-    too low. An answer from before midnight says nothing about the new day."""
-    if china_day(now_ms) > row.day or row.read_at > now_ms or china_day(row.read_at) < row.day:
+    too low. An answer from before midnight says nothing about the new day.
+    ``limit`` 0: none could be read."""
+    row = msgspec.structs.replace(row, asking=False)
+    if limit <= 0 or china_day(now_ms) > row.day or china_day(row.read_at) < row.day:
         return row
     since = max(row.used - counted, 0)
     return msgspec.structs.replace(row, used=used + since, limit=limit, spent=used >= limit)

@@ -79,9 +79,10 @@ def ask(row: TokenRow, failed: int | None, now_ms: int) -> tuple[TokenRow, Token
     usable = row.usable(now_ms)
     if usable and now_ms < row.renew_at:
         return row, TokenAnswer("use", row)
-    # While one renews a token that is still good, the others go on with it. A lease that lies further ahead than any
-    # can was given by a clock that has since been set back.
-    if now_ms < row.lease_until <= now_ms + FETCH_LEASE_MS:
+    # While one renews a token that is still good, the others go on with it. A process reads its clock before it waits
+    # for its turn to write, so a lease may have been given "later" than it is asked about; but one that lies further
+    # ahead than that was given by a clock that has since been set back.
+    if now_ms < row.lease_until <= now_ms + 2 * FETCH_LEASE_MS:
         return row, TokenAnswer("use" if usable else "wait", row)
     if now_ms < row.retry_at:
         return row, TokenAnswer("use" if usable and not row.misconfigured else "trouble", row)
@@ -107,7 +108,7 @@ def fetched(row: TokenRow, lease: int, sealed: bytes | None, ends_at: int, renew
     if sealed is None:
         return row
     window_from, window = row.window_from, row.window + 1
-    if not window_from <= now_ms < window_from + STORM_WINDOW_MS:
+    if abs(now_ms - window_from) >= STORM_WINDOW_MS:
         window_from, window = now_ms, 1
     return msgspec.structs.replace(
         row, generation=row.generation + 1, sealed=sealed, refused=False, window_from=window_from, window=window
@@ -126,7 +127,7 @@ def force(row: TokenRow, lease: int, now_ms: int) -> tuple[TokenRow, bool]:
     it is made: one that is lost with its process was made, for all that anybody knows."""
     day = (now_ms + _CHINA_MS) // _DAY_MS
     made = row.forced if row.forced_day == day else 0
-    too_soon = 0 <= now_ms - row.forced_at < FORCED_SPACING_MS
+    too_soon = abs(now_ms - row.forced_at) < FORCED_SPACING_MS
     if not holds(row, lease) or too_soon or made >= FORCED_PER_DAY:
         return row, False
     until = now_ms + FETCH_LEASE_MS
@@ -135,4 +136,4 @@ def force(row: TokenRow, lease: int, now_ms: int) -> tuple[TokenRow, bool]:
 
 def is_storm(row: TokenRow, now_ms: int) -> bool:
     """Whether the fleet gets new tokens far more often than they end."""
-    return row.window > STORM_REFRESHES and 0 <= now_ms - row.window_from < STORM_WINDOW_MS
+    return row.window > STORM_REFRESHES and abs(now_ms - row.window_from) < STORM_WINDOW_MS

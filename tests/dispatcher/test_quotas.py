@@ -8,8 +8,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dispatcher.ledger.api import Ledger
 from dispatcher.ledger.quotas import (
+    FIRST_READING_MS,
     HOLDER_TTL_MS,
     MAX_HOLDERS,
+    PERMIT_LIFE_MS,
     READ_AGAIN_MS,
     READ_EVERY_MS,
     QuotaRow,
@@ -98,7 +100,7 @@ def test_more_processes_than_a_row_can_hold_get_nothing() -> None:
 
 def test_their_count_goes_before_ours_when_others_use_the_account_too() -> None:
     # Given 100 that we used, when WeChat says 700
-    row, _ = take(QuotaRow(), wanting("a", 100), terms(), NOW)
+    row, _ = take(QuotaRow(limit=LIMIT), wanting("a", 100), terms(), NOW)
     row, _ = take(row, Report("a", used=100), terms(), NOW)
     row, counted = reading(row, NOW, False)
     assert counted == 100
@@ -128,8 +130,23 @@ def test_a_reading_is_for_one_process_and_not_too_often() -> None:
     # Right after a 45009 sooner, but not for each of them
     assert reading(row, NOW + READ_AGAIN_MS - 1, True)[1] is None
     assert reading(row, NOW + READ_AGAIN_MS, True)[1] == 0
-    # And a clock that was set back does not stop it for ever
-    assert reading(row, NOW - 1, False)[1] == 0
+    # Nor by one whose clock was read just before; but a clock that was set back does not stop it for ever
+    assert reading(row, NOW - 50, False)[1] is None
+    assert reading(row, NOW - READ_EVERY_MS, False)[1] == 0
+
+
+def test_the_first_reading_is_waited_for_and_not_for_ever() -> None:
+    # Given a process that has just asked WeChat for the first time
+    row, counted = reading(QuotaRow(), NOW, False)
+    assert counted == 0
+    # When another wants permits, then it has to wait, but no longer than a call takes
+    _, view = take(row, wanting(), terms(), NOW + FIRST_READING_MS - 1)
+    assert (view.ordinary, view.pending) == (0, True)
+    _, view = take(row, wanting(), terms(), NOW + FIRST_READING_MS)
+    assert (view.ordinary, view.pending) == (225, False)
+    # And when nothing could be read, the configured limit holds at once
+    _, view = take(told(row, counted, 0, 0, NOW), wanting(), terms(), NOW)
+    assert (view.ordinary, view.pending, view.limit) == (225, False, LIMIT)
 
 
 def test_a_spent_quota_gives_nothing_until_they_say_so_or_the_day_is_over() -> None:
@@ -165,7 +182,7 @@ def test_a_clock_that_goes_back_does_not_bring_yesterday_back() -> None:
 def test_an_answer_from_before_midnight_says_nothing_about_the_new_day() -> None:
     row, counted = reading(QuotaRow(), MIDNIGHT_MS - 50, False)
     assert counted is not None
-    assert told(row, counted, 990, LIMIT, MIDNIGHT_MS + 50) == row
+    assert told(row, counted, 990, LIMIT, MIDNIGHT_MS + 50).used == 0
     row, _ = take(row, wanting(), terms(), MIDNIGHT_MS)
     assert told(row, counted, 990, LIMIT, MIDNIGHT_MS + 50).used == 0
 
@@ -194,13 +211,21 @@ class Fleet(RuleBasedStateMachine):
         self.row = QuotaRow(limit=LIMIT)
         self.now = NOW
         self.pools = {name: [0, 0] for name in "abc"}  # permits in hand, used and not yet reported
+        self.heard = dict.fromkeys("abc", 0)
         self.provider = 0
+
+    def stale(self, name: str) -> bool:
+        """Whether the process has slept too long to use what it holds."""
+        return self.now - self.heard[name] > PERMIT_LIFE_MS
 
     processes = st.sampled_from("abc")
 
     @rule(name=processes, want=st.integers(0, 400), reserved=st.integers(0, 60))
     def ask(self, name: str, want: int, reserved: int) -> None:
         pool = self.pools[name]
+        if self.stale(name):
+            pool[0] = 0
+        self.heard[name] = self.now
         report = Report(name, used=pool[1], ordinary=want, reserved=reserved)
         self.row, view = take(self.row, report, terms(), self.now)
         pool[0] += view.ordinary + view.reserved
@@ -209,7 +234,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(name=processes, count=st.integers(1, 300))
     def use(self, name: str, count: int) -> None:
         pool = self.pools[name]
-        count = min(count, pool[0])
+        count = 0 if self.stale(name) else min(count, pool[0])
         pool[0] -= count
         pool[1] += count
         self.provider += count
@@ -238,7 +263,8 @@ class Fleet(RuleBasedStateMachine):
     @invariant()
     def the_limit_is_never_exceeded(self) -> None:
         assert self.provider <= LIMIT
-        assert self.provider + sum(pool[0] for pool in self.pools.values()) <= LIMIT
+        usable = sum(pool[0] for name, pool in self.pools.items() if not self.stale(name))
+        assert self.provider + usable <= LIMIT
 
 
 Fleet.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

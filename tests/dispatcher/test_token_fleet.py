@@ -196,6 +196,19 @@ async def test_an_ip_that_is_not_allowed_is_said_plainly_by_every_process(
     assert SECRET.encode() not in b"".join(files_of(tmp_path))
 
 
+async def test_a_process_whose_clock_was_read_before_it_waited_for_its_turn_does_not_fetch_as_well(
+    tmp_path: Path,
+) -> None:
+    # Given two processes that ask at the same moment; the second one's clock was read first
+    ledger = InlineLedger(str(tmp_path / "ledger.db"))
+    first = await ledger.token_ask("wechat/x", None, 1_000_200)
+    second = await ledger.token_ask("wechat/x", None, 1_000_000)
+    # Then one fetches; but a lease that a clock set back by hours has left does not hold them all up
+    assert (first.what, second.what) == ("fetch", "wait")
+    assert (await ledger.token_ask("wechat/x", None, 1_000_000 - 2 * FETCH_LEASE_MS)).what == "fetch"
+    await ledger.aclose()
+
+
 # ---- the last resort ----------------------------------------------------------------------------------------------
 
 

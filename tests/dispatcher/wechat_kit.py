@@ -24,7 +24,6 @@ from dispatcher.engine import Engine
 from dispatcher.httpd import Request as HttpRequest
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
-from dispatcher.model.private import Secret
 from dispatcher.network.api import Request, Response
 from dispatcher.network.fake import FakeNetwork
 from dispatcher.network.transport import NetworkTransport
@@ -103,7 +102,7 @@ class World:
             channels: dict[str, Any] = {"wechat": channel}
             if sms:
                 gateway = SmsConfig(base_url="https://wechat.example/sms", secret_env="SECRET")
-                channels["sms"] = GenericSmsChannel(gateway, Secret(DEFAULT_SECRET), LIBRARY, retry, None)
+                channels["sms"] = GenericSmsChannel(gateway, DEFAULT_SECRET, LIBRARY, retry, None)
             assert channel.budget is not None
             engine = Engine(
                 config=EngineConfig(),

@@ -18,7 +18,7 @@ from dispatcher.channels.base import ChannelPaused
 from dispatcher.channels.wechat.quota_call import Quota, UnreadableQuota
 from dispatcher.delivery import diverted, waiting
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report, Standing
+from dispatcher.ledger.quotas import PERMIT_LIFE_MS, QuotaTerms, QuotaView, Report, Standing
 from dispatcher.logs import get_logger
 from dispatcher.model.alert import Alert, Step
 from ratelimit.brownout import NAMES, SHIFT, BrownOutTerms, expected_need, next_level
@@ -27,6 +27,9 @@ from ratelimit.quota import next_midnight_ms
 TICK_S = 5.0
 """How often a process reports and hears how the account stands: twelve times within the time after which the ledger
 takes it for dead."""
+
+FIRST_READING_POLL_S = 0.05
+"""How often a process that waits for another's first reading looks."""
 
 LEAST_PERMITS = 256
 """Asked for at a time: a full batch of a lane."""
@@ -121,6 +124,8 @@ class QuotaBudget:
         self._refused = False
         self._read_soon = trio.Event()
         self._looked = False
+        self._heard_ms = 0
+        self._pending = False
         self._rate_said = False
         self._lock = trio.Lock()
 
@@ -136,11 +141,16 @@ class QuotaBudget:
         if short or self._refused or (self._wants_reserved and not self._no_reserved):
             try:
                 await self._exchange(asking=True)
+                while self._pending:  # ends when the reading does, or is given up
+                    await trio.sleep(FIRST_READING_POLL_S)
+                    await self._exchange(asking=True)
             except LedgerUnavailable as error:
                 raise ChannelPaused(f"no quota can be taken: {error}", retry_after_s=1.0) from None
 
     def screen(self, batch: list[Alert], now_ms: int) -> tuple[list[Alert], list[Alert], list[Step]]:
         """(to hand over now, to put back into the queue, steps of those that go elsewhere or wait for room)."""
+        if now_ms - self._heard_ms > PERMIT_LIFE_MS:
+            self._drop()
         if not self.level and len(batch) <= self._ordinary:  # nearly always
             self._ordinary -= len(batch)
             self._sent += len(batch)
@@ -179,6 +189,9 @@ class QuotaBudget:
             self._refused = True
             self._read_soon.set()
         # WeChat says that they are worth nothing; the ledger hears of it with the next report.
+        self._drop()
+
+    def _drop(self) -> None:
         self._dropped += self._ordinary + self._reserved
         self._ordinary = self._reserved = 0
 
@@ -255,8 +268,7 @@ class QuotaBudget:
                 await self._store.quota_spent(self._account, self._now_ms())
                 self._refused = False
             if give_back:
-                self._dropped += self._ordinary + self._reserved
-                self._ordinary = self._reserved = 0
+                self._drop()
             answered, dropped, gone, kept_away = self._answered, self._dropped, self._diverted, dict(self._kept_away)
             news = {step: count - self._told.get(step, 0) for step, count in kept_away.items()}
             report = Report(
@@ -267,14 +279,19 @@ class QuotaBudget:
                 ordinary=max(self._want - self._ordinary, 0) if asking and not self._no_ordinary else 0,
                 reserved=LEAST_PERMITS if asking and self._wants_reserved else 0,
             )
-            view = await self._store.quota_take(self._account, report, self._quota_terms, self._now_ms())
+            asked_ms = self._now_ms()
+            if asked_ms - self._heard_ms > PERMIT_LIFE_MS:
+                self._drop()
+            view = await self._store.quota_take(self._account, report, self._quota_terms, asked_ms)
+            self._heard_ms = asked_ms
             self._answered -= answered
             self._dropped -= dropped
             self._diverted -= gone
             self._told = kept_away
-            if report.ordinary:
+            self._pending = view.pending
+            if report.ordinary and not view.pending:
                 self._no_ordinary = self._ordinary + view.ordinary == 0
-            if report.reserved:
+            if report.reserved and not view.pending:
                 self._no_reserved, self._wants_reserved = view.reserved == 0, False
             if self._refused:  # while we asked: what came is worth nothing, either
                 self._dropped += view.ordinary + view.reserved
@@ -310,6 +327,7 @@ class QuotaBudget:
             quota = await self._ask()
         except UnreadableQuota as error:
             log.warning("quota_unreadable", channel="wechat", reason=str(error))
+            await self._store.quota_told(self._account, counted, 0, 0, self._now_ms())
             return
         await self._store.quota_told(self._account, counted, quota.used, quota.limit, self._now_ms())
         self._no_ordinary = self._no_reserved = False
