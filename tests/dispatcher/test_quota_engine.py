@@ -63,7 +63,7 @@ async def settled(engine: Engine, seconds: float = 30) -> None:
     """Until nothing is in a lane or on the wire."""
     with trio.fail_after(seconds):
         await trio.sleep(1)
-        while engine._busy():
+        while engine._busy():  # noqa: ASYNC110
             await trio.sleep(0.5)
         await trio.sleep(1)
 
@@ -217,7 +217,7 @@ async def test_what_an_ended_run_did_not_use_is_there_for_the_next(tmp_path: Pat
     world.instead[QUOTA_PATH] = lambda: (502, b"")
     await tell_everybody(world, sms=False)
     for run in range(20):
-        async with world.engine(daily_quota=100, quota_reserve_percent=0) as (engine, _, meter):
+        async with world.engine(daily_quota=100, quota_reserve_percent=0) as (engine, _, _):
             await admit(engine, [swipe(5 * run + n, world.now_ms()) for n in range(5)])
             await settled(engine)
     assert world.book.accepted == 100
@@ -263,7 +263,7 @@ async def test_what_each_level_does_to_a_swipe(
         # When such a swipe comes
         await admit(engine, [swipe(1, world.now_ms(), amount)])
         with trio.fail_after(3):
-            while await engine._ledger.open_count():
+            while await engine._ledger.open_count():  # noqa: ASYNC110
                 await trio.sleep(0.05)
         # Then it ends so, and explain says why
         ((alert,),) = [story.alerts for story in await stories(world, range(1, 2))]
