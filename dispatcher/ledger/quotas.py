@@ -46,8 +46,8 @@ class QuotaRow(msgspec.Struct, frozen=True, omit_defaults=True):
     handed over, by others with the same account too, as far as the provider has told; ``diverted`` alerts that would
     have been handed over but for the quota; ``yesterday`` both of the day before.
 
-    ``limit`` is what the provider has told (0: never read), and ``asking`` that a process is about to. ``spent``: it has said that nothing more goes today.
-    ``holders`` is by process what it holds and when it was last heard of.
+    ``limit`` is what the provider has told (0: never read), and ``asking`` that a process is about to. ``spent``: it
+    has said that nothing more goes today. ``holders`` is by process what it holds and when it was last heard of.
     """
 
     day: int = 0
