@@ -308,7 +308,7 @@ async def test_a_day_that_runs_out_climbs_the_ladder_says_so_and_starts_anew(
         assert world.book.refused == {}
         assert world.book.accepted < 4_000
         assert meter.delivered_by["wechat"] + meter.delivered_by["sms"] == number
-        # And after midnight all of it is there again; but a day like the last one would need twice that, so it is spared
+        # And after midnight all of it is there again; but a day like the last would need twice that, so it is spared
         await trio.sleep(700)
         assert meter.totals.quotas["wechat"][2:] == (4_000, 2)
 

@@ -114,7 +114,7 @@ class QuotaBudget:
         self._dropped = 0
         self._no_ordinary = False
         self._no_reserved = False
-        self._wants_reserved = False
+        self._wants_reserved = 0
         self._answered = 0
         self._want = LEAST_PERMITS
         self._sent = self._sent_at_tick = 0
@@ -166,7 +166,7 @@ class QuotaBudget:
             elif self._permit(reserved):
                 send.append(alert)
             elif reserved and not self._no_reserved:
-                self._wants_reserved = True
+                self._wants_reserved += 1
                 back.append(alert)
             elif not reserved and not self._no_ordinary:
                 back.append(alert)
@@ -277,7 +277,8 @@ class QuotaBudget:
                 back=dropped,
                 diverted=gone + sum(news.values()),
                 ordinary=max(self._want - self._ordinary, 0) if asking and not self._no_ordinary else 0,
-                reserved=LEAST_PERMITS if asking and self._wants_reserved else 0,
+                # No more than there are alerts for: the last ones are not to lie idle here while another needs them.
+                reserved=max(self._wants_reserved - self._reserved, 0) if asking else 0,
             )
             asked_ms = self._now_ms()
             if asked_ms - self._heard_ms > PERMIT_LIFE_MS:
@@ -292,7 +293,9 @@ class QuotaBudget:
             if report.ordinary and not view.pending:
                 self._no_ordinary = self._ordinary + view.ordinary == 0
             if report.reserved and not view.pending:
-                self._no_reserved, self._wants_reserved = view.reserved == 0, False
+                self._no_reserved = view.reserved == 0
+            if asking:
+                self._wants_reserved = 0  # those that still wait say so again
             if self._refused:  # while we asked: what came is worth nothing, either
                 self._dropped += view.ordinary + view.reserved
             else:
