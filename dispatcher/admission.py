@@ -7,27 +7,51 @@ reader of counters. It reads no clock and writes nothing; the ledger writes what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from dispatcher.events import Accepted
 from dispatcher.fallback import Orders
 from dispatcher.ledger.api import Decisions, Draft, ReadCounters
 from dispatcher.model.alert import State
+from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
-from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Rules, Tally
+from ratelimit.brownout import BrownOutTerms
+from ratelimit.degrade import degrade
+from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Plan, Rules, Tally
 from templates.library import Library
 
 DEFAULT_TEMPLATE = "swipe"
 """What tells an event whose category has no template of its own."""
 
 
+class BrownOut(Protocol):
+    """What admission asks a channel whose provider counts."""
+
+    terms: BrownOutTerms
+
+    @property
+    def level(self) -> int:
+        """The rung of the ladder in force; 0: nothing is given up."""
+
+    def took_away(self, step: str) -> None:
+        """An alert was kept from the channel by a step."""
+
+
 class Admitter:
     """The send rules in force, for the configured channels. ``fenced`` says by channel whether an alert has to be
-    fenced before it leaves (see `delivery`). ``orders`` puts the channels of a category in its order."""
+    fenced before it leaves (see `delivery`), ``orders`` puts the channels of a category in its order, ``brownouts``
+    says which channels have a daily quota that may run low."""
 
     def __init__(
-        self, rules: Rules, library: Library, fenced: Mapping[str, bool], orders: Orders | None = None
+        self,
+        rules: Rules,
+        library: Library,
+        fenced: Mapping[str, bool],
+        orders: Orders | None = None,
+        brownouts: Mapping[str, BrownOut] | None = None,
     ) -> None:
         self._orders = orders or None
+        self._brownouts = dict(brownouts or {})
         self._decider = Decider(rules, fenced)
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
@@ -46,6 +70,8 @@ class Admitter:
         default = templates[DEFAULT_TEMPLATE]
         planned = []
         keys: list[str] = []
+        # Once a batch: while no quota runs low, the ladder costs nothing an alert.
+        ladder = [(name, one, one.level) for name, one in self._brownouts.items() if one.level]
         for accepted in batch:
             event = accepted.event
             told = recipients.get(event.account, ())
@@ -53,6 +79,8 @@ class Admitter:
                 told = [orders.of(event.category, recipient) for recipient in told]
             pinned, name = templates.get(event.category, default)
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
+            if ladder:
+                plans = [_degraded(one, event, ladder) for one in plans]
             for one in plans:
                 keys.extend(one.counters)
             planned.append((told, pinned, plans))
@@ -78,6 +106,14 @@ class Admitter:
             first = self._first_state[route[0]]
             return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
         return Draft(recipient, state, decision.rule, route, decision.expires_at_ms, template, decision.saw)
+
+
+def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]]) -> Plan:
+    for channel, brownout, level in ladder:
+        plan, step = degrade(plan, event, channel, level, brownout.terms)
+        if step is not None:
+            brownout.took_away(step)
+    return plan
 
 
 def _nobody(template: str, swiped_ms: int) -> Draft:

@@ -24,15 +24,24 @@ from dispatcher.config_parts import (
     is_loopback,
 )
 from dispatcher.config_sms import SecondSmsVendor, SmsConfig
+from dispatcher.model.event import MAX_INT64
 
-__all__ = ["ChannelSection", "ChannelsConfig", "SmsConfig", "WechatConfig"]
+__all__ = ["ChannelSection", "ChannelsConfig", "SecondSmsVendor", "SmsConfig", "WechatConfig"]
+
+Amounts = Annotated[
+    dict[Annotated[str, Meta(pattern="^[A-Z]{3}$")], Annotated[int, Meta(ge=0, le=MAX_INT64)]], Meta(max_length=256)
+]
+"""Minor units by currency. There are 180 currencies."""
 
 
 class WechatConfig(Section, frozen=True, kw_only=True):
     """Template messages of a WeChat service account.
 
     ``daily_quota`` is the account's own (100,000 for a new verified account, says WeChat's page of the
-    template interface); ``template_ids`` maps our template to the account's private one; ``on_unknown``
+    template interface), for as long as WeChat cannot be asked; of it ``quota_reserve_percent`` are left to swipes of
+    at least ``reserve_from`` and to ``reserve_categories``. When it runs low, swipes below ``brownout_minimum`` (then
+    below ``brownout_digest_below``) leave the channel first. ``template_ids`` maps our template to the account's
+    private one; ``on_unknown``
     says what follows an answer that was never seen. ``ca_file`` and the client certificate are for a private line's
     gateway; ``service_messages`` sends customer-service messages to whoever has a window for them open; ``http2``
     offers HTTP/2, where resends of libcurl's own cannot be counted (docs/decisions/0003).
@@ -49,6 +58,11 @@ class WechatConfig(Section, frozen=True, kw_only=True):
     template_rates: dict[Word, Rate] = msgspec.field(default_factory=dict)
     recipient_per_minute: PerMinute | None = None
     daily_quota: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 100_000
+    quota_reserve_percent: Annotated[int, Meta(ge=0, le=90)] = 10
+    reserve_from: Amounts = msgspec.field(default_factory=lambda: {"CNY": 500_000})
+    reserve_categories: Annotated[tuple[Word, ...], Meta(max_length=64)] = ("fraud",)
+    brownout_minimum: Amounts = msgspec.field(default_factory=lambda: {"CNY": 10_000})
+    brownout_digest_below: Amounts = msgspec.field(default_factory=lambda: {"CNY": 30_000})
     connections: Connections = 64
     timeout_seconds: TimeoutSeconds = 10.0
     ca_file: Path | None = None

@@ -58,6 +58,7 @@ class AnswerClass(StrEnum):
     PERMANENT = "permanent"
     CONFIGURATION = "configuration"
     UNKNOWN = "unknown"
+    QUOTA = "quota"
 
 
 class Next(StrEnum):
@@ -67,6 +68,7 @@ class Next(StrEnum):
     AT_ONCE = "again at once with a new token, the second time with backoff"
     LATER = "again with backoff and full jitter"
     NEXT_CHANNEL = "the next channel of its route, or failed"
+    ELSEWHERE = "the next channel of its route, or again when the day's quota has room, until its age ends"
     POLICY = "again or left alone, as the channel is configured"
 
 
@@ -80,6 +82,7 @@ AFTER: dict[AnswerClass, Next] = {
     AnswerClass.OPTED_OUT: Next.NEXT_CHANNEL,
     AnswerClass.PERMANENT: Next.NEXT_CHANNEL,
     AnswerClass.UNKNOWN: Next.POLICY,
+    AnswerClass.QUOTA: Next.ELSEWHERE,
 }
 
 
@@ -152,6 +155,13 @@ def after_answer(alert: Alert, answer: Answer, policy: ChannelPolicy, now_ms: in
             refusal = f"{alert.channel}/{alert.template.partition('@')[0]}"
         return _next_channel(alert, answer, now_ms, refusal=refusal)
     attempts = alert.attempts + 1 + answer.resends
+    if follow is Next.ELSEWHERE:
+        if _has_next(alert):
+            return _next_channel(alert, answer, now_ms)
+        # Not counted against its attempts: the lane makes none while there is no room.
+        pause_ms = max(_pause_ms(answer, attempts), FIRST_PAUSE_MS)
+        due_ms = min(now_ms + pause_ms + int(draw * pause_ms), alert.expires_ms)
+        return _step(alert, answer, now_ms, "retrying", due_ms=due_ms)
     if follow is Next.AT_ONCE and not alert.token_refreshed and attempts < policy.retry.max_attempts:
         return _step(alert, answer, now_ms, "sending", keep_lease=True)
     if follow is Next.POLICY and not policy.resend_unknown:
@@ -187,6 +197,16 @@ def _pause_ms(answer: Answer, attempts: int) -> int:
 def after_refusal(alert: Alert, code: str, now_ms: int) -> Step:
     """The step when the alert could not even be put into words for this channel: nothing was sent."""
     return _next_channel(alert, None, now_ms, reason=code)
+
+
+def diverted(alert: Alert, why: str, now_ms: int) -> Step:
+    """The step when its channel may not be used for it now: the next one at once. Only for an alert that has one."""
+    return _step(alert, None, now_ms, "retrying", position=alert.position + 1, due_ms=now_ms, detour=why)
+
+
+def waiting(alert: Alert, why: str, now_ms: int, due_ms: int) -> Step:
+    """The step when its channel may not be used for it now and there is no other: again at ``due_ms``, or expired."""
+    return _step(alert, None, now_ms, "retrying", due_ms=min(due_ms, alert.expires_ms), detour=why)
 
 
 def after_expiry(alert: Alert, now_ms: int) -> Step:
@@ -301,6 +321,7 @@ def _step(
     keep_lease: bool = False,
     refusal: str | None = None,
     msgid: str | None = None,
+    detour: str | None = None,
 ) -> Step:
     return Step(
         alert=alert,
@@ -317,4 +338,5 @@ def _step(
         took_ms=0 if answer is None else answer.took_ms,
         resends=0 if answer is None else answer.resends,
         refusal=refusal,
+        detour=detour,
     )

@@ -175,6 +175,8 @@ class Engine:
                         senders.start_soon(self._end_when_misconfigured)
                         for lane in self.lanes.values():
                             senders.start_soon(lane.run_sender)
+                            if (background := getattr(lane.channel, "run", None)) is not None:
+                                senders.start_soon(background)
                         yield self
                         senders.cancel_scope.cancel()
                 finally:  # however it ends, answers that can still come are recorded

@@ -89,6 +89,16 @@ def _counters(totals: Totals) -> Iterable[Metric]:
     )
     doubles.add_metric([], totals.known_doubles)
     yield doubles
+    refreshes = CounterMetricFamily("swipebell_token_refreshes", "New access tokens fetched", labels=["channel"])
+    for channel, count in sorted(totals.token_refreshes.items()):
+        refreshes.add_metric([channel], count)
+    yield refreshes
+    browned_out = CounterMetricFamily(
+        "swipebell_browned_out", "Alerts degraded because the day's quota ran low", labels=["channel", "step"]
+    )
+    for labels, count in sorted(totals.browned_out.items()):
+        browned_out.add_metric(labels, count)
+    yield browned_out
     calls = CounterMetricFamily("swipebell_ledger_calls", "Calls committed (group commit shares one)")
     calls.add_metric([], totals.commits.calls)
     yield calls
@@ -110,11 +120,21 @@ def _gauges(totals: Totals) -> Iterable[Metric]:
             "1 while a channel's provider is down and nothing but probes is sent (in a fleet: in any process)",
             totals.open_breakers,
         ),
+        ("swipebell_token_refresh_storm", "1 while access tokens are fetched far too often", totals.token_storms),
+        (
+            "swipebell_brownout_level",
+            "Brown-out level: 0 none, 1 raise-minimum, 2 digest, 3 shift",
+            {channel: quota[3] for channel, quota in totals.quotas.items()},
+        ),
     ):
         family = GaugeMetricFamily(name, help_text, labels=["channel"])
         for channel, value in sorted(values.items()):
             family.add_metric([channel], value)
         yield family
+    for channel, (_, limit, remaining, _) in sorted(totals.quotas.items()):
+        # Named by the provider, each of which counts in its own way.
+        yield GaugeMetricFamily(f"swipebell_{channel}_quota_limit", "Attempts a day", value=limit)
+        yield GaugeMetricFamily(f"swipebell_{channel}_quota_remaining", "Attempts left today", value=remaining)
     open_alerts = GaugeMetricFamily("swipebell_open_alerts", "Alerts in the ledger that have not ended")
     open_alerts.add_metric([], totals.open_alerts)
     yield open_alerts

@@ -68,6 +68,19 @@ class LaneHost(Protocol):
         """The channel's breaker went over to another state."""
 
 
+class Budget(Protocol):
+    """What a lane needs of a channel whose provider counts: an attempt leaves only with a permit."""
+
+    def screen(self, batch: list[Alert], now_ms: int) -> tuple[list[Alert], list[Alert], list[Step]]:
+        """(to hand over now, to put back into the queue, steps of those that go elsewhere or wait for room)."""
+
+    def unused(self, count: int) -> None:
+        """So many of those that were let go were not handed over after all."""
+
+    def answered(self, count: int) -> None:
+        """So many attempts have their answer, or never will."""
+
+
 class Lane:
     """See the module. Two tasks run it, the sender and the classifier; the rest is called from the same trio loop."""
 
@@ -107,6 +120,7 @@ class Lane:
         self._marks: dict[int, Grant] = {}  # of what is on the wire
         self.gate = LaneGate(channel, random, limits, policy_of)
         self._breaker_told = BreakerState.CLOSED
+        self._budget: Budget | None = getattr(channel, "budget", None)
 
     # ---- in ---------------------------------------------------------------------------------------------------
 
@@ -215,6 +229,10 @@ class Lane:
         part = self._pacer.part if isinstance(self._pacer, LeasedPacer) else 1.0
         leaving, steps = self.gate.held(batch, now_ms, part)
         requests: list[Request] = []
+        back: list[Alert] = []
+        if self._budget is not None:
+            leaving, back, elsewhere = self._budget.screen(list(leaving), now_ms)
+            steps += elsewhere
         for alert in leaving:
             if alert.expires_ms <= now_ms:
                 steps.append(after_expiry(alert, now_ms))
@@ -235,6 +253,8 @@ class Lane:
             except LedgerUnavailable as error:
                 self.put(batch, first=True)  # nothing left: they are as they were
                 self._pacer.give_back(len(requests))
+                if self._budget is not None:
+                    self._budget.unused(len(leaving))
                 return error
             if kept_back:  # cancelled or seen while they waited here: they are not ours any more and take no place
                 gone = set(kept_back)
@@ -243,7 +263,11 @@ class Lane:
                 self._pacer.give_back(len(gone))
             # The commit took its time, and they leave only now: not together with those that are granted next.
             self._pacer.retake(len(requests))
-        self.in_flight += len(batch)
+        if self._budget is not None and len(requests) < len(leaving):
+            self._budget.unused(len(leaving) - len(requests))
+        if back:
+            self.put(back, first=True)
+        self.in_flight += len(batch) - len(back)
         if requests:
             self._on_wire += len(requests)
             if isinstance(self._pacer, LeasedPacer) and (grant := self._pacer.mark()) is not None:
@@ -313,6 +337,8 @@ class Lane:
             self.gate.answered(others, accepted, now_ms)
             self._tell_breaker()
             self._host.record(steps, self)
+            if self._budget is not None:
+                self._budget.answered(len(responses))
             if refused:
                 why = f"the provider refuses this account or secret (code {refused});"
                 hint = f"check the secret_file and account of [channels.{self.channel.name.partition('_')[0]}]"

@@ -129,6 +129,23 @@ class Meter:
         """A channel's breaker is open (or feels its way back), or closed."""
         self.totals.open_breakers[channel] = int(value)
 
+    def token_refreshed(self, channel: str) -> None:
+        """This process got the fleet a new access token."""
+        self.totals.token_refreshes[channel] += 1
+
+    def token_storm(self, channel: str, storm: bool) -> None:
+        """The fleet gets new tokens far too often, or no longer."""
+        self.totals.token_storms[channel] = int(storm)
+
+    def quota(self, channel: str, *, used: int, limit: int, remaining: int, level: int) -> None:
+        """How a provider's quota of the day stands, and the brown-out level."""
+        self.totals.quotas[channel] = used, limit, remaining, level
+
+    def browned_out(self, channel: str, step: str, count: int) -> None:
+        """So many alerts were degraded because the quota ran low."""
+        if count:
+            self.totals.browned_out[channel, step] += count
+
     def lanes(self, lengths: Mapping[str, tuple[int, int]], open_alerts: int) -> None:
         """Set the gauges: (queued, in flight) by channel, and the ledger's open alerts."""
         self.totals.lanes = dict(lengths)

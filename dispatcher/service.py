@@ -12,11 +12,11 @@ from pathlib import Path
 import trio
 
 from dispatcher.admission import Admitter
-from dispatcher.channels.base import Channel, ChannelPaused
+from dispatcher.channels.base import Channel, ChannelPaused, Fleet
 from dispatcher.channels.build import make_channels, open_network, section_of
 from dispatcher.config import Config
 from dispatcher.config_channels import ChannelSection, SecondSmsVendor
-from dispatcher.engine import Engine
+from dispatcher.engine import Engine, wall_clock_ms
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
 from dispatcher.fallback import Orders
 from dispatcher.lane_gate import NO_LIMITS, Limits
@@ -92,7 +92,9 @@ async def service(
     try:
         network = open_network(config, environ)
         try:
-            made = make_channels(config, library, network, environ)
+            made = make_channels(config, library, network, environ, Fleet(ledger, wall_clock_ms, meter))
+            budgets = {name: getattr(channel, "budget", None) for name, channel in made.items()}
+            brownouts = {name: budget for name, budget in budgets.items() if budget is not None}
             sections = config.channels.configured()
             # One pacer a section: what two channels of one account send together is what the provider counts.
             pacers = {name: _pacer(section.rate_per_second) for name, section in sections.items()}
@@ -107,6 +109,7 @@ async def service(
                     library,
                     {name: channel.fenced for name, (channel, _) in channels.items()},
                     Orders(config.fallback.channels),
+                    brownouts,
                 ),
                 deadline_ms={
                     category: int(seconds * 1000) for category, seconds in config.fallback.deadline_seconds.items()

@@ -128,10 +128,13 @@ class Totals(msgspec.Struct, kw_only=True):
 
     ``events`` by read, accepted, duplicate, rejected; ``attempts`` and ``delivered_by`` by channel; ``outcomes`` by
     (channel, class of answer); ``known_doubles`` alerts seen on a channel after they had rung on the next;
-    ``callbacks_refused`` by `receipts.REASONS`; ``latencies`` from the event's acceptance and ``swipe_latencies`` from
-    the swipe's own time to the provider's acceptance. Gauges: ``lanes`` by channel (queued, in flight); ``open_alerts`` of the whole
-    ledger; ``waiting_channels`` by channel, 1 while it waits for a person;
-    ``open_breakers`` by channel, 1 while its provider is down.
+    ``callbacks_refused`` by `receipts.REASONS`; ``token_refreshes`` by channel; ``browned_out`` by (channel, step);
+    ``latencies`` from the event's acceptance and ``swipe_latencies`` from the swipe's own time to the provider's
+    acceptance.
+
+    Gauges: ``lanes`` by channel (queued, in flight); ``open_alerts`` of the whole ledger; ``waiting_channels`` by
+    channel, 1 while it waits for a person; ``open_breakers`` 1 while its provider is down; ``token_storms`` 1 while
+    there are far too many refreshes; ``quotas`` (used, limit, remaining, brown-out level) as the process last heard.
     """
 
     events: dict[str, int] = {}
@@ -152,6 +155,10 @@ class Totals(msgspec.Struct, kw_only=True):
     open_alerts: int = 0
     waiting_channels: dict[str, int] = {}
     open_breakers: dict[str, int] = {}
+    token_refreshes: dict[str, int] = {}
+    token_storms: dict[str, int] = {}
+    browned_out: dict[tuple[str, str], int] = {}
+    quotas: dict[str, tuple[int, int, int, int]] = {}
 
     def __post_init__(self) -> None:
         for name in COUNTERS:
@@ -174,6 +181,13 @@ class Totals(msgspec.Struct, kw_only=True):
             self.waiting_channels[channel] = max(self.waiting_channels.get(channel, 0), value)
         for channel, value in other.open_breakers.items():
             self.open_breakers[channel] = max(self.open_breakers.get(channel, 0), value)
+        for channel, value in other.token_storms.items():
+            self.token_storms[channel] = max(self.token_storms.get(channel, 0), value)
+        for channel, theirs in other.quotas.items():
+            # One account, heard of at different moments: most used and least left is the latest word but for midnight.
+            ours = self.quotas.get(channel, theirs)
+            used, limit, level = max(ours[0], theirs[0]), max(ours[1], theirs[1]), max(ours[3], theirs[3])
+            self.quotas[channel] = used, limit, min(ours[2], theirs[2]), level
 
     def drop_gauges(self) -> None:
         """Forget what was true only while the process lived; the counts stay."""
@@ -181,11 +195,14 @@ class Totals(msgspec.Struct, kw_only=True):
         self.open_alerts = 0
         self.waiting_channels = dict.fromkeys(self.waiting_channels, 0)
         self.open_breakers = dict.fromkeys(self.open_breakers, 0)
+        self.token_storms = dict.fromkeys(self.token_storms, 0)
+        self.quotas = {}
 
 
 COUNTERS = (
     *("events", "ended", "suppressed_by", "failed_by", "attempts", "delivered_by", "outcomes", "unknown_codes"),
     "callbacks_refused",
+    *("token_refreshes", "browned_out"),
 )
 
 

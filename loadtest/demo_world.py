@@ -49,6 +49,7 @@ appid = "{appid}"
 secret_file = "secret"
 base_url = "{url}"
 rate_per_second = 50000
+daily_quota = 1000000000
 connections = 64
 
 [channels.sms]

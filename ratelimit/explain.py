@@ -41,6 +41,8 @@ def explain_decision(
     is the event's; without it amounts are printed in minor units. Contains no personal datum.
     """
     saw = saw or {}
+    if state == "suppressed" and "brownout" in saw:
+        return f"suppressed ({rule}): {_browned_out(saw, currency)}, and the recipient has no other channel"
     if state == "suppressed" and rule in _REASONS:
         return f"suppressed ({rule}): {_REASONS[rule]}"
     if state == "suppressed" and "amount" in saw:
@@ -57,9 +59,20 @@ def explain_decision(
     if state in ("suppressed", "expired"):
         return f"{state} by rule {rule}" if rule else state
     allowed = f"allowed on {', then '.join(route)}" if route else "allowed"
+    if "brownout" in saw:
+        return f"{allowed}: {_browned_out(saw, currency)}"
     if "counter" in saw:
         return f"{allowed}: {saw['counter']} of {saw['limit']} alerts of that day were counted before it"
     return allowed
+
+
+def _browned_out(saw: Mapping[str, int], currency: str | None) -> str:
+    channel, least = next((key.partition("/")[2], saw[key]) for key in saw if key.startswith("threshold/"))
+    unit = "minor units" if currency is None else currency
+    why = f"the daily quota of {channel} ran low (brown-out level {saw['brownout']})"
+    if saw["amount"] >= least:
+        return why
+    return f"{why}, and {_money(saw['amount'], currency)} {unit} was below {_money(least, currency)}"
 
 
 def _below_minimum(saw: Mapping[str, int], currency: str | None) -> str:

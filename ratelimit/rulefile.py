@@ -43,8 +43,22 @@ OPT_OUT = "opt-out"
 DEFAULT_EXPIRY = "default-expiry"
 REVERSED = "reversed-before-sending"
 
+BROWN_OUT = "brown-out"
+BROWN_OUT_DIGEST = "brown-out-digest"
+
 RESERVED_IDS = frozenset(
-    {NO_CHANNEL, NO_ADDRESS, RECIPIENT_GONE, NO_RECIPIENT, RECIPIENT_MIN_AMOUNT, OPT_OUT, DEFAULT_EXPIRY, REVERSED}
+    {
+        BROWN_OUT,
+        BROWN_OUT_DIGEST,
+        NO_CHANNEL,
+        NO_ADDRESS,
+        RECIPIENT_GONE,
+        NO_RECIPIENT,
+        RECIPIENT_MIN_AMOUNT,
+        OPT_OUT,
+        DEFAULT_EXPIRY,
+        REVERSED,
+    }
 )
 """Reasons that come from no rule file: a rule of that name could not be told from them in the books."""
 

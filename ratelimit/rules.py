@@ -292,7 +292,7 @@ def decide(plan: Plan, counters: Mapping[str, int]) -> Decision:
         state,
         route,
         rule,
-        {"counter": tightest[1], "limit": tightest[2]},
+        {**(planned.saw or {}), "counter": tightest[1], "limit": tightest[2]},
         planned.expires_at_ms,
         increments,
         planned.day_total_key,

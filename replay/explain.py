@@ -9,7 +9,7 @@ import msgspec
 
 from dispatcher.cards import mask_text
 from dispatcher.channels.tables import is_known
-from dispatcher.ledger.api import AlertStory, AttemptStory, EventStory
+from dispatcher.ledger.api import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision
 from replay.explain_fallback import delivered_by, tell_fallback
@@ -24,6 +24,7 @@ _OUTCOMES = {
     "opted_out": "refused: the recipient has switched this kind of message off",
     "permanent": "refused for good",
     "configuration": "refused: the channel is not set up right",
+    "quota": "refused: the account's quota of the day is used up",
     "unknown": "outcome unknown: it may have arrived",
 }
 
@@ -60,6 +61,7 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
     lines.append(f"  decision: {sentence}")
     if alert.day_total is not None:
         lines.append(f"  balance of the day: {format_money(alert.day_total, event.currency, 'en')}")
+    lines += [f"  {_detour(detour)}" for detour in alert.detours]
     lines += [f"  {_attempt(attempt)}" for attempt in alert.attempts]
     for receipt in alert.receipts:
         times = "" if receipt["times"] == 1 else f" (said {receipt['times']} times)"
@@ -84,6 +86,11 @@ def _ending(alert: AlertStory) -> str:
     if alert.state == "cancelled" and alert.reason:
         why = f" by event {alert.reason}, which took it back before it was sent,"
     return f"{how}{why} {moment(alert.ended_at)}"
+
+
+def _detour(detour: Detour) -> str:
+    why = "no room in the quota of the day" if detour.why == "quota" else f"the quota of the day ran low ({detour.why})"
+    return f"not tried {moment(detour.at)} {detour.channel}: {why}"
 
 
 def _attempt(attempt: AttemptStory) -> str:

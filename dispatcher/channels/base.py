@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
 from dispatcher.model.alert import Alert
 from dispatcher.network.api import Failure, Request, Response
+
+if TYPE_CHECKING:
+    from dispatcher.ledger.api import Ledger
+    from dispatcher.metrics import Meter
 
 MAX_PAUSE_MS = 15 * 60_000
 """Longest pause that a Retry-After can cause: a slip in a provider's header must not silence a channel for days."""
@@ -45,6 +52,15 @@ class ChannelPaused(Exception):
         super().__init__(reason)
         self.retry_after_s = retry_after_s
         self.misconfigured = misconfigured
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """What a channel shares with the same channel in other processes: the ``ledger``, its clock (epoch ms), and who
+    counts what it does."""
+
+    ledger: Ledger
+    now_ms: Callable[[], int]
+    watch: Meter
 
 
 class Channel(Protocol):

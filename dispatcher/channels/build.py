@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import certifi
 import msgspec
 
-from dispatcher.channels.base import Channel
+from dispatcher.channels.base import Channel, Fleet
 from dispatcher.channels.email.channel import EmailChannel
 from dispatcher.channels.email.session import SmtpSettings
 from dispatcher.channels.email.smtp import SmtpNetwork
@@ -39,12 +39,15 @@ class Parts(msgspec.Struct, frozen=True):
     receipt_ms: int | None
     secret: Secret | None
     environ: Mapping[str, str]
+    fleet: Fleet | None = None
 
 
 def _wechat(section: WechatConfig, parts: Parts) -> Channel:
     if parts.secret is None:
         raise ConfigurationError("channels.wechat.secret_file is missing")
-    return WechatChannel(section, parts.secret, parts.library, parts.network, parts.retry, parts.receipt_ms)
+    return WechatChannel(
+        section, parts.secret, parts.library, parts.network, parts.retry, parts.receipt_ms, parts.fleet
+    )
 
 
 def _sms(section: SmsConfig, parts: Parts) -> Channel:
@@ -80,8 +83,10 @@ _MAKERS: dict[type[ChannelSection], Callable[..., Channel]] = {
 }
 
 
-def make_channels(config: Config, library: Library, network: Network, environ: Mapping[str, str]) -> dict[str, Channel]:
-    """The configured channels by name. Raises `ConfigurationError`."""
+def make_channels(
+    config: Config, library: Library, network: Network, environ: Mapping[str, str], fleet: Fleet | None = None
+) -> dict[str, Channel]:
+    """The configured channels by name; without a ``fleet`` each process is on its own. Raises `ConfigurationError`."""
     settings = config.retry
     retry = RetryPolicy(
         base_seconds=settings.base_seconds,
@@ -93,7 +98,7 @@ def make_channels(config: Config, library: Library, network: Network, environ: M
     receipt_ms = None if config.receipts is None else int(config.receipts.deadline_seconds * 1000)
     channels: dict[str, Channel] = {}
     for name, section in config.channels.configured().items():
-        parts = Parts(library, network, retry, receipt_ms, read_secret(name, section, environ), environ)
+        parts = Parts(library, network, retry, receipt_ms, read_secret(name, section, environ), environ, fleet)
         channels[name] = _MAKERS[type(section)](section, parts)
     template = channels.get("wechat")
     account = config.channels.wechat

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import msgspec
 
 from dispatcher.events import Accepted
+from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
@@ -117,6 +119,14 @@ class AttemptStory(msgspec.Struct, frozen=True):
     msgid: str | None
 
 
+class Detour(msgspec.Struct, frozen=True):
+    """Why an alert left ``channel``, or waits for it, without an attempt; ``at`` epoch ms, the first time."""
+
+    channel: str
+    why: str
+    at: int
+
+
 class AlertStory(msgspec.Struct, frozen=True):
     """One alert as ``explain`` tells it."""
 
@@ -135,6 +145,7 @@ class AlertStory(msgspec.Struct, frozen=True):
     ended_at: int | None
     attempts: list[AttemptStory]
     receipts: list[dict[str, Any]]
+    detours: list[Detour] = []
 
 
 class EventStory(msgspec.Struct, frozen=True):
@@ -270,6 +281,36 @@ class Ledger(Protocol):
 
     async def leave_rates(self, owner: int, steady_ms: Callable[[], int]) -> None:
         """Say that ``owner`` uses its shares no longer."""
+
+    async def token_ask(self, account: str, failed: int | None, now_ms: int) -> TokenAnswer:
+        """What a process that needs a token is to do (see `dispatcher.ledger.tokens`). ``failed`` is the generation
+        that was refused. At most one process at a time is told to fetch."""
+
+    async def token_fetched(
+        self, account: str, lease: int, sealed: bytes | None, ends_at: int, renew_at: int, now_ms: int
+    ) -> TokenRow:
+        """The holder of ``lease`` has a new token (None: the same one); returns the row as it is now, which is
+        another's when the lease had run out meanwhile."""
+
+    async def token_failed(self, account: str, lease: int, retry_at: int, trouble: str, misconfigured: bool) -> None:
+        """The holder of ``lease`` got no token; the lease is given back."""
+
+    async def token_force(self, account: str, lease: int, now_ms: int) -> bool:
+        """Whether the holder of ``lease`` may fetch with ``force_refresh``; counted for the fleet when it may."""
+
+    async def quota_take(self, account: str, report: Report, terms: QuotaTerms, now_ms: int) -> QuotaView:
+        """Report what was used of the day's quota and ask for permits (see `dispatcher.ledger.quotas`). What all
+        processes have used and hold together never exceeds the limit."""
+
+    async def quota_reading(self, account: str, now_ms: int, at_once: bool) -> int | None:
+        """The right to ask the provider for the account's quota, for one process of the fleet at a time and not too
+        often: the count to give back to `quota_told`. None: not now."""
+
+    async def quota_told(self, account: str, counted: int, used: int, limit: int, now_ms: int) -> None:
+        """The provider says that ``used`` of ``limit`` are used; ``counted`` is what `quota_reading` returned."""
+
+    async def quota_spent(self, account: str, now_ms: int) -> None:
+        """The provider says that the day's quota is used up, whatever we have counted."""
 
     async def aclose(self) -> None:
         """Finish what was handed over, then close. Call ``leave`` first; any call after it is an error."""

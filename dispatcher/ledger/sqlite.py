@@ -17,14 +17,18 @@ from dispatcher.ledger import (
     sqlite_deliver,
     sqlite_fallback,
     sqlite_heard,
+    sqlite_quotas,
     sqlite_rates,
     sqlite_read,
     sqlite_recipients,
+    sqlite_tokens,
 )
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
+from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
+from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import RecipientLine
@@ -231,3 +235,39 @@ class SqliteStore:
     def leave_rates(self, owner: int, steady_ms: Callable[[], int]) -> None:
         """See `Ledger.leave_rates`."""
         sqlite_rates.leave_rates(self.connection, owner, steady_ms)
+
+    # ---- what the fleet shares of a provider ------------------------------------------------------------------
+
+    def token_ask(self, account: str, failed: int | None, now_ms: int) -> TokenAnswer:
+        """See `Ledger.token_ask`."""
+        return sqlite_tokens.ask(self.connection, account, failed, now_ms)
+
+    def token_fetched(
+        self, account: str, lease: int, sealed: bytes | None, ends_at: int, renew_at: int, now_ms: int
+    ) -> TokenRow:
+        """See `Ledger.token_fetched`."""
+        return sqlite_tokens.fetched(self.connection, account, lease, sealed, ends_at, renew_at, now_ms)
+
+    def token_failed(self, account: str, lease: int, retry_at: int, trouble: str, misconfigured: bool) -> None:
+        """See `Ledger.token_failed`."""
+        sqlite_tokens.failed(self.connection, account, lease, retry_at, trouble, misconfigured)
+
+    def token_force(self, account: str, lease: int, now_ms: int) -> bool:
+        """See `Ledger.token_force`."""
+        return sqlite_tokens.force(self.connection, account, lease, now_ms)
+
+    def quota_take(self, account: str, report: Report, terms: QuotaTerms, now_ms: int) -> QuotaView:
+        """See `Ledger.quota_take`."""
+        return sqlite_quotas.take(self.connection, account, report, terms, now_ms)
+
+    def quota_reading(self, account: str, now_ms: int, at_once: bool) -> int | None:
+        """See `Ledger.quota_reading`."""
+        return sqlite_quotas.reading(self.connection, account, now_ms, at_once)
+
+    def quota_told(self, account: str, counted: int, used: int, limit: int, now_ms: int) -> None:
+        """See `Ledger.quota_told`."""
+        sqlite_quotas.told(self.connection, account, counted, used, limit, now_ms)
+
+    def quota_spent(self, account: str, now_ms: int) -> None:
+        """See `Ledger.quota_spent`."""
+        sqlite_quotas.spent(self.connection, account, now_ms)

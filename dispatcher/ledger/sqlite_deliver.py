@@ -12,6 +12,7 @@ import msgspec
 from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.sql import read_keys, write_rows
 from dispatcher.ledger.sqlite_fallback import WORD, hold_seen, keep_back_seen
+from dispatcher.ledger.sqlite_quotas import write_detours
 from dispatcher.ledger.sqlite_recipients import refuse
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
 from dispatcher.model.event import Event
@@ -139,6 +140,7 @@ def record(connection: sqlite3.Connection, steps: Sequence[Step], owner: int) ->
         _record(connection, steps, owner, keep_answers=False)
     connection.execute("RELEASE record")
     refuse(connection, steps)
+    write_detours(connection, steps)
     return held
 
 

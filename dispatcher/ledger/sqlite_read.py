@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, EventStory
+from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, Detour, EventStory
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
 from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
@@ -104,6 +104,9 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
             " ON sent.channel=r.channel AND sent.msgid=r.msgid ORDER BY r.at",
             (alert_id,),
         ).fetchall()
+        detours = connection.execute(
+            "SELECT channel, why, at FROM detours WHERE alert=? ORDER BY at, channel, why", (alert_id,)
+        ).fetchall()
         alerts.append(
             AlertStory(
                 id=alert_id,
@@ -121,6 +124,7 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 ended_at=ended,
                 attempts=[AttemptStory(*attempt) for attempt in attempts],
                 receipts=[dict(zip(("channel", "status", "at", "times"), one, strict=True)) for one in receipts],
+                detours=[Detour(*one) for one in detours],
             )
         )
     return EventStory(stored_id, account, swiped_at, accepted_at, payload, alerts)

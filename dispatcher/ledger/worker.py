@@ -19,8 +19,10 @@ from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_read
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
+from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading
+from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import RecipientLine
@@ -128,6 +130,38 @@ class _Operations:
 
     async def leave_rates(self, owner: int, steady_ms: Callable[[], int]) -> None:
         await self._run(lambda store: store.leave_rates(owner, steady_ms))
+
+    async def token_ask(self, account: str, failed: int | None, now_ms: int) -> TokenAnswer:
+        result: TokenAnswer = await self._run(lambda store: store.token_ask(account, failed, now_ms))
+        return result
+
+    async def token_fetched(
+        self, account: str, lease: int, sealed: bytes | None, ends_at: int, renew_at: int, now_ms: int
+    ) -> TokenRow:
+        result: TokenRow = await self._run(
+            lambda store: store.token_fetched(account, lease, sealed, ends_at, renew_at, now_ms)
+        )
+        return result
+
+    async def token_failed(self, account: str, lease: int, retry_at: int, trouble: str, misconfigured: bool) -> None:
+        await self._run(lambda store: store.token_failed(account, lease, retry_at, trouble, misconfigured))
+
+    async def token_force(self, account: str, lease: int, now_ms: int) -> bool:
+        return bool(await self._run(lambda store: store.token_force(account, lease, now_ms)))
+
+    async def quota_take(self, account: str, report: Report, terms: QuotaTerms, now_ms: int) -> QuotaView:
+        result: QuotaView = await self._run(lambda store: store.quota_take(account, report, terms, now_ms))
+        return result
+
+    async def quota_reading(self, account: str, now_ms: int, at_once: bool) -> int | None:
+        result: int | None = await self._run(lambda store: store.quota_reading(account, now_ms, at_once))
+        return result
+
+    async def quota_told(self, account: str, counted: int, used: int, limit: int, now_ms: int) -> None:
+        await self._run(lambda store: store.quota_told(account, counted, used, limit, now_ms))
+
+    async def quota_spent(self, account: str, now_ms: int) -> None:
+        await self._run(lambda store: store.quota_spent(account, now_ms))
 
 
 class ThreadedLedger(_Operations):

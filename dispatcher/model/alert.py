@@ -69,7 +69,8 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
     ``due_ms`` is when the clock task must look again (None when it ended or stays in memory). ``keep_lease`` is True
     when it goes straight back to its lane in this process. ``refusal`` is a key of ``Recipient.refused`` to set.
-    ``code`` None means that no attempt was made (an expiry, say).
+    ``code`` None means that no attempt was made (an expiry, say). ``detour`` says why an alert moves on or waits
+    although nothing was tried.
     """
 
     alert: Alert
@@ -86,3 +87,4 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     took_ms: int = 0
     resends: int = 0
     refusal: str | None = None
+    detour: str | None = None

@@ -21,7 +21,8 @@ class NetworkTransport(httpx.AsyncBaseTransport):
     """An httpx transport that sends through a `Network` pool.
 
     Raises `httpx.ConnectError` when nothing of the request has left, `httpx.ReadError` when it may have arrived, and
-    `httpx.DecodingError` when the answer is compressed. The client's read time-out holds for the whole call. A
+    `httpx.DecodingError` when the answer is compressed. The client's read time-out holds for the whole call;
+    ``extensions={"fresh": True}`` of a request asks for a connection of its own (see `Request`). A
     cancelled call leaves its request to finish by itself; the answer is dropped.
     """
 
@@ -54,6 +55,7 @@ class NetworkTransport(httpx.AsyncBaseTransport):
             method=request.method,
             timeout_ms=math.ceil(seconds * 1000),
             want_headers=True,
+            fresh=bool(request.extensions.get("fresh")),
         )
         self._network.submit([prepared], deliver)
         await done.wait()

@@ -35,6 +35,7 @@ base_url = "{url}"
 appid = "{appid}"
 secret_file = "secret"
 rate_per_second = 100000
+daily_quota = 1000000000
 connections = {connections}
 {ca_file}
 [log]

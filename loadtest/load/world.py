@@ -66,6 +66,7 @@ appid = "{appid}"
 secret_file = "secret"
 base_url = "{url}"
 rate_per_second = {rate}
+daily_quota = 1000000000
 connections = {connections}
 
 [channels.sms]

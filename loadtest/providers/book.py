@@ -91,6 +91,7 @@ class Counts(msgspec.Struct):
     tokens_issued: int = 0
     tokens_refused: int = 0
     down: int = 0
+    forced_refreshes: int = 0
     refused: dict[str, int] = {}
     receipts: ReceiptCounts = msgspec.field(default_factory=ReceiptCounts)
 

@@ -77,6 +77,7 @@ class Providers:
             "/_users": self._post_users,
             "/_faults": self._post_faults,
             "/_expire_token": self._post_expire_token,
+            "/_kill_token": self._post_kill_token,
             "/_reset": self._post_reset,
         }
 
@@ -194,6 +195,12 @@ class Providers:
         if request.method != "POST":
             return _problem(405, "POST only")
         self.wechat.expire_tokens(now)
+        return Answer(b"{}")
+
+    def _post_kill_token(self, request: Request, _now: float) -> Answer:
+        if request.method != "POST":
+            return _problem(405, "POST only")
+        self.wechat.kill_token()
         return Answer(b"{}")
 
     def _post_reset(self, request: Request, _now: float) -> Answer:

@@ -105,6 +105,12 @@ class Tokens:
             self._expires_at[token] = min(expires_at, now)
         self._stable = self._classic = None
 
+    def kill(self) -> None:
+        """Let the stable token be refused from now on, while ``stable`` goes on giving it out: what a forced refresh
+        is for. Not something that WeChat documents."""
+        if self._stable is not None:
+            self._killed.add(self._stable)
+
     def _issue(self, now: float) -> str:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._expires_at[token] = now + self._lifetime

@@ -172,6 +172,10 @@ class WeChat:
         """Let every token answer 42001 from now on."""
         self._tokens.expire_all(now)
 
+    def kill_token(self) -> None:
+        """Let the token be refused and yet be given out again."""
+        self._tokens.kill()
+
     def send(self, request: Request, now: float) -> Answer:
         """``/cgi-bin/message/template/send``."""
         counts, settings = self._book.wechat, self._settings
@@ -298,6 +302,7 @@ class WeChat:
             return self._error(code, now)
         if not self._stable_fetches.take(now) or (asked.force_refresh and not self._forced.take(now)):
             return self._error(45009, now)
+        self._book.wechat.forced_refreshes += asked.force_refresh
         return self._issued(self._tokens.stable(now, force_refresh=asked.force_refresh))
 
     def _issued(self, token: tuple[str, int]) -> Answer:

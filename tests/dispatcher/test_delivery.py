@@ -95,6 +95,8 @@ def expected(kind: AnswerClass, *, last: bool, resend: bool, receipt: bool, refr
         if resend:
             return retrying
         return awaiting if receipt else {"state": "failed", "position": 0, "reason": "unknown-outcome"}
+    if kind is A.QUOTA and last:
+        return retrying | {"due_ms": NOW + 2_500}  # at least two seconds, and the draw of as many on top
     refusal = {A.RECIPIENT_GONE: "wechat", A.OPTED_OUT: "wechat/swipe"}.get(kind)
     if last:
         return {"state": "failed", "position": 0, "reason": f"{kind}:17", "refusal": refusal, "due_ms": None}

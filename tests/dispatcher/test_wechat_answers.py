@@ -50,7 +50,7 @@ EXPECTED: dict[int, tuple[AnswerClass, str]] = {
     43117: (A.THROTTLE, "recipient"),
     43108: (A.THROTTLE, "recipient"),
     45011: (A.THROTTLE, "channel"),
-    45009: (A.THROTTLE, "channel"),
+    45009: (A.QUOTA, "channel"),
     40241: (A.ACCEPTED, "message"),
     40252: (A.ACCEPTED, "message"),
     40249: (A.PERMANENT, "message"),
@@ -99,7 +99,7 @@ def test_each_code_means_what_the_provider_facts_say(code: int) -> None:
     assert (answer.kind, answer.scope) == EXPECTED[code]
     assert (answer.code, answer.took_ms, answer.pause_ms) == (str(code), 83, TABLE.row(str(code)).pause_ms)
     # And every class that waits for a person or a limit has a pause, and no other one
-    waits = answer.kind in (A.THROTTLE, A.CONFIGURATION)
+    waits = answer.kind in (A.THROTTLE, A.CONFIGURATION, A.QUOTA)
     assert (answer.pause_ms > 0) == waits
     assert answer.pause_ms <= UNTIL_QUOTA_MS
 

@@ -313,6 +313,7 @@ async def test_trouble_that_passes_is_no_misconfiguration(name: str, autojump_cl
     assert platform.steward.current is None
     # And once it has passed, there is a token
     platform.says = None
+    await trio.sleep(FAILED_REFRESH_PAUSE_S)
     assert await platform.steward.refresh_if_needed() == f"{TOKEN}2"
 
 

@@ -6,9 +6,12 @@ from urllib.parse import quote, unquote
 
 import httpx
 import orjson
+import trio
 
-from dispatcher.channels.base import CannotPrepare
+from dispatcher.channels.base import CannotPrepare, ChannelPaused, Fleet
 from dispatcher.channels.wechat.answers import classify, is_known
+from dispatcher.channels.wechat.budget import TICK_S, BudgetSettings, QuotaBudget
+from dispatcher.channels.wechat.quota_call import Quota, UnreadableQuota, ask_quota
 from dispatcher.channels.wechat.token import TokenSteward
 from dispatcher.config_channels import WechatConfig
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
@@ -16,6 +19,7 @@ from dispatcher.model.alert import Alert
 from dispatcher.model.private import Secret
 from dispatcher.network.api import Network, Request, Response
 from dispatcher.network.transport import NetworkTransport
+from ratelimit.brownout import BrownOutTerms
 from ratelimit.retry import RetryPolicy
 from templates.errors import FieldRefused, RenderError, UnknownTemplate
 from templates.facts import SwipeFacts
@@ -46,6 +50,7 @@ class WechatChannel:
         network: Network,
         retry: RetryPolicy,
         receipt_ms: int | None,
+        fleet: Fleet | None = None,
     ) -> None:
         self.connections = config.connections
         self._library = library
@@ -63,7 +68,26 @@ class WechatChannel:
             base_url=config.base_url,
             timeout=config.timeout_seconds,
         )
-        self.steward = TokenSteward(client, config.appid, secret)
+        store, now_ms, watch = (None, None, None) if fleet is None else (fleet.ledger, fleet.now_ms, fleet.watch)
+        self.steward = TokenSteward(client, config.appid, secret, store=store, now_ms=now_ms, watch=watch)
+        self._client = client
+        self.budget = None
+        if fleet is not None:
+            settings = BudgetSettings(
+                config.daily_quota,
+                config.quota_reserve_percent,
+                config.rate_per_second,
+                BrownOutTerms(
+                    config.brownout_minimum,
+                    config.brownout_digest_below,
+                    config.reserve_from,
+                    frozenset(config.reserve_categories),
+                ),
+            )
+            account = f"wechat/{config.appid}"
+            self.budget = QuotaBudget(
+                account, settings, fleet.ledger, self._ask_quota, now_ms=fleet.now_ms, watch=fleet.watch
+            )
         self._send_url = f"{config.base_url}/cgi-bin/message/template/send?access_token="
         self._token = ""
         self._url = ""
@@ -73,9 +97,32 @@ class WechatChannel:
         return self._policy
 
     async def ready(self) -> None:
-        """See `Channel.ready`: there is a token."""
+        """See `Channel.ready`: there is a token, and there are permits of the day's quota if there can be."""
         if self.steward.current is None:
             await self.steward.refresh_if_needed()
+        if self.budget is not None:
+            await self.budget.ready()
+
+    async def run(self) -> None:
+        """What goes on beside the lane, for ever: the quota is counted and read."""
+        if self.budget is not None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.budget.run)
+                while True:
+                    await trio.sleep(TICK_S)
+                    self.steward.calm()
+
+    async def _ask_quota(self) -> Quota:
+        try:
+            token = await self.steward.refresh_if_needed()
+        except ChannelPaused as paused:
+            raise UnreadableQuota(str(paused)) from None
+        try:
+            return await ask_quota(self._client, token)
+        except UnreadableQuota as error:
+            if error.token:
+                self.steward.invalidate(token)
+            raise
 
     def prepare(self, alert: Alert) -> Request:
         """See `Channel.prepare`."""
@@ -107,6 +154,8 @@ class WechatChannel:
         answer = classify(response)
         if answer.kind is AnswerClass.REFRESH_TOKEN:
             self.steward.invalidate(unquote(response.request.url.removeprefix(self._send_url)))
+        elif answer.kind is AnswerClass.QUOTA and self.budget is not None:
+            self.budget.refused()
         return answer
 
     def _url_now(self) -> str:
