@@ -257,8 +257,6 @@ def _allowed(info: inspect.Type, key: str) -> str:
             return f"a list of {_allowed(inner, key)}"
         case inspect.CustomType():
             return "the path of a file or folder, as text"
-        case inspect.VarTupleType(item_type=inner):
-            return f"an array of {_allowed(inner, key)}"
         case inspect.DictType(value_type=inner):
             return f"a table of names with {_allowed(inner, key)}"
         case _:

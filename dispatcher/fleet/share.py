@@ -10,7 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from dispatcher.config import Config
-from dispatcher.config_channels import ChannelSection, SmsConfig
+from dispatcher.config_channels import ChannelSection, SecondSmsVendor, SmsConfig
 from dispatcher.errors import ConfigurationError
 
 _Section = TypeVar("_Section", bound=ChannelSection)
@@ -20,14 +20,17 @@ MAX_PROCESSES = 64
 
 
 def check_processes(config: Config, processes: int) -> None:
-    """Raises `ConfigurationError` when a channel allows less than one connection a process."""
+    """Raises `ConfigurationError` when a channel allows less than one connection a process (or, where it is divided,
+    one request a second)."""
     for name, section in config.channels.accounts().items():
-        allowed = section.connections
-        if allowed < processes:
-            raise ConfigurationError(
-                f"--processes {processes}: channels.{name}.connections is {allowed}, which cannot be shared by so many;"
-                f" say --processes {allowed} at most"
-            )
+        divided = ("connections", "rate_per_second") if isinstance(section, SecondSmsVendor) else ("connections",)
+        for key in divided:
+            allowed = getattr(section, key)
+            if allowed < processes:
+                raise ConfigurationError(
+                    f"--processes {processes}: channels.{name}.{key} is {allowed}, which cannot be shared by so many;"
+                    f" say --processes {allowed} at most"
+                )
 
 
 def share_of(config: Config, index: int, processes: int) -> Config:
@@ -44,7 +47,7 @@ def _share_of(section: _Section, index: int, processes: int) -> _Section:
     share = replace(section, connections=_part(section.connections, index, processes))
     if isinstance(share, SmsConfig) and share.second is not None:
         # The second vendor's rate bounds its part of the channel in each process, and no lease is taken for it.
-        rate = max(1, _part(share.second.rate_per_second, index, processes))
+        rate = _part(share.second.rate_per_second, index, processes)
         return replace(share, second=replace(_share_of(share.second, index, processes), rate_per_second=rate))
     return share
 

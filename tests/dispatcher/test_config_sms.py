@@ -78,7 +78,7 @@ def test_the_vendors_have_addresses_of_their_own(folder: Path) -> None:
 def test_a_process_has_its_part_of_both(folder: Path) -> None:
     config = load(folder, FIRST + SECOND)
     parts = [share_of(config, index, 4).channels.sms for index in range(4)]
-    assert [part and part.rate_per_second for part in parts] == [10, 10, 10, 10]
+    assert [part and part.rate_per_second for part in parts] == [40, 40, 40, 40]
     assert [part and part.second and part.second.rate_per_second for part in parts] == [3, 3, 3, 2]
     assert all(part and part.second and part.second.connections == 2 for part in parts)
     with pytest.raises(ConfigurationError, match=r"channels\.sms\.second\.rate_per_second is 3, which cannot"):
@@ -109,7 +109,7 @@ def test_the_seconds_secret_is_looked_for_and_its_file_watched(folder: Path) -> 
         ),
         (FIRST + SECOND.replace('"tencent"', '"aliyun"'), 'channels.sms.second.vendor: is "aliyun" like the first'),
         (FIRST + 'on_unknown = "x"', "channels.sms.on_unknown: allowed is a table of names"),
-        (FIRST.replace('["card=tail", "amount"]', "7"), "template_params.*an array of a text of 1 to 128 characters"),
+        (FIRST.replace('["card=tail", "amount"]', "7"), "template_params.*a list of a text of 1 to 128 characters"),
         (FIRST + SECOND + "second = 1", "unknown key channels.sms.second.second"),
         (FIRST + SECOND + 'on_unknown = { swipe = "leave" }', "unknown key channels.sms.second.on_unknown"),
         (FIRST + 'secret = "0123456789abcdef0123"', "channels.sms.secret: a secret is never written here"),

@@ -110,7 +110,10 @@ class World:
                 network=network,
                 channels={name: (one, Pacer(rate)) for name, one in channels.items()},
                 decide=Admitter(
-                    rules, LIBRARY, {name: one.fenced for name, one in channels.items()}, {"wechat": channel.budget}
+                    rules,
+                    LIBRARY,
+                    {name: one.fenced for name, one in channels.items()},
+                    brownouts={"wechat": channel.budget},
                 ),
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,

@@ -157,6 +157,8 @@ class Provider:
                     return
             elif seen.target == "/cgi-bin/stable_token":
                 await talk.answer(b'{"access_token":"TOKEN-%s","expires_in":7200}' % (b"x" * 64))
+            elif seen.target.startswith("/cgi-bin/openapi/quota/get"):
+                await talk.answer(b'{"errcode":0,"quota":{"daily_limit":1000000,"used":0,"remain":1000000}}')
             elif seen.target == "/sms":
                 self.texts.append(body["id"])
                 if self.bad_texts:

@@ -30,7 +30,7 @@ from dispatcher.ledger.api import AlertStory
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert
-from dispatcher.model.recipient import RecipientLine
+from dispatcher.model.recipient import Recipient, RecipientLine
 from dispatcher.network.api import Deliver, Network, Request, Response
 from dispatcher.network.routes import RoutedNetwork
 from ratelimit.pacing import Pacer
@@ -51,6 +51,9 @@ LIBRARY = Library.load()
 A = AnswerClass
 ENDS_HERE = frozenset({A.ACCEPTED, A.RECIPIENT_GONE, A.OPTED_OUT, A.PERMANENT})
 GOES_ON = ENDS_HERE - {A.ACCEPTED}
+
+REFUSED = Recipient.__struct_fields__.index("refused")
+"""Where a recipient's card keeps what providers refused."""
 
 
 class TakesAll(Network):
@@ -118,7 +121,7 @@ class World:
         """What is remembered of each recipient's refusals, in the order of `send`."""
         with closing(sqlite3.connect(self._file)) as connection:
             rows = connection.execute("SELECT card FROM recipients ORDER BY id").fetchall()
-        return [json.loads(row[0])[-1] for row in rows]
+        return [json.loads(row[0])[REFUSED] for row in rows]
 
     def printed(self) -> str:
         """All that is logged or counted."""

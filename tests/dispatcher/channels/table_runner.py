@@ -49,10 +49,11 @@ from dispatcher.ledger.api import AlertStory
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert
-from dispatcher.model.recipient import RecipientLine
+from dispatcher.model.recipient import Recipient, RecipientLine
 from dispatcher.network.api import Request as Sent
 from dispatcher.network.api import Response
 from dispatcher.network.curl import CurlNetwork
+from ratelimit.breaker import Breaker
 from ratelimit.pacing import Pacer
 from ratelimit.retry import RetryPolicy
 from ratelimit.rules import load_rules
@@ -78,9 +79,10 @@ TRIES = {
     A.RECIPIENT_GONE: 1,
     A.OPTED_OUT: 1,
     A.PERMANENT: 1,
+    A.QUOTA: 1,
 }
 """Attempts on the channel when the provider accepts the second one; UNKNOWN is by `Case.resends_unknown`."""
-GOES_ON = frozenset({A.RECIPIENT_GONE, A.OPTED_OUT, A.PERMANENT})
+GOES_ON = frozenset({A.RECIPIENT_GONE, A.OPTED_OUT, A.PERMANENT, A.QUOTA})
 
 TRANSPORT = {
     "http-502": A.UNKNOWN,
@@ -92,6 +94,9 @@ TRANSPORT = {
     "network-": A.UNKNOWN,
 }
 """What comes in place of a provider's answer, and its class: for channels over HTTP."""
+
+REFUSED = Recipient.__struct_fields__.index("refused")
+"""Where a recipient's card keeps what providers refused."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,7 @@ async def run_table(case: Case, folder: Path, clock: trio.testing.MockClock) -> 
     alerts = [story.alerts[0] for story in stories if story is not None]
     texts["attempts"] = repr([alert.attempts for alert in alerts]) + repr([alert.reason for alert in alerts])
     del texts["stories"]  # a story holds the event as it came, its account too: it is shown to whoever asks for it
-    return Outcome(case, codes, alerts, [card[-1] for card in cards], meter, logs, texts)
+    return Outcome(case, codes, alerts, [card[REFUSED] for card in cards], meter, logs, texts)
 
 
 async def _deliver_all(
@@ -268,6 +273,10 @@ async def _deliver_all(
             now_ms=now_ms,
             random=Random(1),
         )
+        for lane in engine.lanes.values():
+            # Every failure of a table at once looks like an outage, which has tests of its own (test_engine_outage.py).
+            lane.gate.breaker = StaysClosed()
+            lane.tick = lambda: None  # type: ignore[method-assign]
         async with engine.running():
             await engine.admit([_swipe(number) for number in range(count)])
             await _until_all_have_ended(engine, ledger, clock)
@@ -275,9 +284,18 @@ async def _deliver_all(
         await network.aclose()
 
 
+class StaysClosed(Breaker):
+    """Lets everything out, whatever the answers are."""
+
+    def answered(self, now: float, succeeded: int, failed: int) -> None:
+        pass
+
+
 async def _until_all_have_ended(engine: Engine, ledger: InlineLedger, clock: trio.testing.MockClock) -> None:
     give_up = time.monotonic() + PATIENCE_S
     while await ledger.open_count():
+        if time.monotonic() >= give_up:
+            print(ledger.store.connection.execute("SELECT id,state,channel,attempts,due_at,owner,due_at-?1 FROM alerts WHERE ended_at IS NULL",(engine.now_ms(),)).fetchall(), {n:(len(l.queue),l.in_flight,l._paused_until_ms-engine.now_ms(),l.gate.breaker.state) for n,l in engine.lanes.items()})
         assert time.monotonic() < give_up, "alerts stay open"
         await trio.to_thread.run_sync(time.sleep, 0.002)  # real time, for the network
         quiet = not any(lane.in_flight for lane in engine.lanes.values()) and not engine._steps

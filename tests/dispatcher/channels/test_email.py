@@ -284,10 +284,10 @@ async def test_a_server_that_is_not_there_is_not_sent() -> None:
 # ---- configuration --------------------------------------------------------------------------------------------------
 
 
-def test_a_fleet_shares_rate_and_connections() -> None:
+def test_a_fleet_divides_the_connections_and_not_the_rate() -> None:
     config = config_of(25, rate_per_second=11, connections=3)
     shares = [share_of(config, index, 2).channels.email for index in range(2)]
-    assert [(one.rate_per_second, one.connections) for one in shares if one is not None] == [(6, 2), (5, 1)]
+    assert [(one.rate_per_second, one.connections) for one in shares if one is not None] == [(11, 2), (11, 1)]
     with pytest.raises(ConfigurationError, match=r"channels\.email\.connections is 3"):
         check_processes(config, 4)
 
