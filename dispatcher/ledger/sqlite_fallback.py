@@ -43,11 +43,15 @@ _SEEN = (
     f" AND {IS_SEEN}"
 )
 
+# Which of two channels is the later one is read from the route. The numbers of attempts do not say: a process that has
+# lost its lease may add the answer of a channel left behind under any number (docs/decisions/0011-fallback-fence.md).
+_LATER = "instr(','||a.route||',', ','||u.channel||',') > instr(','||a.route||',', ','||t.channel||',')"
+
 # A success after the fence is a double when a later channel rang, or may have, and has not said that it failed.
 _RANG = (
     "(a.state='sending' OR (a.answered_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM receipts w"
     " WHERE w.channel=a.channel AND w.msgid=a.msgid AND w.status LIKE 'failed%'))"
-    " OR EXISTS (SELECT 1 FROM attempts u WHERE u.alert=a.id AND u.channel<>t.channel AND u.n>t.n"
+    f" OR EXISTS (SELECT 1 FROM attempts u WHERE u.alert=a.id AND {_LATER}"
     " AND u.outcome IN ('accepted','unknown') AND NOT EXISTS (SELECT 1 FROM receipts w"
     " WHERE w.channel=u.channel AND w.msgid=u.msgid AND w.status LIKE 'failed%')))"
 )

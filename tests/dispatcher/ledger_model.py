@@ -81,7 +81,10 @@ def step_of(alert: Alert, kind: str, msgid: str, resends: int, now_ms: int) -> S
         return step(alert, "awaiting", msgid=msgid, due_ms=now_ms + 1000, **fields)
     if kind in ("retrying", "later"):
         return step(alert, "retrying", due_ms=now_ms + (0 if kind == "retrying" else 1000), **fields)
+    if kind == "failed":
+        # No lane ends an alert as failed by an answer that accepts it.
+        return step(alert, "failed", outcome="permanent", **fields)
     if kind == "delivered":
         fields["msgid"] = msgid
-    state: State = "delivered" if kind == "delivered" else "failed" if kind == "failed" else "expired"
+    state: State = "delivered" if kind == "delivered" else "expired"
     return step(alert, state, **fields)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dispatcher.delivery import after_deadline, after_expiry, after_receipt
 from dispatcher.ledger.api import Ledger
-from dispatcher.model.alert import Alert
+from dispatcher.model.alert import Alert, State
 from tests.dispatcher.ledger_kit import (
     HOUR_MS,
     LEASE_MS,
@@ -17,6 +19,7 @@ from tests.dispatcher.ledger_kit import (
     attempts_of,
     owner_of,
     receipt,
+    recipient,
     state_of,
     step,
 )
@@ -239,6 +242,67 @@ async def test_an_sms_of_unknown_outcome_beside_a_late_success_is_a_double(ledge
     await ledger.record([after_receipt(back, back.receipt or "", NOW)], owner)
     assert await state_of(ledger) == "delivered"
     assert (await ledger.books()).known_doubles == 1
+
+
+SMS_UNKNOWN = {"position": 1, "outcome": "unknown", "code": "timeout", "due_ms": NOW + HOUR_MS}
+
+
+@pytest.mark.parametrize(("state", "answer"), [("delivered", SMS_OK), ("awaiting", SMS_UNKNOWN)])
+async def test_a_double_is_known_although_the_answer_of_the_first_channel_came_last(
+    ledger: Ledger, state: State, answer: dict[str, Any]
+) -> None:
+    # Given an alert that a process had on its way by WeChat when it fell silent, and that another one sent by SMS
+    silent = await owner_of(ledger)
+    (alert,) = await admitted(ledger, silent, accepted("e-1"))
+    later = NOW + LEASE_MS
+    owner = await owner_of(ledger, "there", later)
+    assert await ledger.take_over(owner, later) == 1
+    (again,) = await ledger.due("wechat", later, owner, 1, "sending")
+    await ledger.record([step(again, "retrying", position=1, outcome=None, code=None, due_ms=later)], owner)
+    (sms,) = await ledger.due("sms", later, owner, 1, "queued")
+    assert await ledger.fence([sms.id], owner) == []
+    await ledger.record([step(sms, state, **answer)], owner)
+
+    # When the silent one says at last that WeChat took it at the third request, and WeChat that it was delivered
+    assert await ledger.record([step(alert, "awaiting", msgid="w-1", resends=2)], silent) == []
+    assert await attempts_of(ledger) == [
+        (1, "wechat", "unknown", "unknown:resent"),
+        (2, "wechat", "unknown", "resent"),
+        (2, "sms", answer["outcome"], answer["code"]),
+        (3, "wechat", "accepted", "0"),
+    ]
+    late = [receipt("wechat", "w-1")]
+    assert await ledger.receipts(late, later, owner) == []
+
+    # Then it is a double, whatever numbers the attempts have
+    assert await ledger.new_doubles(late) == 1
+    assert (await ledger.books()).known_doubles == 1
+
+
+async def test_an_earlier_channel_that_answers_last_makes_no_double_of_a_later_one(ledger: Ledger) -> None:
+    # Given an alert that went on from WeChat, whose process had died, to SMS, and now waits for its turn by e-mail
+    silent = await owner_of(ledger)
+    to = [recipient(email="a@example.com", channels=("wechat", "sms", "email"))]
+    (alert,) = await admitted(ledger, silent, accepted("e-1"), to=to)
+    assert alert.route == ("wechat", "sms", "email")
+    later = NOW + LEASE_MS
+    owner = await owner_of(ledger, "there", later)
+    assert await ledger.take_over(owner, later) == 1
+    (again,) = await ledger.due("wechat", later, owner, 1, "sending")
+    await ledger.record([step(again, "retrying", position=1, outcome=None, code=None, due_ms=later)], owner)
+    (sms,) = await ledger.due("sms", later, owner, 1, "sending")
+    await ledger.record([step(sms, "awaiting", **SMS_OK, due_ms=later)], owner)
+    (sms,) = await ledger.due("sms", later, owner, 1, "sending")
+    await ledger.record([after_deadline(sms, later)], owner)
+
+    # When WeChat's answer comes last, and the report says that the SMS arrived
+    await ledger.record([step(alert, "awaiting", msgid="w-1", resends=2)], silent)
+    late = [receipt("sms", "s-1")]
+    assert await ledger.receipts(late, later, owner) == []
+
+    # Then no channel after the SMS has rung
+    assert await ledger.new_doubles(late) == 0
+    assert (await ledger.books()).known_doubles == 0
 
 
 async def test_fencing_says_who_may_not_leave(ledger: Ledger) -> None:

@@ -294,8 +294,6 @@ class StaysClosed(Breaker):
 async def _until_all_have_ended(engine: Engine, ledger: InlineLedger, clock: trio.testing.MockClock) -> None:
     give_up = time.monotonic() + PATIENCE_S
     while await ledger.open_count():
-        if time.monotonic() >= give_up:
-            print(ledger.store.connection.execute("SELECT id,state,channel,attempts,due_at,owner,due_at-?1 FROM alerts WHERE ended_at IS NULL",(engine.now_ms(),)).fetchall(), {n:(len(l.queue),l.in_flight,l._paused_until_ms-engine.now_ms(),l.gate.breaker.state) for n,l in engine.lanes.items()})
         assert time.monotonic() < give_up, "alerts stay open"
         await trio.to_thread.run_sync(time.sleep, 0.002)  # real time, for the network
         quiet = not any(lane.in_flight for lane in engine.lanes.values()) and not engine._steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -41,9 +42,13 @@ def wechat_says(code: str, request: Request) -> Answer:
     return Answer(json.dumps({"errcode": int(code), "errmsg": quoted(request), "msgid": 7}).encode())
 
 
+TOKENS = count(1)
+
+
 def wechat_token(request: Request) -> Answer:
     assert request.path == "/cgi-bin/stable_token"
-    return Answer(json.dumps({"access_token": TOKEN, "expires_in": 7200}).encode())
+    # Each time another one: that a refused token comes again is a case of its own (test_token_fleet.py)
+    return Answer(json.dumps({"access_token": f"{TOKEN}-{next(TOKENS)}", "expires_in": 7200}).encode())
 
 
 def generic_says(code: str, request: Request) -> Answer:

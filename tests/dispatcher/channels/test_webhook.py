@@ -331,7 +331,7 @@ async def test_every_status_leads_to_the_step_that_the_table_says(
     async with serving(receiver) as server:
         section = f'[channels.webhook]\nurl = "{server.url}/in"\nsecret_file = "now"\nprevious_secret_file = "old"\n'
         async with sending("webhook", section, tmp_path, {"now": SECRET, "old": OLD_SECRET}) as world:
-            for status in EXPECTED:
+            for status in sorted(EXPECTED, key=lambda one: one == 410):  # its pause is the longest
                 say.append(status)
                 check(status, await world.send())
             printed = world.printed()
