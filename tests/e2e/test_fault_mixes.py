@@ -61,9 +61,9 @@ def test_resets_after_acceptance_ring_nobody_twice(
 def test_a_text_message_whose_answer_was_lost_is_not_sent_again(
     site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
-    # Given users who have all left WeChat, and a gateway that resets every second connection after it took the message
+    # Given users who have all left WeChat, and a gateway that resets every fourth connection after it took the message
     receipts = receiving(site, free_port)
-    provider = providers("--faults", "reset=0.5,unsubscribed=1", *receipts.options)
+    provider = providers("--faults", "reset=0.25,unsubscribed=1", *receipts.options)
     site.configure(provider.url, extra=receipts.section)
     write_events(site, 300)
     # When it sends
@@ -71,7 +71,7 @@ def test_a_text_message_whose_answer_was_lost_is_not_sent_again(
     # Then both books agree: the receipt says what the answer could not
     check_the_two_books(site, provider, summary, 300)
     assert summary["alerts"]["delivered"] == 300 == provider.book()["sms"]["requests"]
-    assert 100 < provider.book()["sms"]["resets"] < 200
+    assert 50 < provider.book()["sms"]["resets"] < 100  # half of them would look like an outage to the breaker
 
 
 def test_receipts_that_name_no_message_cost_a_text_message_and_no_more(
