@@ -76,10 +76,13 @@ class Site:
         self.secret.write_text(PROVIDER_SECRET)
         self.secret.chmod(0o600)
 
-    def configure(self, url: str, *, extra: str = "", sms: bool = True, retry_base: float = 0.05) -> None:
+    def configure(
+        self, url: str, *, extra: str = "", sms: bool = True, retry_base: float = 0.05, retry_budget: int = 10
+    ) -> None:
         text = (
             f'[channels.wechat]\nbase_url = "{url}"\nappid = "wxsimulated000000"\nsecret_file = "secret"\n'
             f"rate_per_second = 50000\nconnections = 32\n[retry]\nbase_seconds = {retry_base}\ncap_seconds = 2\n"
+            f"budget_per_second = {retry_budget}\n"
         )
         if sms:
             text += f'[channels.sms]\nbase_url = "{url}/sms"\nsecret_file = "secret"\nrate_per_second = 5000\n'

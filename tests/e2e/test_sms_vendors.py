@@ -93,7 +93,7 @@ async def test_both_vendors_deliver_and_an_answer_that_was_lost_is_found_by_its_
         config = load_config(tmp_path / "swipebell.toml", {})
         assert config.receipts is not None
         async with service(config, fail_fast=True, environ={}) as running:
-            desk = receipt_desk(running.engine, config.receipts)
+            desk = receipt_desk(running.engine, config)
             nursery.start_soon(desk.run)
             await nursery.start(desk.serve, listeners, trio.sleep_forever)
             await running.ledger.import_recipients([person(number) for number in range(ALERTS)])
