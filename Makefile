@@ -35,7 +35,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 bench: $(VENV)/installed
 	$(BIN)/python -m loadtest.bench --json build/bench.json --table build/bench.md
