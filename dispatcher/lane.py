@@ -176,8 +176,12 @@ class Lane:
     def _places(self) -> int:
         """How many may be handed to the network now. What has no connection yet would leave when one is free and not
         when the pacer says so, hence no more than a burst of them."""
-        on_wire = self.channel.connections + self._pacer.burst - self._on_wire
-        return min(len(self.queue), self.max_in_flight - self.in_flight, SEND_BATCH, on_wire)
+        burst = self._pacer.burst
+        free = self.channel.connections + burst - self._on_wire
+        if free < min(burst // 2, SEND_BATCH, len(self.queue)):
+            # Every connection has its next request already, and a batch costs nearly the same for few as for many.
+            return 0
+        return min(len(self.queue), self.max_in_flight - self.in_flight, SEND_BATCH, free)
 
     async def _until_sendable(self) -> int:
         """Wait until something may leave; returns how much at most."""
@@ -282,7 +286,8 @@ class Lane:
         self._on_wire -= len(responses)
         if self._marks:
             self._note_departures(responses)
-        self._work.set()
+        if self._places() > 0:
+            self._work.set()
         self._answers.extend(responses)
         self._answered.set()
 

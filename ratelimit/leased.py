@@ -105,7 +105,8 @@ class Window:
 
 
 class LeasedPacer:
-    """Grants permits of a share that others decide on; before the first share there are none. One task may wait.
+    """Grants permits of a share that others decide on; before the first share there are none. Who waits is served in
+    the order in which it came: the lanes of one account have one pacer.
 
     ``steady_ms`` is the clock in which shares run out. The guarantee: whenever something is granted, no more than the
     present share was granted in the last ``WINDOW_SECONDS``; so no second holds more than its largest share, however
@@ -120,6 +121,7 @@ class LeasedPacer:
         self._pacer = Pacer(rate_per_second, burst_share=burst_share, leak_share=LEAK_SHARE)
         self._window = Window()
         self._changed = trio.Event()
+        self._turn = trio.Lock()
         self._waiting: trio.CancelScope | None = None
         self._granted = 0
         self._wants = [rate_per_second] * MEMORY_TICKS  # until it is known better
@@ -155,6 +157,10 @@ class LeasedPacer:
 
     async def acquire_up_to(self, n: int) -> int:
         """See `Pacer.acquire_up_to`; also waits for a share."""
+        async with self._turn:  # one at a time below: a change of the share wakes the one that waits for permits
+            return await self._acquire_up_to(n)
+
+    async def _acquire_up_to(self, n: int) -> int:
         while True:
             while not self.usable():
                 self._changed = trio.Event()

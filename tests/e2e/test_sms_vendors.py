@@ -92,16 +92,18 @@ async def test_both_vendors_deliver_and_an_answer_that_was_lost_is_found_by_its_
         (tmp_path / "swipebell.toml").write_text(CONFIG.format(url=url, key=KEY_ID), "utf-8")
         config = load_config(tmp_path / "swipebell.toml", {})
         assert config.receipts is not None
-        async with service(config, fail_fast=True, environ={}) as running:
+        async with service(config, fail_fast=True, environ={}) as running, trio.open_nursery() as doors:
+            # Inside of the engine's life, as in `serve`: a report that is told once more may come at any time
             desk = receipt_desk(running.engine, config)
-            nursery.start_soon(desk.run)
-            await nursery.start(desk.serve, listeners, trio.sleep_forever)
+            doors.start_soon(desk.run)
+            await doors.start(desk.serve, listeners, trio.sleep_forever)
             await running.ledger.import_recipients([person(number) for number in range(ALERTS)])
             # When every account swipes once
             with trio.fail_after(30):
                 await running.engine.admit([swipe(number) for number in range(ALERTS)])
                 await running.engine.idle()
             books = await running.ledger.books()
+            doors.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
     # Then every alert is delivered by its report, whether or not the acceptance was seen
     assert books.balanced

@@ -125,3 +125,28 @@ def test_no_second_holds_more_than_its_largest_share(
         held = sum(n for at, n in grants if start <= at < start + 1)
         largest = max(share for (at, share), end in zip(shares, ends, strict=True) if at < start + 1 and end >= start)
         assert held <= largest
+
+
+async def test_two_lanes_of_one_account_wait_for_one_share(autojump_clock: trio.testing.MockClock) -> None:
+    # Given two lanes that wait for a share together, in a process that has used up what it had
+    pacer = LeasedPacer(1_000, steady_ms)
+    pacer.lend(1_000, 10**9)
+    grants: list[tuple[float, int]] = []
+
+    async def lane(number: int) -> None:
+        while trio.current_time() < 10:
+            n = await pacer.acquire_up_to(256)
+            grants.append((trio.current_time(), n))
+            taken[number] += n
+
+    taken = [0, 0]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lane, 0)
+        nursery.start_soon(lane, 1)
+        for share in (1_000, 3, 500, 1, 40, 1_000):  # others decide on it all the time
+            await trio.sleep(1.5)
+            pacer.lend(share, 10**9)
+    # Then both get their permits to the end, and no second holds more than the rate
+    assert busiest_second(grants) <= 1_000
+    assert min(taken) > 500
+    assert max(at for at, _ in grants) > 9
