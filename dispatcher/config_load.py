@@ -299,7 +299,7 @@ def _check_secrets(config: Config, environ: Mapping[str, str], name: str) -> tup
     warnings = []
     try:
         if aes is not None:
-            from dispatcher.callback_keys import read_callback_keys  # not for everybody: it loads a cipher library
+            from dispatcher.callback_keys import read_callback_keys  # which needs this module
 
             read_callback_keys(config)
         for channel, section in config.channels.accounts().items():

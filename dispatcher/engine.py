@@ -235,8 +235,9 @@ class Engine:
     def record(self, steps: Sequence[Step], lane: Lane | None) -> None:
         """Hand steps to the recorder. A lane's are bounded by its places in flight, the clock's by ``DUE_BATCH``
         a look, and it cannot look while the ledger cannot write."""
-        self._steps.append((steps, lane))
-        self._steps_waiting.set()
+        if steps:
+            self._steps.append((steps, lane))
+            self._steps_waiting.set()
 
     async def _record_steps(self) -> None:
         try:
@@ -266,7 +267,9 @@ class Engine:
         return sum(len(several) for several, _ in self._steps)
 
     def _may_gather(self) -> bool:
-        flood = all(lane is not None and lane.queue and not lane.channel.fenced for _, lane in self._steps)
+        # What receipts and the clock bring may wait along.
+        lanes = [lane for _, lane in self._steps if lane is not None]
+        flood = bool(lanes) and all(lane.queue and not lane.channel.fenced for lane in lanes)
         return flood and self._waiting_steps < RECORD_BATCH
 
     async def _record(self, batch: list[_Steps]) -> None:
@@ -350,6 +353,7 @@ class Engine:
         alerts = await self._ledger.due(channel, self.now_ms(), self.owner, limit, lease_as)
         now_ms = self.now_ms()
         steps = []
+        again: list[Alert] = []
         for alert in alerts:
             if alert.receipt is not None:  # it came while a process died that should have acted on it
                 steps.append(after_receipt(alert, alert.receipt, now_ms))
@@ -362,9 +366,10 @@ class Engine:
             elif lane is None:  # its channel was taken out of the configuration
                 steps.append(after_refusal(alert, "channel-not-configured", now_ms))
             else:
-                lane.put([alert], first=True)
-        if steps:
-            self.record(steps, None)
+                again.append(alert)
+        if lane is not None and again:
+            lane.put(again, first=True)  # as they come: those due for longest leave first
+        self.record(steps, None)
         return len(alerts) == limit
 
     # ---- the lease --------------------------------------------------------------------------------------------

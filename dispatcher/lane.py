@@ -342,8 +342,8 @@ class Lane:
             self.gate.answered(others, accepted, now_ms)
             self._tell_breaker()
             self._host.record(steps, self)
-            if self._budget is not None:
-                self._budget.answered(len(responses))
+            if self._budget is not None:  # what libcurl sent again by itself was counted by the provider, too
+                self._budget.answered(len(responses) + sum(response.resends for response in responses))
             if refused:
                 why = f"the provider refuses this account or secret (code {refused});"
                 hint = f"check the secret_file and account of [channels.{self.channel.name.partition('_')[0]}]"

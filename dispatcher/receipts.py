@@ -256,7 +256,9 @@ class ReceiptDesk:
         nonce: tuple[str, str, bytes] | None = None,
     ) -> Answer | Deferred:
         """Promise ``kept`` for when they are durable."""
-        if len(self._waiting) + len(self._heard) + len(receipts) + len(heard) > MAX_WAITING:
+        waiting = len(self._waiting) + len(self._heard)
+        # One that is larger by itself (its body is bounded) is taken when nothing else waits, or it never would be.
+        if waiting and waiting + len(receipts) + len(heard) > MAX_WAITING:
             return LATER
         deferred = Deferred()
         self._waiting += receipts

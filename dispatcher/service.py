@@ -116,7 +116,7 @@ async def service(
                 },
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
-                limits={name: _limits_of(section) for name, section in sections.items()},
+                limits=_limits(channels, sections),
                 processes=processes,
                 fail_fast=fail_fast,
             )
@@ -137,6 +137,13 @@ async def service(
 
 def _pacer(rate: int) -> LeasedPacer:
     return LeasedPacer(rate, machine_clock_ms)
+
+
+def _limits(channels: Mapping[str, object], sections: Mapping[str, ChannelSection]) -> dict[str, Limits]:
+    limits = {name: _limits_of(section) for name, section in sections.items()}
+    for name in channels.keys() - limits.keys():  # a second channel of a section: no templates, and the same people
+        limits[name] = Limits({}, limits[section_of(name)].recipient_per_minute)
+    return limits
 
 
 def _limits_of(section: ChannelSection) -> Limits:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 
-import certifi
 import msgspec
 
 from dispatcher.channels.base import Channel, Fleet
@@ -26,6 +25,7 @@ from dispatcher.model.private import Secret
 from dispatcher.network.api import Network, PoolSettings
 from dispatcher.network.curl import CurlNetwork
 from dispatcher.network.routes import RoutedNetwork
+from dispatcher.network.trust import authorities
 from ratelimit.retry import RetryPolicy
 from templates.library import Library
 
@@ -133,7 +133,8 @@ def _mail_server(section: EmailConfig, secret: Secret | None) -> SmtpSettings:
     context = None
     if section.tls != "none":
         try:
-            context = ssl.create_default_context(cafile=str(section.ca_file or certifi.where()))
+            believed = authorities(None if section.ca_file is None else str(section.ca_file))
+            context = ssl.create_default_context(cafile=believed)
             if section.client_cert_file is not None and section.client_key_file is not None:
                 # A key that is locked would ask on the terminal.
                 context.load_cert_chain(section.client_cert_file, section.client_key_file, password=lambda: "")

@@ -9,9 +9,11 @@ from dispatcher.channels.sms.tencent.answers import TABLE as TENCENT
 from dispatcher.channels.table import AnswerTable
 from dispatcher.channels.webhook.answers import TABLE as WEBHOOK
 from dispatcher.channels.wechat.answers import TABLE as WECHAT
+from dispatcher.channels.wechat.service import TABLE as SERVICE
 
 TABLES: dict[str, tuple[AnswerTable, ...]] = {
     "wechat": (WECHAT,),
+    "wechat_service": (SERVICE,),
     "sms": (GENERIC, ALIYUN, TENCENT),
     "email": (EMAIL,),
     "webhook": (WEBHOOK,),
@@ -19,7 +21,17 @@ TABLES: dict[str, tuple[AnswerTable, ...]] = {
 """Of a channel with several vendors the codes of no two are alike."""
 
 _OURS = frozenset(
-    {"unreadable", "no-msgid", "no-id", "process-died", "resent", "no-starttls", "no-login", "certificate"}
+    {
+        "unreadable",
+        "no-msgid",
+        "no-id",
+        "no-errcode",
+        "process-died",
+        "resent",
+        "no-starttls",
+        "no-login",
+        "certificate",
+    }
 )
 
 

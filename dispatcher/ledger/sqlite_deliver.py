@@ -47,7 +47,8 @@ LOAD = f"""
 SELECT json_group_array(json_array(a.id, json(r.card), a.template, a.route, a.channel, a.state, a.day_total,
        a.attempts, a.first_at, a.expires_at, e.accepted_at, e.swiped_at,
        {WORD},
-       EXISTS (SELECT 1 FROM attempts t WHERE t.alert = a.id AND t.n = a.attempts AND t.code = 'process-died'),
+       a.state <> 'awaiting' AND a.attempts > 0 AND EXISTS (SELECT 1 FROM attempts t
+        WHERE t.alert = a.id AND t.n = a.attempts AND t.code = 'process-died'),
        json(e.payload)))
 FROM alerts a JOIN events e ON e.seq = a.id >> {ALERT_ID_BITS} JOIN recipients r ON r.id = a.recipient
 WHERE a.id IN ({{keys}})

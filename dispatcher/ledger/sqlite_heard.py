@@ -39,12 +39,12 @@ CLOSE = (
 )
 
 
-def heard(connection: sqlite3.Connection, facts: Sequence[Heard]) -> int:
+def heard(connection: sqlite3.Connection, told: Sequence[Heard]) -> int:
     """See `Ledger.heard`."""
-    if not facts:
+    if not told:
         return 0
     by_openid: dict[str, list[Heard]] = {}
-    for fact in facts:
+    for fact in told:
         by_openid.setdefault(fact.openid, []).append(fact)
     catch_up(connection, at_least=1)
     changed: list[tuple[int, str]] = []
@@ -54,7 +54,10 @@ def heard(connection: sqlite3.Connection, facts: Sequence[Heard]) -> int:
             continue
         # Two recipients of one openid are two cards, and one of two rows may be out of date: so by their id.
         for recipient in {one.id: one for one in _cards.decode_lines(text)}.values():
-            after = after_hearing(recipient, by_openid.get(recipient.openid or "", ()))
+            facts = by_openid.get(recipient.openid or "")
+            if facts is None:  # another openid of the same digest
+                continue
+            after = after_hearing(recipient, facts)
             if after is not recipient:
                 changed.append((recipient.id, _encode(after).decode()))
     write_rows(connection, CHANGE, changed)

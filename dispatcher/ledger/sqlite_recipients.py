@@ -35,13 +35,14 @@ def refuse(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
             connection.execute(
                 # Only of the address that was refused: it may have been mended while the alert was on its way.
                 "UPDATE recipients SET card=json_set(card, ?, json(?)) WHERE id=? AND card->>3 IS ? AND card->>4 IS ?"
-                + followed,
+                " AND card->>5 IS ?" + followed,
                 (
                     f'{REFUSED}."{step.refusal}"',
                     _encode({"code": step.code or "", "since": step.at_ms}).decode(),
                     step.alert.recipient.id,
                     step.alert.recipient.openid,
                     step.alert.recipient.phone,
+                    step.alert.recipient.email,
                     step.at_ms,
                 ),
             )

@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from ratelimit.quota import china_day
+
 FETCH_LEASE_MS = 25_000
 """How long a fetch may take before another process fetches instead: two of the default time-outs of a call (a normal
 one, and a forced one behind it) and some. A process that dies in it delays the fleet's token by as much."""
@@ -28,8 +30,9 @@ STORM_REFRESHES = 5
 """More new tokens than this in ten minutes are a storm; a token lives two hours, so somebody else must be refreshing
 (another system with the same account, say), or the provider refuses tokens that are good."""
 
-_DAY_MS = 86_400_000
-_CHINA_MS = 8 * 3_600_000
+MAX_RETRY_MS = 2 * 60_000
+"""No failed fetch is repeated later than this (the longest wait is a minute): a time further ahead was written by a
+clock that has since been set back, and must not stop the fleet."""
 
 
 class TokenRow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,7 +87,7 @@ def ask(row: TokenRow, failed: int | None, now_ms: int) -> tuple[TokenRow, Token
     # ahead than that was given by a clock that has since been set back.
     if now_ms < row.lease_until <= now_ms + 2 * FETCH_LEASE_MS:
         return row, TokenAnswer("use" if usable else "wait", row)
-    if now_ms < row.retry_at:
+    if now_ms < row.retry_at <= now_ms + MAX_RETRY_MS:
         return row, TokenAnswer("use" if usable and not row.misconfigured else "trouble", row)
     row = msgspec.structs.replace(row, lease=row.lease + 1, lease_until=now_ms + FETCH_LEASE_MS)
     return row, TokenAnswer("fetch", row)
@@ -125,7 +128,7 @@ def failed(row: TokenRow, lease: int, retry_at: int, trouble: str, misconfigured
 def force(row: TokenRow, lease: int, now_ms: int) -> tuple[TokenRow, bool]:
     """The holder asks to fetch with ``force_refresh``, which kills the present token; whether it may. Counted before
     it is made: one that is lost with its process was made, for all that anybody knows."""
-    day = (now_ms + _CHINA_MS) // _DAY_MS
+    day = china_day(now_ms)
     made = row.forced if row.forced_day == day else 0
     too_soon = abs(now_ms - row.forced_at) < FORCED_SPACING_MS
     if not holds(row, lease) or too_soon or made >= FORCED_PER_DAY:

@@ -19,7 +19,7 @@ Kind = Literal["follow", "unfollow", "message", "tap"]
 WINDOW_MS: dict[Kind, int] = {"message": 48 * 3_600_000, "tap": 60_000, "follow": 60_000, "unfollow": 0}
 """For how long customer-service messages may follow (providers.md section 4.2): 48 hours after a message of the user,
 a minute after a menu click, a follow or a scan. How many may (5, 3) is left to the provider: it says 45047, and then
-the window is closed for us (`sqlite_heard.close_windows`)."""
+the window is closed for us (`sqlite_heard.close_window`)."""
 
 LONGEST_WINDOW_MS = max(WINDOW_MS.values())
 

@@ -23,11 +23,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import certifi
 import pycurl
 import trio
 
 from dispatcher.network.api import MAX_BODY_BYTES, Deliver, Failure, Network, PoolSettings, Request, Response
+from dispatcher.network.trust import authorities
 
 CONNECT_TIMEOUT_MS = 5_000
 """A provider that does not take a connection within 5 s is down; the request has not left, so trying later is free."""
@@ -115,7 +115,7 @@ class _Transfer:
         easy.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         easy.setopt(pycurl.PROXY, "")  # no proxy out of the environment: egress is configured, never ambient
         easy.setopt(pycurl.USERAGENT, "swipebell")
-        easy.setopt(pycurl.CAINFO, settings.ca_file or os.environ.get("SSL_CERT_FILE") or certifi.where())
+        easy.setopt(pycurl.CAINFO, authorities(settings.ca_file))
         if settings.cert_file is not None and settings.key_file is not None:
             easy.setopt(pycurl.SSLCERT, settings.cert_file)
             easy.setopt(pycurl.SSLKEY, settings.key_file)

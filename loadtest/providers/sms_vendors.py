@@ -18,13 +18,14 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from dispatcher.channels.sms.segments import segments, with_sign
+from dispatcher.channels.sms.segments import with_sign
 from dispatcher.httpd import Answer, Request
 from loadtest.providers.book import Book, SmsMessage
 from loadtest.providers.faults import Dice
 from loadtest.providers.late import SimulatedAnswer
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.sms_windows import PerNumber, Window
+from templates.limits import segments
 
 KEY_ID: Final = "SimulatedKeyId0"
 MAX_SKEW_SECONDS: Final = 300
@@ -281,7 +282,7 @@ def aliyun_report(message: SmsMessage, serial: str, at: float) -> bytes:
         "success": delivered,
         "err_code": "DELIVERED" if delivered else "UNDELIV",
         "err_msg": "delivered" if delivered else "undelivered",
-        "sms_size": str(segments(message.text or "")),
+        "sms_size": str(segments(message.text)) if message.text else "0",
         "biz_id": serial,
         "out_id": message.id,
     }

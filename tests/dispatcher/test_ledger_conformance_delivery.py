@@ -377,6 +377,20 @@ async def test_a_refusal_holds_until_the_address_changes(ledger: Ledger) -> None
     assert (told.refused, told.id) == ({}, first.recipient.id)
 
 
+@pytest.mark.parametrize("address", ["openid", "phone", "email"])
+async def test_a_refusal_is_of_the_address_that_was_refused(ledger: Ledger, address: str) -> None:
+    # Given an alert on its way to an address that is mended meanwhile
+    owner = await owner_of(ledger)
+    (alert,) = await admitted(ledger, owner, accepted("e-1"))
+    mended = {"openid": "o-new", "phone": "+8613900000001", "email": "new@bank.example"}[address]
+    await ledger.import_recipients([recipient(**{address: mended})])
+    # When the provider refuses the old one
+    gone = step(alert, "failed", outcome="recipient_gone", code="gone", refusal="email", reason="gone")
+    await ledger.record([gone], owner)
+    # Then the new one is not silenced for it
+    assert (await told_at(ledger, owner, "e-2")).refused == {}
+
+
 async def told_at(ledger: Ledger, owner: int, event_id: str) -> Recipient:
     decide = Tell()
     await ledger.admit([accepted(event_id)], NOW, owner, decide)

@@ -115,3 +115,18 @@ def _refused(alert: Alert, at_ms: int):  # type: ignore[no-untyped-def]
 
     on_service = replace(alert, route=("wechat_service", "wechat"), position=0)
     return after_answer(on_service, Answer(AnswerClass.RECIPIENT_GONE, "45015"), POLICY, at_ms, 0.0)
+
+
+async def test_what_is_heard_of_one_user_says_nothing_of_another_with_the_same_digest(ledger: Ledger) -> None:
+    # Given a follower whose openid has the CRC-32 of somebody else's, and whom an answer refused in
+    # the second of a follow
+    await ledger.import_recipients([recipient(openid="plumless")])
+    await ledger.heard([Heard("plumless", "follow", NOW)])
+    owner = await owner_of(ledger)
+    (alert,) = (await ledger.admit([accepted("e-1")], NOW, owner, Tell())).alerts
+    gone = after_answer(alert, Answer(AnswerClass.RECIPIENT_GONE, "43004"), POLICY, NOW + 500, 0.0)
+    await ledger.record([gone], owner)
+    before = await told(ledger)
+    # When the other one writes, then nothing of this one changes
+    assert await ledger.heard([Heard("buckeroo", "message", NOW + 1000)]) == 0
+    assert await told(ledger) == before

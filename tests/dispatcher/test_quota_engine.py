@@ -14,8 +14,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from dispatcher.channels.base import ChannelPaused
 from dispatcher.channels.wechat.quota_call import QUOTA_PATH, Quota, UnreadableQuota, ask_quota, read_quota
 from dispatcher.engine import Engine
+from dispatcher.errors import LedgerUnavailable
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.recipient import RecipientLine
@@ -392,3 +394,23 @@ async def test_nothing_of_token_or_answer_is_in_the_error(fail: Callable[[], htt
 
 def raises(error: Exception) -> httpx.Response:
     raise error
+
+
+async def test_a_ledger_that_cannot_answer_pauses_the_channel_and_nothing_more(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.engine() as (_, channel, _):
+        budget = channel.budget
+        assert budget is not None
+
+        async def busy(*, at_once: bool) -> None:
+            raise LedgerUnavailable("the disk is full")
+
+        # Given a process that has not looked at the quota yet, and a ledger that is full
+        budget._looked = False
+        budget._read = busy  # type: ignore[method-assign]
+        # When the lane asks, then it is told to wait, and looks again the next time
+        with pytest.raises(ChannelPaused, match="the disk is full"):
+            await budget.ready()
+        assert not budget._looked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -180,6 +181,17 @@ async def test_more_than_can_wait_is_sent_away(monkeypatch: pytest.MonkeyPatch) 
             assert (await served.wechat(4)).status_code == 503
             served.books.commit.set()
         assert sorted(served.books.kept) == [("wechat", str(number), "delivered") for number in (1, 2, 3)]
+
+
+async def test_a_push_that_is_larger_than_what_may_wait_is_taken_when_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receipts, "MAX_WAITING", 2)
+    async with serving() as served:
+        reports = [{"id": f"m-{number}", "status": "delivered"} for number in range(5)]
+        proof = {"Authorization": f"Bearer {TOKEN}"}
+        assert (await served.ask("POST", "/sms", json.dumps(reports).encode(), **proof)).status_code == 200
+        assert len(served.books.kept) == 5
 
 
 async def test_receipts_in_work_at_the_stop_are_kept_and_answered() -> None:

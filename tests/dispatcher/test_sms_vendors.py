@@ -15,7 +15,7 @@ from dispatcher.channels.base import CannotPrepare
 from dispatcher.channels.sms.aliyun.channel import AliyunChannel
 from dispatcher.channels.sms.build import make_sms
 from dispatcher.channels.sms.generic import GenericSmsChannel
-from dispatcher.channels.sms.segments import fits, segments, with_sign
+from dispatcher.channels.sms.segments import fits, with_sign
 from dispatcher.channels.sms.tencent.channel import TencentChannel
 from dispatcher.channels.sms.vendor import VendorChannel
 from dispatcher.config_sms import SmsConfig
@@ -25,7 +25,7 @@ from dispatcher.model.private import Secret
 from dispatcher.network.api import Failure
 from ratelimit.retry import RetryPolicy
 from templates.library import Library
-from templates.limits import MAX_SMS_TEXT_UNITS
+from templates.limits import MAX_SMS_TEXT_UNITS, segments
 from tests.dispatcher.channel_kit import (
     PHONE,
     SECRET,
@@ -323,7 +323,6 @@ def test_no_body_raises_or_is_taken_for_an_acceptance_that_it_is_not(body: bytes
 @pytest.mark.parametrize(
     ("message", "parts"),
     [
-        ("", 0),
         ("银" * 70, 1),
         ("银" * 71, 2),
         ("银" * 134, 2),

@@ -15,7 +15,8 @@ from dispatcher.channels.base import ChannelPaused
 from dispatcher.channels.wechat.sealed import Seal
 from dispatcher.channels.wechat.token import REFRESH_BEFORE_S, TokenSteward
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger.tokens import FETCH_LEASE_MS, FORCED_PER_DAY, STORM_REFRESHES
+from dispatcher.ledger import tokens
+from dispatcher.ledger.tokens import FETCH_LEASE_MS, FORCED_PER_DAY, STORM_REFRESHES, TokenRow
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
 from dispatcher.model.private import Secret
@@ -24,6 +25,7 @@ from tests.dispatcher.channel_kit import SECRET, TOKEN
 from tests.dispatcher.wechat_kit import World
 
 LIFE_S = 7200
+HOUR_MS = 3_600_000
 
 
 @asynccontextmanager
@@ -343,3 +345,11 @@ async def test_a_ledger_that_cannot_be_written_pauses_the_channel(tmp_path: Path
 class _Broken:
     async def token_ask(self, *_: object) -> None:
         raise LedgerUnavailable("the disk is full")
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_fleet() -> None:
+    # Given a fetch that failed by a clock which was an hour ahead
+    row = tokens.failed(tokens.ask(TokenRow(), None, HOUR_MS)[0], 1, HOUR_MS + 1_000, "HTTP 503", misconfigured=False)
+    # When a process asks after the clock was set right, then it may fetch; a second before its time it may not
+    assert tokens.ask(row, None, 0)[1].what == "fetch"
+    assert tokens.ask(row, None, HOUR_MS)[1].what == "trouble"

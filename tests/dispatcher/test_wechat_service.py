@@ -117,6 +117,7 @@ NEXT = {  # class -> state, channel
     AnswerClass.ACCEPTED: ("delivered", "wechat_service"),
     AnswerClass.REFRESH_TOKEN: ("sending", "wechat_service"),
     AnswerClass.RETRY: ("retrying", "wechat_service"),
+    AnswerClass.THROTTLE: ("retrying", "wechat_service"),
     AnswerClass.CONFIGURATION: ("retrying", "wechat_service"),
     AnswerClass.RECIPIENT_GONE: ("retrying", "wechat"),
     AnswerClass.PERMANENT: ("retrying", "wechat"),

@@ -134,18 +134,18 @@ class QuotaBudget:
     async def ready(self) -> None:
         """Fetch permits when there may not be enough for a batch; the first time ask the provider how the day stands.
         Cheap when there are enough. Which alerts may leave, `screen` says. Raises `ChannelPaused`."""
-        if not self._looked:
-            self._looked = True
-            await self._read(at_once=False)
-        short = self._ordinary < LEAST_PERMITS and not self._no_ordinary
-        if short or self._refused or (self._wants_reserved and not self._no_reserved):
-            try:
+        try:
+            if not self._looked:
+                await self._read(at_once=False)
+                self._looked = True
+            short = self._ordinary < LEAST_PERMITS and not self._no_ordinary
+            if short or self._refused or (self._wants_reserved and not self._no_reserved):
                 await self._exchange(asking=True)
                 while self._pending:  # ends when the reading does, or is given up
                     await trio.sleep(FIRST_READING_POLL_S)
                     await self._exchange(asking=True)
-            except LedgerUnavailable as error:
-                raise ChannelPaused(f"no quota can be taken: {error}", retry_after_s=1.0) from None
+        except LedgerUnavailable as error:
+            raise ChannelPaused(f"no quota can be taken: {error}", retry_after_s=1.0) from None
 
     def screen(self, batch: list[Alert], now_ms: int) -> tuple[list[Alert], list[Alert], list[Step]]:
         """(to hand over now, to put back into the queue, steps of those that go elsewhere or wait for room)."""

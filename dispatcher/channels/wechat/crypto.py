@@ -13,9 +13,9 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 KEY_CHARS = 43
 """Of an EncodingAESKey: 32 bytes in base64 without the last sign."""
@@ -93,7 +93,7 @@ class CallbackKeys:
         padding = BLOCK - len(plain) % BLOCK
         plain += bytes([padding]) * padding
         secret = self._keys[key]
-        encryptor = Cipher(algorithms.AES(secret), modes.CBC(secret[: BLOCK // 2])).encryptor()
+        encryptor = _cipher(secret).encryptor()
         return base64.b64encode(encryptor.update(plain) + encryptor.finalize()).decode()
 
 
@@ -123,9 +123,17 @@ def _key(text: str) -> bytes:
     return base64.b64decode(text + "=")
 
 
+def _cipher(key: bytes) -> Any:
+    # Loaded here: most processes open no callback.
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    return Cipher(algorithms.AES(key), modes.CBC(key[: BLOCK // 2]))
+
+
 def _decrypted(key: bytes, data: bytes) -> bytes:
-    decryptor = Cipher(algorithms.AES(key), modes.CBC(key[: BLOCK // 2])).decryptor()
-    return decryptor.update(data) + decryptor.finalize()
+    decryptor = _cipher(key).decryptor()
+    plain: bytes = decryptor.update(data) + decryptor.finalize()
+    return plain
 
 
 def _taken_apart(plain: bytes) -> tuple[bytes, bytes] | None:

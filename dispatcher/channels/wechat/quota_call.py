@@ -6,6 +6,8 @@ import httpx
 import msgspec
 import trio
 
+from dispatcher.channels.wechat.answers import TABLE
+from dispatcher.delivery import AnswerClass
 from dispatcher.model.event import Int64
 
 QUOTA_PATH = "/cgi-bin/openapi/quota/get"
@@ -13,8 +15,6 @@ SEND_PATH = "/cgi-bin/message/template/send"
 
 CALL_TIMEOUT_S = 10.0
 """Nobody waits for it: an old count serves as well."""
-
-TOKEN_CODES = frozenset({40001, 40014, 42001, 41001})
 
 _ADVICE = {
     76021: "the path is not known there",
@@ -68,7 +68,8 @@ def read_quota(content: bytes) -> Quota:
     if body.errcode:
         advice = _ADVICE.get(body.errcode)
         raise UnreadableQuota(
-            f"errcode {body.errcode}{f' ({advice})' if advice else ''}", token=body.errcode in TOKEN_CODES
+            f"errcode {body.errcode}{f' ({advice})' if advice else ''}",
+            token=TABLE.row(str(body.errcode)).kind is AnswerClass.REFRESH_TOKEN,
         )
     day, rate = body.quota, body.rate_limit
     if day is None:

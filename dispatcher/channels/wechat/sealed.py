@@ -8,11 +8,6 @@ from __future__ import annotations
 
 import os
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from dispatcher.model.private import Secret
 
 _NONCE_BYTES = 12
@@ -22,9 +17,16 @@ class Seal:
     """Seals and opens texts of one account with a key made from its secret."""
 
     def __init__(self, account: str, secret: Secret) -> None:
+        # Loaded here, because a process without WeChat needs none of it.
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
         self._bound_to = account.encode()
         key = HKDF(SHA256(), 32, salt=None, info=b"swipebell access token at rest").derive(secret.reveal().encode())
         self._cipher = AESGCM(key)
+        self._damaged = (InvalidTag, ValueError)  # the latter: too short to be one
 
     def seal(self, text: str) -> bytes:
         """The text, enciphered; different each time."""
@@ -35,5 +37,5 @@ class Seal:
         """The text; None when it was sealed with another secret or is damaged."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], self._bound_to).decode()
-        except (InvalidTag, ValueError):  # the latter: too short to be one
+        except self._damaged:
             return None

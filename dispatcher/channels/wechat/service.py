@@ -17,8 +17,9 @@ import msgspec
 import orjson
 from msgspec import UNSET, UnsetType
 
-from dispatcher.channels.base import CONFIGURATION_PAUSE_MS, CannotPrepare, classify_failure, classify_status
+from dispatcher.channels.base import CannotPrepare, classify_failure, classify_status
 from dispatcher.channels.table import AnswerTable, Row
+from dispatcher.channels.wechat.answers import TABLE as TEMPLATE_MESSAGES
 from dispatcher.channels.wechat.token import TokenSteward
 from dispatcher.config_channels import WechatConfig
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
@@ -33,20 +34,20 @@ from templates.library import Library
 HEADERS = ("Content-Type: application/json",)
 NAME = "wechat_service"
 
-_TOKEN = Row(AnswerClass.REFRESH_TOKEN, "channel")
-_CONFIG = Row(AnswerClass.CONFIGURATION, "channel", CONFIGURATION_PAUSE_MS)
+_ALIKE = (
+    *("-1", "40001", "40014", "42001", "41001", "44002", "47001", "45011", "40013", "40125", "40164", "40243"),
+    "48004",
+)
+"""Codes that mean the same for every call of WeChat's."""
+
 _CLOSED = "the template message follows, and our window is closed until the user writes again"
 
 TABLE = AnswerTable(
     "wechat: customer service",
     "providers.md section 4.2, and sections 1 and 2.4 for what holds for every call",
     {
+        **{code: TEMPLATE_MESSAGES.rows[code] for code in _ALIKE},
         "0": Row(AnswerClass.ACCEPTED, "message", 0, "the last word: no event follows"),
-        "-1": Row(AnswerClass.RETRY, "channel", 0, "busy"),
-        "40001": _TOKEN,
-        "40014": _TOKEN,
-        "42001": _TOKEN,
-        "41001": _TOKEN,
         # RECIPIENT_GONE on this channel closes the window and nothing else (see `sqlite_recipients.refuse`); whether
         # the recipient is gone on WeChat, the template message will be told.
         "45015": Row(AnswerClass.RECIPIENT_GONE, "recipient", 0, f"out of the window or unfollowed: {_CLOSED}"),
@@ -54,15 +55,8 @@ TABLE = AnswerTable(
         "40003": Row(AnswerClass.RECIPIENT_GONE, "recipient", 0, f"openid not known: {_CLOSED}"),
         "48002": Row(AnswerClass.RECIPIENT_GONE, "recipient", 0, f"messages switched off: {_CLOSED}"),
         "45009": Row(AnswerClass.PERMANENT, "channel", 0, "quota of this call; the template has its own"),
-        "44002": Row(AnswerClass.PERMANENT, "message", 0, "empty body"),
-        "47001": Row(AnswerClass.PERMANENT, "message", 0, "not JSON"),
         # The account may lack this capability and yet have templates: the alert goes on.
         "48001": Row(AnswerClass.PERMANENT, "channel", 0, "the account may not send these; the template follows"),
-        "40013": _CONFIG,
-        "40125": _CONFIG,
-        "40164": _CONFIG,
-        "40243": _CONFIG,
-        "48004": _CONFIG,
     },
 )
 
