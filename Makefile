@@ -35,7 +35,8 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 bench: $(VENV)/installed
 	$(BIN)/python -m loadtest.bench --json build/bench.json --table build/bench.md

@@ -23,6 +23,10 @@ SETTLED_S = 3.5
 MEASURED_S = 5.0
 
 
+pytestmark = pytest.mark.alone
+"""What a machine does beside it is part of what is measured here."""
+
+
 @pytest.fixture
 def provider() -> Iterator[Recorder]:
     with recorder() as one:
@@ -45,26 +49,8 @@ def used(provider: Recorder, started: float) -> float:
     return len(measured) / MEASURED_S / RATE
 
 
-TRIES = 3
-"""A machine that is busy with something else uses less of the rate; that happens to a run, not to three. What may never
-be, more than the rate, is checked in each."""
-
-
 @pytest.mark.parametrize("demand", ["even", "uneven"])
 def test_the_rate_is_kept_and_used(site: Any, provider: Recorder, free_port: Callable[[], int], demand: str) -> None:
-    part = 0.0
-    for _ in range(TRIES):
-        part = max(part, used_with(demand, site, provider, free_port))
-        if part >= 0.95:
-            break
-    # At least 95 % of the rate are used
-    assert part >= 0.95
-
-
-def used_with(demand: str, site: Any, provider: Recorder, free_port: Callable[[], int]) -> float:
-    for left in site.folder.glob("ledger.db*"):
-        left.unlink()
-    provider.arrivals.clear()
     with ExitStack() as keep:
         # Given four processes on one ledger, started independently of each other
         alone = services(site, provider, free_port, keep)
@@ -78,16 +64,17 @@ def used_with(demand: str, site: Any, provider: Recorder, free_port: Callable[[]
         arrivals = list(provider.arrivals)
     # Then no second at the provider holds more than the rate
     assert busiest_second(arrivals) <= RATE
-    return used(provider, started)
+    # And at least 95 % of it are used
+    assert used(provider, started) >= 0.95
 
 
 def test_the_share_of_a_killed_process_goes_to_the_others(
     site: Any, provider: Recorder, free_port: Callable[[], int]
 ) -> None:
     with ExitStack() as keep:
-        # Given four processes that all have work
+        # Given four processes that all have work to the end: one that runs out gives its share away, which takes its time
         alone = services(site, provider, free_port, keep)
-        for number in range(0, EVENTS, 500):
+        for number in range(0, 2 * EVENTS, 500):
             alone[number // 500 % PROCESSES].post([line(n) for n in range(number, number + 500)])
         until(lambda: len(provider.arrivals) >= 200, "the first alerts")
         # When one is killed
@@ -95,8 +82,8 @@ def test_the_share_of_a_killed_process_goes_to_the_others(
         alone[1].kill()
         time.sleep(8.5)
         arrivals = list(provider.arrivals)
-        # Then within six seconds the others use its share, too: without it they would have three quarters
+        # Then within six seconds the others use its share, too
         after = within(arrivals, killed_at + 6, killed_at + 8)
-        assert len(after) >= 0.8 * RATE * 2
+        assert len(after) >= 0.9 * RATE * 2
         # And no second held more than the rate meanwhile
         assert busiest_second(arrivals) <= RATE
