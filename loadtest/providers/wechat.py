@@ -235,7 +235,10 @@ class WeChat:
             raise _Refused(45009)
         if not self._bucket.take(now) or "minute_limit" in meets:
             raise _Refused(45011)
-        if "busy" in meets or ("crowded" in meets and self.in_flight() >= CROWD):
+        if "crowded" in meets and self.in_flight() >= CROWD:
+            self._book.wechat.crowded += 1
+            raise _Refused(-1)
+        if "busy" in meets:
             raise _Refused(-1)
         self._check_template(message.template_id)
         self._check_user(message, meets)
