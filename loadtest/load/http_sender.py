@@ -113,8 +113,10 @@ class HttpSender:
             else:
                 status = response.status_code
                 answer = _answer(response.content)
-                self._window.answered(chunk.count, self._now() - began)
-                if status == httpx.codes.ACCEPTED and answer is not None:
+                taken = status == httpx.codes.ACCEPTED and answer is not None
+                # A refusal is quick however full the target is: it is no reason to send more at a time.
+                self._window.answered(chunk.count if taken else 0, self._now() - began)
+                if taken and answer is not None:
                     self._take(answer, chunk)
                     return
                 self.last_error = _words(status, answer)

@@ -10,7 +10,7 @@ import msgspec
 
 from dispatcher.errors import ConfigurationError
 from dispatcher.model.private import Secret
-from loadtest.load.assertions import ACK_LATENCIES, Assertion
+from loadtest.load.assertions import ACK_LATENCIES, RECOVERY, Assertion
 from loadtest.load.lines import drawn_accounts
 from loadtest.load.profiles import DAY_S, PROFILES
 from loadtest.load.recorded import Recording
@@ -118,7 +118,7 @@ class Plan(msgspec.Struct, kw_only=True):
                 raise ConfigurationError(f"--assert {one.text!r}: {one.metric} is not measured here: {why}")
 
     def _unmeasured(self, metric: str) -> str | None:
-        if metric == "recovery" and self.load.overload is None:
+        if metric == RECOVERY and self.load.overload is None:
             return "it needs a --rate with an overload between two lower steps, such as 200:30,1800:120,200:90"
         if self.target is None:
             return None

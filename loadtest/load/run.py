@@ -307,9 +307,10 @@ class _Run:
                     nursery.start_soon(self._end_on, nursery.cancel_scope, self._stop.asked)
                 if self._engine is not None:
                     nursery.start_soon(self._end_on, nursery.cancel_scope, self._engine.died)
-                if not interrupted:
-                    await self.generator.hand_out_rest()
                 while True:
+                    if not interrupted:
+                        # Each time: what the target would not have came back, and is to be sent again.
+                        await self.generator.hand_out_rest()
                     if await self._nothing_open():
                         nursery.cancel_scope.cancel()
                         return True
@@ -318,6 +319,8 @@ class _Run:
 
     async def _nothing_open(self) -> bool:
         tally = self.tally
+        if tally.waiting and not self._stop.asked.is_set():  # after an interrupt it waits for nothing
+            return False
         if tally.unanswered:
             self._screen.stage = f"waiting for {tally.unanswered:,} acknowledgements"
             return False

@@ -7,7 +7,7 @@ hide it by making the generator wait.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -17,7 +17,7 @@ from loadtest.result import Interval
 
 MAX_EVENTS: Final = 2_000_000
 """Events of a run whose acceptance is measured: as many messages of a channel as the simulated providers list, at about
-200 bytes here until each is matched."""
+250 bytes each here: the keys are kept, for a message may come again."""
 MAX_EVENTS_UNMEASURED: Final = 50_000_000
 """Events of a run that is measured by acknowledgements alone: nine bytes each."""
 
@@ -27,7 +27,6 @@ PER_MS: Final = 10
 """Latencies are recorded in tenths of a millisecond, to three digits."""
 MAX_LATENCY: Final = 24 * 3600 * 1000 * PER_MS
 
-SHOWN_PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
 NAMED = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 
 _HALVINGS: Final = 20
@@ -87,7 +86,8 @@ class _Second:
 class Tally:
     """See the module. ``epoch`` is the run's begin in epoch seconds; set before the first arrival.
 
-    ``exclusive``: the providers serve this run alone, so a message that matches no event is one shown twice.
+    ``exclusive``: the providers serve this run alone, so a message that matches no event is one shown twice. The first
+    message of an alert on another channel is none: that is what the fallback is for.
     """
 
     def __init__(self, *, exclusive: bool = True) -> None:
@@ -112,7 +112,8 @@ class Tally:
         self.seen_until = 0.0
         """Everything that a provider accepted before this second has been seen."""
         self._exclusive = exclusive
-        self._matched: set[str] = set()
+        self._matched: defaultdict[str, set[str]] = defaultdict(set)
+        """The keys that each channel has shown."""
         self._seconds: list[_Second] = []
         self.by_arrival: list[array[int]] = []
         """Latencies to the provider's acceptance by the second of the scheduled arrival, in ``1 / PER_MS`` ms."""
@@ -169,16 +170,16 @@ class Tally:
     def show(self, channel: str, keys: Sequence[str], times: Sequence[float]) -> None:
         """Messages that a provider accepted, in its order, by their alerts' keys; ``times`` in epoch seconds."""
         pending, scheduled, epoch = self.pending, self.scheduled, self.epoch
+        matched = self._matched[channel]
         scale = 1000 * PER_MS
         values: list[int] = []
         current, second = -1, self.second(0)
         for key, stamp in zip(keys, times, strict=True):
             number = pending.pop(key, None)
             if number is None:
-                self._strange(key)
+                self._strange(channel, key)
                 continue
-            if not self._exclusive:
-                self._matched.add(key)
+            matched.add(key)
             at = stamp - epoch
             value = int((at - scheduled[number]) * scale)
             values.append(value)
@@ -197,8 +198,12 @@ class Tally:
             self.by_arrival.append(array("i"))
         return self.by_arrival[index]
 
-    def _strange(self, key: str) -> None:
-        if self._exclusive or key in self._matched:
+    def _strange(self, channel: str, key: str) -> None:
+        """A message of an alert that was shown before, or of none of ours."""
+        matched = self._matched[channel]
+        if key not in matched and any(key in others for others in self._matched.values()):
+            matched.add(key)
+        elif key in matched or self._exclusive:
             self.shown_twice += 1
         else:
             self.foreign += 1

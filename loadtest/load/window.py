@@ -13,7 +13,7 @@ SLOW_S: Final = 0.5
 
 
 class Window:
-    """Events without an answer, as TCP would have it: halved when an answer is slow, grown by what is answered in time.
+    """Events without an answer, as TCP would have it: halved when an answer is slow, grown by what is taken in time.
 
     A fixed number of *events* would be seconds of waiting at a target that has become slow, in front of each new one.
     """
@@ -25,7 +25,7 @@ class Window:
         self.size = most
 
     def answered(self, count: int, took_s: float) -> None:
-        """``count`` events were answered after so many seconds."""
+        """``count`` events were taken after so many seconds; 0: there was an answer, and it took none."""
         if took_s > SLOW_S:
             self.size = max(min(LEAST, self._most), self.size // 2)
         else:

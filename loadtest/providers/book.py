@@ -76,9 +76,9 @@ class Counts(msgspec.Struct):
     """One channel's counters. ``requests`` are sends, and each is in ``accepted`` or in ``refused``.
 
     ``accepted`` = ``delivered`` + ``deduplicated``; ``resets`` are accepted ones whose answer was a reset. ``down`` are
-    calls of any kind that were cut off while the provider was down. A client that fetches each token once has as many
-    ``token_requests`` as ``tokens_issued``, and one that only fetches when it must has one more than
-    ``tokens_refused``, the different tokens of ours that a send was refused with.
+    calls of any kind that were cut off while the provider was down, ``crowded`` sends that were refused for the crowd.
+    A client that fetches each token once has as many ``token_requests`` as ``tokens_issued``, and one that only fetches
+    when it must has one more than ``tokens_refused``, the different tokens of ours that a send was refused with.
     """
 
     requests: int = 0
@@ -91,6 +91,7 @@ class Counts(msgspec.Struct):
     tokens_issued: int = 0
     tokens_refused: int = 0
     down: int = 0
+    crowded: int = 0
     forced_refreshes: int = 0
     refused: dict[str, int] = {}
     receipts: ReceiptCounts = msgspec.field(default_factory=ReceiptCounts)

@@ -99,7 +99,7 @@ Single faults, a probability each but for the times; the same seed, message and 
   receipt_lost, receipt_twice              delivery reports
   token_seconds                            tokens die so soon, whatever was promised
   down_from, down_to                       seconds between which every call is cut off
-  down_wechat, down_sms                    0: that one stays up
+  down_wechat, down_sms                    0: that one stays up (1 otherwise)
 
 Prints one line, "listening on http://HOST:PORT", when it is ready, and stops on SIGTERM or SIGINT.
 Nothing here is access control: keep it on the loopback interface.

@@ -39,7 +39,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     - ``receipt_lost``, ``receipt_twice``: delivery reports that never come, or come twice.
     - ``token_seconds``: WeChat's tokens die so soon, whatever was said of their life; 0: they do not.
     - ``down_from``, ``down_to``: between them, from the moment when the faults came into force, every call of
-      the provider is cut off, and nothing accepted. ``down_wechat``, ``down_sms``: 0 leaves that one up.
+      the provider is cut off, and nothing accepted. ``down_wechat``, ``down_sms``: 1, or 0, which leaves that one up.
     """
 
     busy: Probability = 0.0
@@ -62,6 +62,16 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     down_to: Seconds = 0.0
     down_wechat: Probability = 1.0
     down_sms: Probability = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises ``SettingsTextError``."""
+        if (self.down_from or self.down_to) and self.down_to <= self.down_from:
+            raise SettingsTextError(
+                f"fault down_to is {self.down_to:g} s and must be after down_from, {self.down_from:g} s"
+            )
+        for name in ("down_wechat", "down_sms"):
+            if getattr(self, name) not in (0.0, 1.0):
+                raise SettingsTextError(f"fault {name} must be 0 or 1, not {getattr(self, name):g}")
 
 
 CHANCES: Final = (
@@ -97,12 +107,7 @@ def parse_faults(text: str, base: Faults = Faults()) -> Faults:  # noqa: B008 - 
     Raises ``SettingsTextError`` that names the unknown name or the value out of range, and what is allowed.
     """
     ceilings = {name: _SPANS.get(name, 1.0) for name in Faults.__struct_fields__}
-    faults = msgspec.structs.replace(base, **parse_numbers(text, ceilings, what="fault"))
-    if faults.down_to and faults.down_to <= faults.down_from:
-        raise SettingsTextError(
-            f"fault down_to is {faults.down_to:g} s and must be after down_from, {faults.down_from:g} s"
-        )
-    return faults
+    return msgspec.structs.replace(base, **parse_numbers(text, ceilings, what="fault"))
 
 
 def parse_numbers(text: str, ceilings: dict[str, float], *, what: str) -> dict[str, float]:
@@ -145,7 +150,6 @@ class Dice:
         self.faults = faults
         self._seed = seed
         self._since = since
-        self._random = seeded(seed, "faults")
         self._attempts: Latest[str, int] = Latest()
         self._chances = [
             (name, slice(4 * place, 4 * place + 4), int(getattr(faults, name) * 2**32))
@@ -173,10 +177,6 @@ class Dice:
         if not faults.down_to or not faults.down_from <= now - self._since < faults.down_to:
             return False
         return (faults.down_wechat if channel == "wechat" else faults.down_sms) > 0.0
-
-    def falls(self, probability: float) -> bool:
-        """One draw for what belongs to no message. A probability of 0 draws nothing."""
-        return probability > 0.0 and self._random.random() < probability
 
     def has_trait(self, trait: str, user: str, probability: float) -> bool:
         """Whether this user is one of the share ``probability``: always the same answer for the same seed."""

@@ -6,18 +6,19 @@ Shapes and signatures are from providers.md sections 3 and 5: three tries, of fi
 from __future__ import annotations
 
 from random import Random
-from typing import Final, Literal
+from typing import Final
 
 import httpx
 
-from dispatcher.channels.wechat.callback import KINDS, signature
-from dispatcher.channels.wechat.crypto import CallbackKeys, msg_signature
+from dispatcher.channels.wechat.callback import KINDS
+from dispatcher.channels.wechat.crypto import CallbackKeys
+from loadtest.poster import signature
+from loadtest.providers.receipts import ACCOUNT_ID
+from loadtest.providers.sealing import RANDOM_BYTES, Mode, enclosed
 from loadtest.providers.service import ServiceMessages
 
 TRIES: Final = 3
 TIMEOUT_SECONDS: Final = 5.0
-
-Mode = Literal["plain", "compat", "safe"]
 
 
 class Inbound:
@@ -87,16 +88,15 @@ class Inbound:
         }
         if self._mode == "plain" or self._keys is None:
             return query, message
-        encrypted = self._keys.seal(message, self._random.randbytes(16))
-        query |= {"encrypt_type": "aes", "msg_signature": msg_signature(self._token, stamp, nonce, encrypted)}
-        before = message.removesuffix(b"</xml>") if self._mode == "compat" else b"<xml>"
-        return query, before + f"<Encrypt><![CDATA[{encrypted}]]></Encrypt></xml>".encode()
+        encrypted = self._keys.seal(message, self._random.randbytes(RANDOM_BYTES))
+        query |= {"encrypt_type": "aes", "msg_signature": signature(self._token, stamp, nonce, encrypted)}
+        return query, enclosed(self._mode, ACCOUNT_ID, message, encrypted)
 
 
 def _xml(openid: str, now: int, name: str, is_event: bool, more: str) -> bytes:
     kind = f"<MsgType><![CDATA[{'event' if is_event else name}]]></MsgType>"
     event = f"<Event><![CDATA[{name}]]></Event>" if is_event else ""
     return (
-        "<xml><ToUserName><![CDATA[gh_simulated0000]]></ToUserName>"
+        f"<xml><ToUserName><![CDATA[{ACCOUNT_ID}]]></ToUserName>"
         f"<FromUserName><![CDATA[{openid}]]></FromUserName><CreateTime>{now}</CreateTime>{kind}{event}{more}</xml>"
     ).encode()

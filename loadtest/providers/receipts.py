@@ -81,14 +81,14 @@ class Receipts:
         report = Report(self._sms, "application/json", body, None, receipts)
         message.report_lost = not self._plan(report, receipts, draw)
 
-    def sms_of(self, vendor: str, message: SmsMessage) -> None:
+    def sms_of(self, vendor: str, message: SmsMessage, serial: str) -> None:
         """Plan the status report of a message at Aliyun or Tencent, in the vendor's form, to the path of that name
-        below the SMS address."""
+        below the SMS address. ``serial`` is the id that the answer gave."""
         if self._sms is None:
             return
         _, draw = self._decide(message)
         receipts = self._book.sms.receipts
-        body = REPORTS[vendor](message, "0^0", message.at)
+        body = REPORTS[vendor](message, serial, message.at)
         report = Report(self._vendors[vendor], "application/json", body, None, receipts)
         message.report_lost = not self._plan(report, receipts, draw)
 

@@ -1,16 +1,16 @@
 """The three modes of WeChat's callbacks: plain, compat (both, side by side) and safe (encrypted only).
 
 Shapes are from providers.md section 5.2. The cipher itself is the product's own (`dispatcher.channels.wechat.crypto`),
-whose tests hold it against vectors made elsewhere; here it is looked up only where a mode asks for it.
+whose tests hold it against vectors made elsewhere.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from dispatcher.channels.wechat.crypto import CallbackKeys
 from dispatcher.model.private import Secret
 from loadtest.providers.errors import SettingsTextError
 
@@ -25,15 +25,13 @@ def make_seal(aes_key: Secret | None, appid: str) -> Seal:
     """The cipher of an account. Raises ``SettingsTextError`` when the key is none."""
     if aes_key is None:
         raise SettingsTextError("the modes compat and safe need the EncodingAESKey, 43 letters and digits")
-    crypto: Any = import_module("dispatcher.channels.wechat.crypto")
     try:
-        keys = crypto.CallbackKeys([aes_key.reveal()], appid)
+        keys = CallbackKeys([aes_key.reveal()], appid)
     except ValueError as error:
         raise SettingsTextError(str(error)) from None
 
     def seal(message: bytes) -> str:
-        text: str = keys.seal(message, secrets.token_bytes(RANDOM_BYTES))
-        return text
+        return keys.seal(message, secrets.token_bytes(RANDOM_BYTES))
 
     return seal
 

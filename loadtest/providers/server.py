@@ -77,7 +77,6 @@ class Providers:
             "/_users": self._post_users,
             "/_faults": self._post_faults,
             "/_expire_token": self._post_expire_token,
-            "/_kill_token": self._post_kill_token,
             "/_reset": self._post_reset,
         }
 
@@ -96,14 +95,17 @@ class Providers:
         if self.receipts is not None:
             self.receipts.faults = faults
 
-    def _reporter(self, vendor: str) -> Callable[[SmsMessage], None]:
+    def _reporter(self, vendor: str) -> Callable[[SmsMessage, str], None]:
         return _no_report if self.receipts is None else partial(self.receipts.sms_of, vendor)
 
     def reset(self) -> None:
-        """An empty book, fresh quotas and users, and the faults of the start. Tokens and the book's file stay."""
+        """An empty book, fresh quotas, windows and users, and the faults of the start. Tokens and the book's file
+        stay."""
         self.book.clear()
         self.wechat.reset()
         self.wechat.users = Users()
+        for vendor in self.vendors.values():
+            vendor.reset()
         self.faults = self._settings.faults
 
     def answer(self, request: Request) -> Answer:
@@ -197,12 +199,6 @@ class Providers:
         self.wechat.expire_tokens(now)
         return Answer(b"{}")
 
-    def _post_kill_token(self, request: Request, _now: float) -> Answer:
-        if request.method != "POST":
-            return _problem(405, "POST only")
-        self.wechat.kill_token()
-        return Answer(b"{}")
-
     def _post_reset(self, request: Request, _now: float) -> Answer:
         if request.method != "POST":
             return _problem(405, "POST only")
@@ -229,7 +225,7 @@ def _receipts(settings: ProviderSettings, book: Book) -> Receipts | None:
     return Receipts(reports, book, settings.seed, seal)
 
 
-def _no_report(_message: WechatMessage | SmsMessage) -> None:
+def _no_report(_message: WechatMessage | SmsMessage, _serial: str = "") -> None:
     pass
 
 

@@ -14,7 +14,6 @@ import msgspec
 
 from dispatcher.httpd import Answer, Request
 from dispatcher.model.heard import WINDOW_MS, Kind
-from loadtest.providers.tokens import Tokens
 
 CUSTOM_PATH: Final = "/cgi-bin/message/custom/send"
 
@@ -63,14 +62,15 @@ class _Window:
 
 
 class ServiceMessages:
-    """``error`` makes WeChat's answer of a code; ``access_token`` finds the token in a query."""
+    """``error`` makes WeChat's answer of a code; ``verdict`` gives the code of a request's token, 0 for a good one."""
 
-    def __init__(
-        self, tokens: Tokens, error: Callable[[int, float], Answer], access_token: Callable[[str], str]
-    ) -> None:
-        self._tokens = tokens
+    def __init__(self, error: Callable[[int, float], Answer], verdict: Callable[[Request, float], int]) -> None:
         self._error = error
-        self._access_token = access_token
+        self._verdict_of_token = verdict
+        self.reset()
+
+    def reset(self) -> None:
+        """Nobody has done anything, and nothing was sent."""
         self._windows: dict[str, list[_Window]] = {}
         self.seen: list[ServiceMessage] = []
         self.accepted = 0
@@ -99,7 +99,7 @@ class ServiceMessages:
     def _verdict(self, request: Request, now: float) -> tuple[int, ServiceMessage | None]:
         if request.method != "POST":
             return 43002, None
-        if code := self._tokens.verdict(self._access_token(request.query), now):
+        if code := self._verdict_of_token(request, now):
             return code, None
         if not request.body:
             return 44002, None

@@ -21,7 +21,7 @@ import orjson
 from dispatcher.channels.sms.segments import with_sign
 from dispatcher.httpd import Answer, Request
 from loadtest.providers.book import Book, SmsMessage
-from loadtest.providers.faults import Dice
+from loadtest.providers.faults import NOTHING, Dice
 from loadtest.providers.late import SimulatedAnswer
 from loadtest.providers.settings import ProviderSettings
 from loadtest.providers.sms_windows import PerNumber, Window
@@ -62,6 +62,8 @@ class _Vendor(Protocol):
     busy: str
     throttled: str
 
+    def reset(self) -> None: ...
+
     def read(self, request: Request, secret: str, now: float) -> Sms: ...
 
     def too_many(self, window: Window) -> Refused: ...
@@ -91,6 +93,10 @@ class Aliyun:
     throttled = "Throttling.User"
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """No nonce was used yet."""
         self._nonces: dict[str, None] = {}
 
     def read(self, request: Request, secret: str, now: float) -> Sms:
@@ -151,6 +157,9 @@ class Tencent:
 
     busy = "InternalError.OtherError"
     throttled = "RequestLimitExceeded"
+
+    def reset(self) -> None:
+        """It remembers nothing."""
 
     def read(self, request: Request, secret: str, now: float) -> Sms:
         """The message. Raises `Refused`."""
@@ -213,8 +222,8 @@ def _epoch(text: str) -> float:
 
 
 class VendorGateway:
-    """One account at one vendor. ``deliver`` is called with each message that was taken; the same word of ours twice is
-    two messages."""
+    """One account at one vendor. ``deliver`` is called with each message that was taken and the vendor's id for it; the
+    same word of ours twice is two messages."""
 
     def __init__(
         self,
@@ -223,52 +232,61 @@ class VendorGateway:
         settings: ProviderSettings,
         dice: Dice,
         book: Book,
-        deliver: Callable[[SmsMessage], None],
+        deliver: Callable[[SmsMessage, str], None],
     ) -> None:
         self.dice = dice
         self._vendor = vendor
         self._secret = settings.sms_secret.reveal()
         self._latency_seconds = settings.latency_seconds
-        self._numbers = PerNumber(windows if settings.sms_windows else ())
+        self._windows = windows if settings.sms_windows else ()
         self._book = book
         self._deliver = deliver
         self._serial = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Fresh windows for every number; the vendor's ids go on, for none may come twice."""
+        self._numbers = PerNumber(self._windows)
+        self._vendor.reset()
 
     def send(self, request: Request, now: float) -> Answer:
         """One SendSms."""
-        counts, faults = self._book.sms, self.dice.faults
+        counts = self._book.sms
         counts.requests += 1
-        if self.dice.falls(faults.bad_gateway):
-            counts.refuse("http502")
-            return Answer(b"<html>502 Bad Gateway</html>", status=502, content_type="text/html")
         try:
-            sms = self._take(request, now)
+            sms = self._read(request, now)
+            # Our word is all that a second try has in common with the first.
+            key = sms.ours or f"{sms.number}/{sms.text}"
+            meets = self.dice.meets(key) if self.dice.rolls else NOTHING
+            if "bad_gateway" in meets:
+                counts.refuse("http502")
+                return Answer(b"<html>502 Bad Gateway</html>", status=502, content_type="text/html")
+            self._take(sms, meets, now)
         except Refused as why:
             counts.refuse(why.code)
             body = self._vendor.refused(why)
             return SimulatedAnswer(body, status=why.status, delay_seconds=self._latency_seconds)
         self._serial += 1
+        serial = f"{self._serial:018}^0"
         text = with_sign(sms.text, sms.sign)
-        self._deliver(self._book.deliver_sms(message_id=sms.ours, to=sms.number, text=text, now=now))
-        reset = self.dice.falls(faults.reset)
-        counts.resets += reset
-        delay = self._latency_seconds + (faults.slow_seconds if self.dice.falls(faults.slow) else 0.0)
-        body = self._vendor.accepted(sms, f"{self._serial:018}^0")
-        return SimulatedAnswer(body, delay_seconds=delay, reset=reset)
+        self._deliver(self._book.deliver_sms(message_id=sms.ours, to=sms.number, text=text, now=now), serial)
+        counts.resets += "reset" in meets
+        delay = self._latency_seconds + (self.dice.faults.slow_seconds if "slow" in meets else 0.0)
+        return SimulatedAnswer(self._vendor.accepted(sms, serial), delay_seconds=delay, reset="reset" in meets)
 
-    def _take(self, request: Request, now: float) -> Sms:
-        faults = self.dice.faults
+    def _read(self, request: Request, now: float) -> Sms:
         if request.method != "POST":
             raise Refused("UnsupportedHTTPMethod", status=405)
-        sms = self._vendor.read(request, self._secret, now)
-        if self.dice.falls(faults.throttle):
+        return self._vendor.read(request, self._secret, now)
+
+    def _take(self, sms: Sms, meets: frozenset[str], now: float) -> None:
+        if "throttle" in meets:
             raise Refused(self._vendor.throttled)
-        if self.dice.falls(faults.busy):
+        if "busy" in meets:
             raise Refused(self._vendor.busy)
         if (window := self._numbers.full(sms.number, now)) is not None:
             raise self._vendor.too_many(window)
         self._numbers.accept(sms.number, now)
-        return sms
 
 
 def aliyun_report(message: SmsMessage, serial: str, at: float) -> bytes:

@@ -69,6 +69,11 @@ class Tokens:
         self._classic = self._issue(now)
         return self._classic, int(self._lifetime)
 
+    def reset_counts(self) -> None:
+        """Count anew what is issued and refused; the tokens stay as they are."""
+        self.issued = 0
+        self._refused.clear()
+
     @property
     def refused(self) -> int:
         """How many different tokens, once issued, a call was refused with."""

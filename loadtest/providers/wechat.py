@@ -142,7 +142,7 @@ class WeChat:
         # Not from 1: ids of a restarted simulation must not repeat. 43 bits of milliseconds, 20 of a counter.
         self._msgids = itertools.count((int(now * 1000) << 20) + 1)
         self._rids = seeded(settings.seed, "rid")
-        self.service = ServiceMessages(self._tokens, self._error, _access_token)
+        self.service = ServiceMessages(self._error, self._verdict)
         self.routes: dict[str, Callable[[Request, float], Answer]] = {
             SEND_PATH: self.send,
             CUSTOM_PATH: self.service.send,
@@ -154,7 +154,9 @@ class WeChat:
         self.reset()
 
     def reset(self) -> None:
-        """Counters of quotas and rates back to the start; tokens stay good."""
+        """Counters of quotas, rates and tokens back to the start, no service messages; tokens stay good."""
+        self._tokens.reset_counts()
+        self.service.reset()
         self._bucket = Bucket(self._settings.rate_per_second)
         self._sends = Daily(self._settings.daily_quota)
         self._classic_fetches = Daily(TOKENS_PER_DAY)
@@ -233,7 +235,10 @@ class WeChat:
             raise _Refused(45009)
         if not self._bucket.take(now) or "minute_limit" in meets:
             raise _Refused(45011)
-        if "busy" in meets or ("crowded" in meets and self.in_flight() >= CROWD):
+        if "crowded" in meets and self.in_flight() >= CROWD:
+            self._book.wechat.crowded += 1
+            raise _Refused(-1)
+        if "busy" in meets:
             raise _Refused(-1)
         self._check_template(message.template_id)
         self._check_user(message, meets)

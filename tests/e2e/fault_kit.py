@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from loadtest.providers.seen import AlertShown, Shown, by_alert, read_shown
+from loadtest.providers.seen import Shown, by_alert, doubles, read_shown
+from tests.e2e.processes_kit import large, written
 
 SOAK = bool(os.environ.get("SWIPEBELL_SOAK"))
 ACCOUNTS = 997
@@ -20,19 +20,7 @@ DEADLINE_S = 10 if SOAK else 2
 
 def write_events(site: Any, count: int) -> None:
     """``count`` swipes, each large enough for an SMS, and a recipient for every account."""
-    with (site.folder / "events.ndjson").open("w") as file:
-        for number in range(count):
-            event = {
-                "id": f"f-{number:06}",
-                "account": f"acc-{number % ACCOUNTS}",
-                "pan": f"************{number % 10_000:04}",
-                "amount": 20_000 + number,
-                "currency": "CNY",
-                "merchant": f"店铺 {number % 50}",
-                "time": "2099-11-22T10:00:00+08:00",
-            }
-            file.write(json.dumps(event, ensure_ascii=False) + "\n")
-    site.recipients_for(site.folder / "events.ndjson")
+    site.recipients_for(written(site, count, account=lambda number: f"acc-{number % ACCOUNTS}", amount=large))
 
 
 class Receiving(NamedTuple):
@@ -72,8 +60,8 @@ def alerts_of(site: Any) -> dict[str, Alert]:
     return {hashlib.blake2b("\0".join(row[:3]).encode(), digest_size=16).hexdigest(): Alert(*row[3:]) for row in rows}
 
 
-def seen_by_alert(provider: Any) -> dict[str | None, AlertShown]:
-    """What cardholders saw, by the alert's key, asked page by page."""
+def seen(provider: Any) -> list[Shown]:
+    """What cardholders saw, asked page by page."""
     shown: list[Shown] = []
     for channel in ("wechat", "sms"):
         offset = 0
@@ -82,24 +70,25 @@ def seen_by_alert(provider: Any) -> dict[str | None, AlertShown]:
         ):
             shown += page
             offset += len(page)
-    return by_alert(shown)
+    return shown
 
 
 def check_the_two_books(site: Any, provider: Any, summary: dict[str, Any], count: int) -> dict[str, Alert]:
     """What holds in any weather: the books balance, nobody saw an alert twice on one channel, and what the ledger calls
     delivered was seen. Returns the ledger's alerts."""
-    alerts, seen = alerts_of(site), seen_by_alert(provider)
+    alerts, shown = alerts_of(site), seen(provider)
+    shown_by_alert = by_alert(shown)
     assert summary["balanced"] is True
     assert len(alerts) == count == sum(summary["alerts"].values())
     assert summary["alerts"]["open"] == 0
     assert {alert.state for alert in alerts.values()} <= {"delivered", "failed"}
     # No cardholder saw an alert twice, on WeChat or as SMS
-    assert not {key: shown for key, shown in seen.items() if shown.wechat > 1 or shown.sms > 1}
+    assert not list(doubles(shown))
     # What was seen are alerts, and the delivered ones were seen where the ledger says
-    assert set(seen) <= set(alerts)
+    assert set(shown_by_alert) <= set(alerts)
     for key, alert in alerts.items():
         if alert.state == "delivered":
-            assert getattr(seen[key], alert.channel) == 1
+            assert getattr(shown_by_alert[key], alert.channel) == 1
         else:
             assert alert.reason
     return alerts

@@ -38,9 +38,19 @@ def line(number: int, **changes: Any) -> str:
     return json.dumps(event, ensure_ascii=False)
 
 
-def written(site: Any, count: int = EVENTS, name: str = "events.ndjson") -> Path:
+def large(number: int) -> int:
+    """An amount that is large enough for an SMS."""
+    return 20_000 + number
+
+
+def written(site: Any, count: int = EVENTS, name: str = "events.ndjson", **changes: Any) -> Path:
+    """A file of so many swipes. A change that can be called gives each number's own value."""
+
+    def changed(number: int) -> str:
+        return line(number, **{field: value(number) if callable(value) else value for field, value in changes.items()})
+
     path: Path = site.folder / name
-    path.write_text("\n".join(map(line, range(count))) + "\n")
+    path.write_text("\n".join(map(changed, range(count))) + "\n")
     return path
 
 

@@ -11,19 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes_kit import key_of, line, until
+from tests.e2e.processes_kit import key_of, large, line, until, written
 
 SECRET = "receipt-token"
 
 
-def written(site: Any, count: int) -> None:
-    """Swipes that are large enough for an SMS."""
-    lines = (line(number, amount=20_000 + number) for number in range(count))
-    (site.folder / "events.ndjson").write_text("\n".join(lines) + "\n")
-    (site.folder / "token").write_text(SECRET)
-
-
 def configure(site: Any, url: str, port: int, *, last: float = 30.0, sms_rate: int = 5000) -> None:
+    (site.folder / "token").write_text(SECRET)
     extra = (
         f'[receipts]\nlisten = "127.0.0.1:{port}"\ntoken_file = "token"\ndeadline_seconds = {last}\n'
         f"[fallback]\ndeadline_seconds = {{ swipe = 1.0 }}\n[engine]\nlease_seconds = 1.0\n"
@@ -51,7 +45,7 @@ def test_a_lost_receipt_is_one_sms(
 ) -> None:
     # Given a provider that loses half of all reports and says others twice
     count, port = 300, free_port()
-    written(site, count)
+    written(site, count, amount=large)
     provider = providers(
         *reports(port, "--receipts-delay", "0.0", "0.3", "--receipts-lost", "0.5", "--receipts-twice", "0.3")
     )
@@ -67,6 +61,7 @@ def test_a_lost_receipt_is_one_sms(
     texts = Counter(message["id"] for message in provider.messages("sms"))
     assert shown == dict.fromkeys(map(key_of, range(count)), 1)
     assert set(texts.values()) == {1}
+    assert {row["client_msg_id"] for row in provider.messages("wechat") if row["report_lost"]} <= set(texts)
     fallen = rows(site, "SELECT e.id FROM alerts a JOIN events e ON e.seq = a.id / 16 WHERE a.channel = 'sms'")
     assert set(texts) == {key_of(int(event[2:])) for (event,) in fallen}
     assert count // 4 < len(texts) < count * 3 // 4
@@ -81,7 +76,7 @@ def test_a_success_that_comes_late_is_a_known_double(
 ) -> None:
     # Given reports that take longer than the category's deadline
     count, port = 60, free_port()
-    written(site, count)
+    written(site, count, amount=large)
     provider = providers(*reports(port, "--receipts-delay", "2.5", "3.0", "--receipts-twice", "0.5"))
     configure(site, provider.url, port)
     site.recipients_for(site.folder / "events.ndjson")
@@ -105,7 +100,7 @@ def test_sigkill_after_the_fence_and_before_the_sms_is_still_one_sms(
 ) -> None:
     # Given an SMS lane that lets one a second go, and WeChat without any report
     count, port = 60, free_port()
-    written(site, count)
+    written(site, count, amount=large)
     provider = providers(*reports(port, "--receipts-delay", "0.0", "0.1", wechat=False))
     configure(site, provider.url, port, sms_rate=1)
     site.recipients_for(site.folder / "events.ndjson")
@@ -156,7 +151,7 @@ def test_a_reversal_of_what_waits_is_told_to_nobody_and_one_of_what_left_is_the_
     text = text.replace("rate_per_second = 5000\n", "rate_per_second = 1\n")
     text += '[fallback]\nchannels = { swipe = ["sms"] }\n'
     (site.folder / "swipebell.toml").write_text(text)
-    swipes = [line(number, amount=20_000 + number) for number in range(4)]
+    swipes = [line(number, amount=large(number)) for number in range(4)]
     back = [
         line(0, id=f"back-{n}", account=f"acc-{n}", amount=-20_000 - n, type="reversal", refers_to=f"p-00000{n}")
         for n in (0, 3)

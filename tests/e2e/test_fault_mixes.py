@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import json
+import signal
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from tests.e2e.fault_kit import SOAK, check_the_two_books, receiving, seen_by_alert, write_events
+from dispatcher.config import RetryConfig
+from loadtest.providers.seen import by_alert
+from tests.e2e.fault_kit import SOAK, check_the_two_books, receiving, seen, write_events
+from tests.e2e.processes_kit import until
 
 ALERTS = 50_000 if SOAK else 3_000
 
 
-@pytest.mark.skipif(not SOAK, reason="a minute; test_fallback.py loses receipts in the suite, make soak does it here")
 def test_lost_receipts_lead_to_one_text_message_at_most(
     site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
     # Given providers that lose one receipt in five and double others, and an engine that waits for them
+    count = ALERTS if SOAK else 500
     receipts = receiving(site, free_port)
     provider = providers("--faults", "lost-receipts", "--seed", "7", *receipts.options)
     site.configure(provider.url, extra=receipts.section)
-    write_events(site, ALERTS)
+    write_events(site, count)
     # When it sends
     summary = site.send("events.ndjson")
     # Then both books agree
-    alerts = check_the_two_books(site, provider, summary, ALERTS)
+    alerts = check_the_two_books(site, provider, summary, count)
     # And an alert went to SMS when WeChat's receipt had not come, and nobody was sent two
     wechat = {row["client_msg_id"]: row for row in provider.messages("wechat")}
     texts = {row["id"]: row for row in provider.messages("sms")}
-    assert len(wechat) == ALERTS == provider.book()["wechat"]["delivered"]
+    assert len(wechat) == count == provider.book()["wechat"]["delivered"]
     assert len(texts) == provider.book()["sms"]["delivered"]
     lost = {key for key, row in wechat.items() if row["report_lost"]}
-    assert 0.15 * ALERTS < len(lost) < 0.25 * ALERTS
+    assert 0.15 * count < len(lost) < 0.25 * count
     assert lost <= set(texts) == {key for key, alert in alerts.items() if alert.channel == "sms"}
     # And what failed is what no receipt told of, on either channel
     for key, alert in alerts.items():
@@ -62,7 +69,8 @@ def test_resets_after_acceptance_ring_nobody_twice(
 
 
 GENEROUS = 1_000
-"""What was cut off comes back at once: the budget has tests of its own, and would make these take minutes."""
+"""What was cut off comes back at once: the budget would make thousands of alerts take minutes."""
+SHIPPED = int(RetryConfig().budget_per_second)
 
 
 def test_a_text_message_whose_answer_was_lost_is_not_sent_again(
@@ -92,16 +100,21 @@ def test_receipts_that_name_no_message_cost_a_text_message_and_no_more(
     # When it sends, then each alert was seen once on each channel, and the SMS receipt has the last word
     summary = site.send("events.ndjson")
     check_the_two_books(site, provider, summary, 50)
-    assert {(shown.wechat, shown.sms) for shown in seen_by_alert(provider).values()} == {(1, 1)}
+    assert {(shown.wechat, shown.sms) for shown in by_alert(seen(provider)).values()} == {(1, 1)}
     assert summary["by_channel"]["sms"]["delivered"] == 50
+
+
+def crowd(site: Any) -> None:
+    """Let 500 requests be on their way at a time."""
+    config = (site.folder / "swipebell.toml").read_text()
+    (site.folder / "swipebell.toml").write_text(config.replace("connections = 32", "connections = 500"))
 
 
 def test_token_chaos_is_one_refresh_per_expiry(site: Any, providers: Callable[..., Any]) -> None:
     # Given a WeChat whose tokens die without a word, and 500 alerts on their way at a time
     provider = providers("--faults", "token-chaos", "--latency", "0.25")
     site.configure(provider.url)
-    config = (site.folder / "swipebell.toml").read_text()
-    (site.folder / "swipebell.toml").write_text(config.replace("connections = 32", "connections = 500"))
+    crowd(site)
     write_events(site, ALERTS)
     # When they are sent
     summary = site.send("events.ndjson")
@@ -115,13 +128,18 @@ def test_token_chaos_is_one_refresh_per_expiry(site: Any, providers: Callable[..
     assert summary["alerts"]["delivered"] == ALERTS == book["delivered"]
 
 
-def test_a_provider_that_was_down_loses_nothing(site: Any, providers: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("count", "budget"), [(ALERTS, GENEROUS), (200, SHIPPED)], ids=["generous-budget", "shipped-budget"]
+)
+def test_a_provider_that_was_down_loses_nothing(
+    site: Any, providers: Callable[..., Any], count: int, budget: int
+) -> None:
     # Given a run that is under way
     provider = providers("--latency", "0.02")
-    site.configure(provider.url, sms=False, retry_budget=GENEROUS)
-    write_events(site, ALERTS)
+    site.configure(provider.url, sms=False, retry_budget=budget)
+    write_events(site, count)
     with site.start("send", "events.ndjson", "--restamp", "--json") as process:
-        while provider.book()["wechat"]["delivered"] < ALERTS // 20:
+        while provider.book()["wechat"]["delivered"] < count // 20:
             assert process.poll() is None
             time.sleep(0.01)
         # When the provider is down for a second: every call is cut off, tokens too
@@ -130,8 +148,8 @@ def test_a_provider_that_was_down_loses_nothing(site: Any, providers: Callable[.
     assert process.returncode == 0, err
     # Then nothing was lost, and nobody was rung twice
     summary = json.loads(out)
-    check_the_two_books(site, provider, summary, ALERTS)
-    assert summary["alerts"]["delivered"] == ALERTS == provider.book()["wechat"]["delivered"]
+    check_the_two_books(site, provider, summary, count)
+    assert summary["alerts"]["delivered"] == count == provider.book()["wechat"]["delivered"]
     assert provider.book()["wechat"]["down"] > 0
 
 
@@ -154,24 +172,52 @@ def test_with_both_providers_down_every_alert_ends_honestly(site: Any, providers
     assert 0 < len(failed) <= provider.book()["sms"]["down"]
 
 
+def test_a_users_limit_holds_that_user_for_a_minute_and_nobody_else(site: Any, providers: Callable[..., Any]) -> None:
+    # Given a WeChat that says of one send in five that its user has had too many
+    count = 200
+    provider = providers("--faults", "user_limit=0.2", "--seed", "3")
+    site.configure(provider.url, sms=False)
+    write_events(site, count)
+    # When everybody was tried once, and the process is asked to end
+    with site.start("send", "events.ndjson", "--restamp", "--json") as process:
+        until(lambda: provider.book()["wechat"]["requests"] == count, "a send for everybody")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    # Then all others have their alert
+    book = provider.book()["wechat"]
+    limited = book["refused"]["43117"]
+    assert book["refused"] == {"43117": limited}
+    assert 20 < limited < 60
+    with closing(sqlite3.connect(site.folder / "ledger.db")) as connection:
+        rows = connection.execute(
+            "SELECT a.state, a.due_at - t.at FROM alerts a LEFT JOIN attempts t ON t.alert = a.id"
+        ).fetchall()
+    assert Counter(state for state, _ in rows) == {"delivered": count - limited, "retrying": limited}
+    # And theirs is kept, and was not to be tried again before a minute was over
+    assert min(pause for state, pause in rows if state == "retrying") >= 60_000
+
+
 def test_rush_hour_ends_with_everybody_told(site: Any, providers: Callable[..., Any]) -> None:
-    # Given a WeChat that is out of breath: -1, 45011, 43117, 502, late answers
-    count = 5_000 if SOAK else 400
+    # Given a WeChat that is out of breath: -1, 45011, 43117, 502, late answers; and 500 requests on their way at a time
+    count = 5_000 if SOAK else 800
     provider = providers(
         "--faults",
         "rush-hour,slow_seconds=0.5" if SOAK else "rush-hour,slow_seconds=0.5,user_limit=0",
         "--latency",
-        "0.02",
+        "1.0",
         "--seed",
         "3",
     )
     site.configure(provider.url, sms=False)
+    crowd(site)
     write_events(site, count)
     # When it sends
     summary = site.send("events.ndjson")
     # Then every alert is delivered, once
     check_the_two_books(site, provider, summary, count)
     book = provider.book()["wechat"]
+    assert book["crowded"] > 0
     # A user's limit holds that user for a minute
     assert {"-1", "45011", "http502"} | ({"43117"} if SOAK else set()) <= set(book["refused"])
     assert summary["alerts"]["delivered"] == count == book["delivered"]

@@ -110,6 +110,21 @@ def test_faults_and_a_process_killed_in_mid_run_lose_nothing(site: Any) -> None:
     assert found["alerts"]["open"] == 0
 
 
+def test_text_messages_of_the_fallback_are_no_duplicates(site: Any) -> None:
+    # Given providers that lose half of all delivery reports, so that half of the alerts go to SMS as well
+    found, _ = loadtest(
+        site,
+        *("--rate", "30", "--duration", "2", "--accounts", "50", "--json"),
+        *("--faults", "lost-receipts,receipt_lost=0.5", "--assert", "lost==0", "duplicates==0"),
+    )
+    events, books = found["events"]["read"], found["loadtest"]["books"]
+    # Then each is one message of WeChat, and those that are sent besides are counted as nothing else
+    texts = found["by_channel"]["sms"]["attempts"]
+    assert events // 4 < texts < events * 3 // 4
+    assert found["by_channel"]["wechat"]["attempts"] == books["providers_delivered"] == events > 30
+    assert (books["lost"], books["duplicates"], books["open"]) == (0, 0, 0)
+
+
 def test_an_assertion_that_does_not_hold_is_status_1_and_said(site: Any) -> None:
     found, err = loadtest(site, *SHORT, "--assert", "p99<1ms", "--assert", "lost==0", status=1)
     assert [one["holds"] for one in found["loadtest"]["verdicts"]] == [False, True]

@@ -92,10 +92,32 @@ async def test_of_too_many_the_totals_are_compared(monkeypatch: pytest.MonkeyPat
     assert found == Comparison(lost=1, ended=4, open=2, exact=False)
 
 
-def test_a_message_that_two_providers_show_is_a_duplicate_and_a_strange_one_only_where_nobody_else_sends() -> None:
+def test_a_message_that_one_provider_shows_twice_is_a_duplicate_and_the_first_by_another_is_the_fallback() -> None:
     alone = tally_of(3)
     shown(alone, 0, 1, 2)
+    # Given alerts that went to SMS as well, each of them is one more message and no duplicate
+    shown(alone, 1, 2, channel="sms")
+    assert (alone.shown, alone.shown_twice, alone.foreign) == (3, 0, 0)
+    # And a second one on either channel is one
     shown(alone, 1, channel="sms")
+    assert alone.shown_twice == 1
+    shown(alone, 1)
+    assert (alone.shown, alone.shown_twice, alone.foreign) == (3, 2, 0)
+
+
+def test_the_text_message_may_be_seen_before_the_one_that_it_follows() -> None:
+    # Given that the two lists are read one after the other
+    tally = tally_of(1)
+    shown(tally, 0, channel="sms")
+    shown(tally, 0)
+    assert (tally.shown, tally.shown_twice) == (1, 0)
+    shown(tally, 0)
+    assert tally.shown_twice == 1
+
+
+def test_a_strange_message_is_a_duplicate_only_where_nobody_else_sends() -> None:
+    alone = tally_of(3)
+    shown(alone, 0, 1, 2, 77)
     assert (alone.shown, alone.shown_twice, alone.foreign) == (3, 1, 0)
     shared = Tally(exclusive=False)
     shared.arrive([0.0])

@@ -17,6 +17,7 @@ from loadtest.load.http_sender import HttpSender, check_http
 from loadtest.load.lines import Chunk
 from loadtest.load.stream_sender import StreamSender, check_stream
 from loadtest.load.tally import Tally
+from loadtest.load.window import LEAST
 from tests.loadtest.load_kit import Numbers
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
@@ -329,6 +330,29 @@ class TestHttp:
         assert [(one.first, one.again) for one in kept] == [(0, True)]
         assert len(requests) == 3
         assert tally.pushed_back == 2
+
+    @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable", "403 Forbidden"])
+    async def test_only_what_was_taken_lets_the_next_bodies_grow(self, status: str) -> None:
+        # Given a sender whose answers were slow, and a target that refuses at once
+        refusals = [answer(status, b"{}", b"Retry-After: 0")] * http_sender.REFUSED_TRIES
+        peer = http_peer(*refusals, answer("202 Accepted", b'{"accepted":2}'), requests=[])
+        tally, kept = tally_of(5), list[Chunk]()
+        async with listening(peer) as port, trio.open_nursery() as nursery:
+            sender = HttpSender(f"http://127.0.0.1:{port}", None, tally, lambda: 10.0, kept.append)
+            sender._window.size = LEAST
+            nursery.start_soon(sender.run)
+            while not tally.rejected and len(kept) < http_sender.REFUSED_TRIES:
+                await until(lambda: sender.room > 0)
+                # Then it does not send more at a time
+                assert sender.room == LEAST
+                sender.offer(chunk(0, 3))
+                await until(lambda: sender.room > 0)
+            # And when one is taken, it does
+            assert sender.room == LEAST
+            sender.offer(chunk(3, 2))
+            await until(lambda: sender.room > 0)
+            assert sender.room == LEAST + 2
+            nursery.cancel_scope.cancel()
 
     @pytest.mark.parametrize(
         ("status", "token", "error", "words"),

@@ -26,6 +26,10 @@ def test_faults_are_read_from_text() -> None:
         ("busy=nan", r"not 'nan'"),
         ("slow_seconds=601", r"slow_seconds must be a number from 0 to 600"),
         ("busy=0.1,busy=0.2", r"busy is given twice"),
+        ("down_from=5", r"down_to is 0 s and must be after down_from, 5 s"),
+        ("down_from=5,down_to=5", r"down_to is 5 s and must be after down_from, 5 s"),
+        ("down_to=5,down_sms=0.5", r"down_sms must be 0 or 1, not 0.5"),
+        ("down_wechat=0.99", r"down_wechat must be 0 or 1, not 0.99"),
     ],
 )
 def test_a_text_that_cannot_be_faults_says_what_is_allowed(text: str, says: str) -> None:
@@ -38,12 +42,6 @@ def test_weights_of_statuses_need_at_least_one() -> None:
     for text in ("", "success=0", "delivered=1", "success=inf"):
         with pytest.raises(SettingsTextError, match=r"known are success|must be a number"):
             parse_weights(text)
-
-
-def test_the_same_seed_draws_the_same_faults() -> None:
-    first, second, other = (Dice(Faults(busy=0.5), seed) for seed in (7, 7, 8))
-    draws = [[dice.falls(0.5) for _ in range(64)] for dice in (first, second, other)]
-    assert draws[0] == draws[1] != draws[2]
 
 
 def test_a_trait_belongs_to_the_user_and_not_to_the_request() -> None:

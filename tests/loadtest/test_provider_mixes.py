@@ -169,7 +169,9 @@ def test_a_banned_template_and_a_crowd() -> None:
     platform.providers.wechat.in_flight = lambda: 299
     assert platform.send(client_msg_id="a2")["errcode"] == 0
     platform.providers.wechat.in_flight = lambda: 300
+    assert platform.counts.crowded == 0
     assert platform.send(client_msg_id="a3")["errcode"] == -1
+    assert platform.counts.crowded == 1
 
 
 async def test_the_server_counts_who_waits_for_an_answer(

@@ -9,6 +9,8 @@ import defusedxml.ElementTree
 import pytest
 import trio
 
+from dispatcher.channels.wechat.crypto import CallbackKeys
+from dispatcher.model.private import Secret
 from loadtest.poster import signature
 from loadtest.providers.book import Book, ReceiptCounts
 from loadtest.providers.errors import SettingsTextError
@@ -120,12 +122,9 @@ def test_a_mode_that_encrypts_needs_a_key() -> None:
 
 
 def test_the_products_cipher_opens_what_is_sealed() -> None:
-    crypto = pytest.importorskip("dispatcher.channels.wechat.crypto", reason="this build has no safe mode")
-    from dispatcher.model.private import Secret
-
     key = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
     sealed = make_seal(Secret(key), "wx0")(b"<xml>x</xml>")
-    assert crypto.CallbackKeys([key], "wx0").open(sealed).message == b"<xml>x</xml>"
+    assert CallbackKeys([key], "wx0").open(sealed).message == b"<xml>x</xml>"
     assert b"<xml>x" in enclosed("compat", "gh", b"<xml>x</xml>", sealed)
     with pytest.raises(SettingsTextError):
         make_seal(Secret("short"), "wx0")

@@ -209,7 +209,9 @@ async def test_faults_are_switched_over_http() -> None:
         before = await http_client.post("/_faults", json={"reset": 0.25})
         assert before.json()["busy"] == 0.5
         assert providers.faults == Faults(reset=0.25)
-        for wrong in (b'{"reset":2}', b'{"bsy":0.1}', b"{", b"\xff", b"[" * 20_000):
+        wrongs = (b'{"reset":2}', b'{"bsy":0.1}', b"{", b"\xff", b"[" * 20_000)
+        together = (b'{"down_from":5}', b'{"down_from":5,"down_to":4}', b'{"down_to":5,"down_sms":0.5}')
+        for wrong in wrongs + together:
             answer = await http_client.post("/_faults", content=wrong)
             assert answer.status_code == 400
             assert answer.json()["error"]

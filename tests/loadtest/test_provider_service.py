@@ -19,9 +19,8 @@ class Phone:
         tokens = Tokens(1_000_000)
         self.token = tokens.stable(NOW, force_refresh=False)[0]
         self.service = ServiceMessages(
-            tokens,
             lambda code, _now: Answer(json.dumps({"errcode": code}).encode()),
-            lambda query: query.removeprefix("access_token="),
+            lambda request, now: tokens.verdict(request.query.removeprefix("access_token="), now),
         )
 
     def send(self, at: float, openid: str = "oA", body: object = None, token: str | None = None) -> int:
@@ -47,6 +46,15 @@ def test_an_unfollow_closes_every_window() -> None:
     phone = Phone()
     phone.service.heard("oA", "message", NOW)
     phone.service.heard("oA", "unfollow", NOW)
+    assert phone.send(NOW) == 45015
+
+
+def test_a_reset_closes_every_window_and_forgets_what_was_sent() -> None:
+    phone = Phone()
+    phone.service.heard("oA", "message", NOW)
+    assert [phone.send(NOW), phone.send(NOW, "oB")] == [0, 45015]
+    phone.service.reset()
+    assert (phone.service.accepted, phone.service.seen, phone.service.refused) == (0, [], {})
     assert phone.send(NOW) == 45015
 
 

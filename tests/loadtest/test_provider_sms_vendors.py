@@ -20,9 +20,10 @@ from dispatcher.model.private import Secret
 from dispatcher.network.api import PoolSettings
 from dispatcher.network.curl import CurlNetwork
 from dispatcher.receipts_sms import SMS_PUSHES
+from loadtest.providers.faults import Faults
 from loadtest.providers.server import Providers, serve_providers
 from loadtest.providers.settings import DEFAULT_SECRET, ProviderSettings, ReceiptSettings
-from loadtest.providers.sms_vendors import KEY_ID
+from loadtest.providers.sms_vendors import KEY_ID, REPORTS, Sms
 from loadtest.providers.sms_windows import ALIYUN, PerNumber
 from ratelimit.retry import RetryPolicy
 from templates.library import Library
@@ -127,12 +128,74 @@ async def test_the_second_message_to_a_number_is_throttled_for_that_number_alone
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
+async def test_after_a_reset_every_number_has_fresh_windows(vendor: str) -> None:
+    async with gateways() as (url, providers, send):
+        channel, now = a_channel(vendor, url), time.time()
+        providers._clock = lambda: now
+        assert (await send(channel)).kind is A.ACCEPTED
+        assert (await send(channel, event={"id": "e-2"})).kind is A.THROTTLE
+        providers.reset()
+        assert (await send(channel, event={"id": "e-2"})).kind is A.ACCEPTED
+
+
+async def test_after_a_reset_every_nonce_is_a_new_one() -> None:
+    async with gateways(sms_windows=False) as (url, providers, send):
+        # Given a client that has but one nonce
+        channel = a_channel("aliyun", url)
+        channel._nonce = lambda: "0" * 32  # type: ignore[attr-defined]
+        assert (await send(channel)).kind is A.ACCEPTED
+        assert (await send(channel, event={"id": "e-2"})).kind is A.CONFIGURATION
+        providers.reset()
+        assert (await send(channel, event={"id": "e-2"})).kind is A.ACCEPTED
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_the_order_of_arrival_decides_nothing_here_either(vendor: str) -> None:
+    # Given a gateway with faults of every kind, and alerts that come in one order and in the other, each twice
+    faults = Faults(throttle=0.2, busy=0.2, bad_gateway=0.1, reset=0.2)
+    numbers = list(range(30))
+    found = []
+    for order in (numbers, numbers[::-1]):
+        async with gateways(faults=faults, seed=3, sms_windows=False) as (url, _, send):
+            channel = a_channel(vendor, url)
+            answers = [(number, (await send(channel, event={"id": f"e-{number}"})).kind) for number in [*order, *order]]
+            found.append(sorted(answers))
+    # Then each meets the same
+    assert found[0] == found[1]
+    assert {kind for _, kind in found[0]} == {A.ACCEPTED, A.RETRY, A.THROTTLE, A.UNKNOWN}
+    # And the second try is drawn anew
+    assert any(one != two for one, two in zip(found[0][::2], found[0][1::2], strict=True))
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
 async def test_an_answer_that_never_comes_is_unknown_and_its_report_still_finds_the_alert(vendor: str) -> None:
     async with gateways() as (url, providers, send):
         providers.faults = providers.faults.__class__(reset=1.0)
         answer = await send(a_channel(vendor, url))
         assert (answer.kind, answer.msgid) == (A.UNKNOWN, f"{vendor}:{an_alert().key}")
         assert len(providers.book.sms_messages) == 1
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_a_status_report_names_the_id_that_the_answer_gave(vendor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two messages, and what the vendor answers to them
+    given, reported = [], []
+    monkeypatch.setitem(REPORTS, vendor, lambda _message, serial, _at: reported.append(serial) or b"[]")
+    receipts = ReceiptSettings(sms_url="http://127.0.0.1:9/sms", earliest_seconds=60.0, latest_seconds=60.0)
+    async with gateways(receipts=receipts, sms_windows=False) as (url, providers, send):
+        accepted = providers.vendors[vendor]._vendor.accepted
+
+        def listen(sms: Sms, serial: str) -> bytes:
+            given.append(serial)
+            return accepted(sms, serial)
+
+        monkeypatch.setattr(providers.vendors[vendor]._vendor, "accepted", listen)
+        channel = a_channel(vendor, url)
+        for number in range(2):
+            assert (await send(channel, event={"id": f"e-{number}"})).kind is A.ACCEPTED
+    # Then its reports name the same, and each message its own
+    assert reported == given
+    assert len(set(given)) == 2
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

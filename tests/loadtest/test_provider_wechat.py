@@ -11,6 +11,7 @@ import pytest
 from dispatcher.httpd import Answer, Request
 from loadtest.providers.faults import Faults
 from loadtest.providers.server import Providers
+from loadtest.providers.service import CUSTOM_PATH
 from loadtest.providers.settings import DEFAULT_APPID, ProviderSettings
 from loadtest.providers.wechat import SEND_PATH
 
@@ -53,6 +54,47 @@ def read(answer: Answer) -> dict[str, Any]:
     assert answer.status == 200  # WeChat answers 200 even with an error
     found: dict[str, Any] = json.loads(answer.body)
     return found
+
+
+def test_a_reset_counts_tokens_anew_and_leaves_them_good() -> None:
+    # Given three tokens that were given out, and two that were refused
+    platform = Platform()
+    for _ in range(2):
+        token = platform.token()["access_token"]
+        platform.providers.wechat.expire_tokens(platform.now)
+        assert platform.send(token)["errcode"] == 42001
+    token = platform.token()["access_token"]
+    assert (platform.counts.tokens_issued, platform.counts.tokens_refused) == (3, 2)
+    # When everything begins anew
+    platform.providers.reset()
+    platform.counts = platform.providers.book.wechat
+    # Then the token still works, and one that dies is the first
+    assert platform.send(token)["errcode"] == 0
+    platform.providers.wechat.expire_tokens(platform.now)
+    assert platform.send(token)["errcode"] == 42001
+    platform.token()
+    assert (platform.counts.tokens_issued, platform.counts.tokens_refused) == (1, 1)
+
+
+def test_a_token_that_a_service_message_is_refused_with_is_counted_too() -> None:
+    platform = Platform()
+    token = platform.token()["access_token"]
+    platform.providers.wechat.expire_tokens(platform.now)
+    answer = platform.ask(CUSTOM_PATH, {"touser": OPENID}, query=f"access_token={token}")
+    assert (read(answer)["errcode"], platform.counts.tokens_refused) == (42001, 1)
+
+
+def test_a_reset_forgets_the_service_messages() -> None:
+    platform = Platform()
+    service = platform.providers.wechat.service
+    service.heard(OPENID, "message", platform.now)
+    body = {"touser": OPENID, "msgtype": "text", "text": {"content": "hi"}}
+    codes = []
+    for _ in range(2):
+        query = f"access_token={platform.token()['access_token']}"
+        codes.append(read(platform.ask(CUSTOM_PATH, body, query=query))["errcode"])
+        platform.providers.reset()
+    assert codes == [0, 45015]
 
 
 def test_a_good_message_is_accepted_and_in_the_book() -> None:
