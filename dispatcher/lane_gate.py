@@ -1,7 +1,7 @@
 """What may leave a lane now, beside the channel's rate: breaker, retry budget, recipients' pauses, templates' rates.
 
 An alert that has to wait goes back to the ledger with a time at which it is due; nothing is held in memory for it and
-no attempt is counted. The usual alert, a first attempt while nothing is wrong, costs one look at its attempts.
+no attempt is counted. The usual alert, a first attempt while nothing is wrong, costs one look at it.
 """
 
 from __future__ import annotations
@@ -102,12 +102,12 @@ class LaneGate:
     def held(self, batch: Sequence[Alert], now_ms: int, part: float) -> tuple[Sequence[Alert], list[Step]]:
         """(those that may leave, steps of those that have to wait). ``part`` is this process's part of the rate."""
         watched = bool(self._templates) or bool(self.recipients)
-        if not watched and not any(alert.attempts for alert in batch):
+        if not watched and not any(map(_tried, batch)):
             return batch, []
         leaving: list[Alert] = []
         waiting: list[Step] = []
         for alert in batch:
-            due_ms = self._due_ms(alert, now_ms, part, watched) if watched or alert.attempts else None
+            due_ms = self._due_ms(alert, now_ms, part, watched) if watched or _tried(alert) else None
             if due_ms is None:
                 leaving.append(alert)
             else:
@@ -122,7 +122,7 @@ class LaneGate:
                 return until_ms + int(self._random.random() * SPACING_MS)
         # With a new token it is the same attempt in the provider's eyes, and at most one for each alert; and after our
         # own process's death there is no failure of the provider that it would add to.
-        if alert.attempts and not alert.token_refreshed and not alert.process_died:
+        if _tried(alert) and not alert.token_refreshed and not alert.process_died:
             policy, now = self._policy_of(alert).retry, now_ms / 1000
             if not self._budget.take(policy, now, part):
                 wait = self._budget.put_off_seconds(policy, now, self._random.random(), part)
@@ -143,7 +143,7 @@ class LaneGate:
         if not self._on_wire:
             self._last_answer_ms = now_ms
         self._on_wire += len(alerts)
-        self._budget.first_attempts(sum(not alert.attempts for alert in alerts))
+        self._budget.first_attempts(sum(not _tried(alert) for alert in alerts))
         if self.breaker.state is BreakerState.HALF_OPEN:
             self._probes.update(alert.id for alert in alerts)
             self.breaker.sent_probes(len(alerts))
@@ -215,3 +215,8 @@ class LaneGate:
             return False
         deadline_ms = self._policy_of(alert).receipt_ms or DOWN_FALLBACK_MS
         return now_ms >= alert.accepted_ms + deadline_ms
+
+
+def _tried(alert: Alert) -> bool:
+    """Whether its present channel has had it before. What came over from another one is a first attempt here."""
+    return alert.first_attempt_ms is not None

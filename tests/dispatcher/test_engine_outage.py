@@ -16,7 +16,7 @@ from dispatcher.model.alert import Alert
 from dispatcher.model.recipient import RecipientLine
 from dispatcher.network.api import Response
 from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
-from tests.dispatcher.test_engine import OK, ScriptedChannel, World, swipe
+from tests.dispatcher.test_engine import GONE, OK, ScriptedChannel, World, swipe
 
 RATE = 50
 DOWN_S = 600.0
@@ -172,3 +172,17 @@ async def test_a_recipient_gets_so_many_a_minute(autojump_clock: MockClock) -> N
     times = [at for at, _, _ in channel.attempts]
     assert all(later - earlier >= 59 for earlier, later in zip(times, times[2:], strict=False))
     assert world.meter.ended["delivered"] == 5
+
+
+async def test_the_first_try_on_the_next_channel_is_no_retry(autojump_clock: MockClock) -> None:
+    # Given three hundred alerts that WeChat refuses, and a gateway that is well
+    world = World(ScriptedChannel("wechat", [GONE]), ScriptedChannel("sms", [OK], fenced=True))
+    await world.tell(*(RecipientLine(account=f"a{n}", openid=f"o{n}", phone=f"+86138{n:08}") for n in range(300)))
+    async with world.running() as engine:
+        started = trio.current_time()
+        await engine.admit([swipe(number, account=f"a{number}") for number in range(300)])
+        await engine.idle()
+        # Then they do not wait for the budget of SMS, which would let a hundred go and then ten a second
+        assert trio.current_time() - started < 10
+    assert world.meter.delivered_by["sms"] == 300
+    world.ledger.store.close()

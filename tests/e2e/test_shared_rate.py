@@ -72,7 +72,7 @@ def test_the_share_of_a_killed_process_goes_to_the_others(
     site: Any, provider: Recorder, free_port: Callable[[], int]
 ) -> None:
     with ExitStack() as keep:
-        # Given four processes that all have work to the end: one that runs out gives its share away, which takes its time
+        # Given four processes that all have work to the end (one that runs out gives its share away, which takes time)
         alone = services(site, provider, free_port, keep)
         for number in range(0, 2 * EVENTS, 500):
             alone[number // 500 % PROCESSES].post([line(n) for n in range(number, number + 500)])
