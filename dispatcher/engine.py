@@ -195,8 +195,11 @@ class Engine:
 
         Call it between `reserve` and `release`, which are the backpressure. Raises `LedgerUnavailable` or
         `LedgerFailed`, and then nothing of the batch is in the ledger. When cancelled, the batch may have been
-        admitted: send it again, it is recognised. Of several that come at once one is made (see `together`).
+        admitted: send it again, it is recognised. Of several small ones that come at once one is made (see
+        `together`); a large one goes by itself, so that it is worked on while another is being fsynced.
         """
+        if 2 * len(batch) >= self.config.batch_events:
+            return await self._admit(batch)
         return await self._together.admit(batch)
 
     async def _admit(self, batch: Sequence[Accepted]) -> Admission:
