@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
@@ -32,8 +31,6 @@ from dispatcher.delivery import (
     after_receipt,
     after_refusal,
     given_back,
-    held_back,
-    tried_again,
 )
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted
@@ -47,7 +44,8 @@ from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.heard import Heard
 from dispatcher.network.api import Network
-from dispatcher.rates import SharedRates, machine_clock_ms
+from dispatcher.rates import SharedRates, leased_pacers, machine_clock_ms
+from dispatcher.recorder import Recorder
 from dispatcher.together import Together
 from ratelimit.breaker import BreakerState
 from ratelimit.leased import LeasedPacer
@@ -57,21 +55,9 @@ CLOCK_TICK_S = 0.2
 """How often the ledger is asked for what is due: a retry is late by this at most, and a look costs 0.1 ms."""
 
 DUE_BATCH = 512
-RECORD_BATCH = 1024
-"""Steps of one commit (and what came with the last of them): about 5 ms of work in the ledger's thread."""
-
-RECORD_GATHER_S = 0.03
-"""Under a flood (alerts wait in their lane) outcomes gather for so long before they are written: a commit of fifty
-costs nearly what one of five hundred does. Not those of a fenced lane, whose few places in flight they hold."""
-
-MAX_WAITING_STEPS = 4 * RECORD_BATCH
-"""Steps that may wait for the recorder before receipts are taken no further. A lane's are bounded by its places."""
-
 HOUSEKEEPING_S = 60.0
 LEDGER_RETRY_S = 1.0
 KNOWN_CHANNELS = ("wechat", "wechat_service", "sms", "email", "webhook")
-
-_Steps = tuple[Sequence[Step], Lane | None]
 
 log = get_logger("engine")
 
@@ -118,13 +104,9 @@ class Engine:
         self._fail_fast = fail_fast
         self._alive_until_ms = 0
         self._lease_renewed = trio.Event()
-        self._steps: deque[_Steps] = deque()
-        self._steps_waiting = trio.Event()
-        self._recording = False
         self._something_due = trio.Event()
         self._fatal: ChannelMisconfigured | None = None
         self._fatal_known = trio.Event()
-        self._recorder_ended = False
         self.trouble: str | None = None
         self.lanes = {
             name: Lane(
@@ -142,8 +124,13 @@ class Engine:
             )
             for name, (channel, pacer) in channels.items()
         }
+        self.recorder = Recorder(host=self, ledger=ledger, meter=meter, lanes=self.lanes)
         self._rates = SharedRates(
-            _leased(channels, limits), ledger=ledger, processes=processes, waiting=self._waiting, steady_ms=steady_ms
+            leased_pacers(channels, limits),
+            ledger=ledger,
+            processes=processes,
+            waiting=self._waiting,
+            steady_ms=steady_ms,
         )
         self._gate = Gate(list(self.lanes.values()), config.batch_events, now_ms)
         self._together = Together(self._admit, config.batch_events)
@@ -161,7 +148,7 @@ class Engine:
                 # These outlive a cancellation from outside (Ctrl-C, a failed sibling) until the drain is over.
                 draining = [
                     self._together.run,
-                    self._record_steps,
+                    self.recorder.run,
                     self._keep_lease,
                     *(lane.run_classifier for lane in self.lanes.values()),
                 ]
@@ -236,78 +223,22 @@ class Engine:
     # ---- answers → recorder → ledger --------------------------------------------------------------------------
 
     def record(self, steps: Sequence[Step], lane: Lane | None) -> None:
-        """Hand steps to the recorder. A lane's are bounded by its places in flight, the clock's by ``DUE_BATCH``
-        a look, and it cannot look while the ledger cannot write."""
-        if steps:
-            self._steps.append((steps, lane))
-            self._steps_waiting.set()
+        """See `Recorder.record`."""
+        self.recorder.record(steps, lane)
 
-    async def _record_steps(self) -> None:
-        try:
-            await self._record_for_ever()
-        finally:
-            self._recorder_ended = True
-
-    async def _record_for_ever(self) -> None:
-        while True:
-            await self._steps_waiting.wait()
-            if self._may_gather():
-                await trio.sleep(RECORD_GATHER_S)
-            batch: list[_Steps] = []
-            room = RECORD_BATCH
-            while self._steps and room > 0:
-                batch.append(self._steps.popleft())
-                room -= len(batch[-1][0])
-            if not self._steps:
-                self._steps_waiting = trio.Event()
-            if batch:
-                self._recording = True
-                await self._record(batch)
-                self._recording = False
-
-    @property
-    def _waiting_steps(self) -> int:
-        return sum(len(several) for several, _ in self._steps)
-
-    def _may_gather(self) -> bool:
-        # What receipts and the clock bring may wait along.
-        lanes = [lane for _, lane in self._steps if lane is not None]
-        flood = bool(lanes) and all(lane.queue and not lane.channel.fenced for lane in lanes)
-        return flood and self._waiting_steps < RECORD_BATCH
-
-    async def _record(self, batch: list[_Steps]) -> None:
-        steps = [step for several, _ in batch for step in several]
-        while True:
-            try:
-                answered = await self._ledger.record(steps, self.owner)
-                break
-            except LedgerUnavailable as error:
-                await self.ledger_trouble(error)
+    def ledger_is_well(self) -> None:
+        """See `RecorderHost.ledger_is_well`."""
         self.trouble = None
-        if answered:  # what comes back has not taken its step
-            back = {alert.id for alert in answered}
-            steps = [held_back(step) if step.alert.id in back else step for step in steps]
-        self.meter.recorded(steps)
-        for several, lane in batch:
-            if lane is not None:
-                lane.settled(len(several))
-        for step in steps:
-            if step.ended:
-                continue
-            if step.keep_lease:
-                self.lanes[step.alert.channel].put([tried_again(step)], first=True)
-            elif step.due_ms is not None and step.due_ms <= self.now_ms():
-                self._something_due.set()
-        if answered:  # their receipt had come before the answer to the send
-            now_ms = self.now_ms()
-            self.record([after_receipt(alert, alert.receipt or "delivered", now_ms) for alert in answered], None)
+
+    def something_is_due(self) -> None:
+        """See `RecorderHost.something_is_due`."""
+        self._something_due.set()
 
     # ---- receipts ---------------------------------------------------------------------------------------------
 
     async def receive(self, receipts: Sequence[Receipt]) -> None:
         """Take a batch of receipts; when this returns they are durable. Unknown and repeated ones are normal."""
-        while self._waiting_steps > MAX_WAITING_STEPS:  # noqa: ASYNC110 - the recorder works them off by the commit
-            await trio.sleep(RECORD_GATHER_S)
+        await self.recorder.room()
         found = await self._ledger.receipts(receipts, self.now_ms(), self.owner)
         self.record([after_receipt(alert, receipt.status, self.now_ms()) for alert, receipt in found], None)
         if len(found) < len(receipts):
@@ -418,7 +349,7 @@ class Engine:
         self.trouble = str(error)
         if self._fail_fast:
             raise error
-        log.error("ledger_unavailable", error=str(error), waiting_steps=self._waiting_steps)
+        log.error("ledger_unavailable", error=str(error), waiting_steps=self.recorder.waiting)
         await trio.sleep(LEDGER_RETRY_S)
 
     def resumed(self, channel: str) -> None:
@@ -464,9 +395,9 @@ class Engine:
 
     async def _in_flight_settled(self) -> None:
         def unsettled() -> bool:
-            return bool(self._steps) or self._recording or any(lane.in_flight for lane in self.lanes.values())
+            return self.recorder.busy or any(lane.in_flight for lane in self.lanes.values())
 
-        while unsettled() and not self._recorder_ended:  # noqa: ASYNC110
+        while unsettled() and not self.recorder.ended:  # noqa: ASYNC110
             await trio.sleep(0.01)
 
     async def _leave(self) -> None:
@@ -481,19 +412,6 @@ class Engine:
         except LedgerUnavailable as error:
             # The leases run out by themselves; nothing is lost.
             log.warning("leases_left_behind", error=str(error))
-
-
-def _leased(
-    channels: Mapping[str, tuple[Channel, Pacer | LeasedPacer]], limits: Mapping[str, Limits]
-) -> dict[str, LeasedPacer]:
-    """The pacers whose rates are shared with other processes, by the rate's name."""
-    leased: dict[str, LeasedPacer] = {}
-    for name, (_, pacer) in channels.items():
-        if isinstance(pacer, LeasedPacer) and pacer not in leased.values():
-            leased[name] = pacer
-    for name, limit in limits.items():
-        leased.update((f"{name}/{template}", pacer) for template, pacer in limit.templates.items())
-    return leased
 
 
 async def _inside(scope: trio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:

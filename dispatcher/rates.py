@@ -14,9 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
+from dispatcher.channels.base import Channel
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.lane_gate import Limits
 from dispatcher.ledger.api import Ledger, RateAsk
 from ratelimit.leased import LeasedPacer
+from ratelimit.pacing import Pacer
 
 LOOK_S = 0.5
 """Between two looks at the demand: a share moves to where it is wanted within two of them and ``GAP_MS``."""
@@ -31,6 +34,19 @@ EXPECTED_S = 5.0
 def machine_clock_ms() -> int:
     """Milliseconds of the clock that every process of this machine reads alike."""
     return time.monotonic_ns() // 1_000_000
+
+
+def leased_pacers(
+    channels: Mapping[str, tuple[Channel, Pacer | LeasedPacer]], limits: Mapping[str, Limits]
+) -> dict[str, LeasedPacer]:
+    """The pacers whose rates are shared with other processes, by the rate's name."""
+    leased: dict[str, LeasedPacer] = {}
+    for name, (_, pacer) in channels.items():
+        if isinstance(pacer, LeasedPacer) and pacer not in leased.values():
+            leased[name] = pacer
+    for name, limit in limits.items():
+        leased.update((f"{name}/{template}", pacer) for template, pacer in limit.templates.items())
+    return leased
 
 
 class SharedRates:

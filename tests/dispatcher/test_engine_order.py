@@ -56,17 +56,18 @@ async def test_outcomes_gather_under_a_flood_also_while_receipts_come(autojump_c
     await world.tell(PERSON)
     async with world.running() as engine:
         lane: Any = engine.lanes["wechat"]
+        recorder = engine.recorder
         (alert,) = (await world.ledger.admit([swipe(1)], world.now_ms(), engine.owner, engine._decide)).alerts
         # Given more in the lane than leaves at once, an outcome of it, and a receipt's step beside it
         lane.queue.put([alert], 0)
-        engine._steps.extend([((given_back(alert, 0),), lane), ((given_back(alert, 0),), None)])
+        recorder._steps.extend([((given_back(alert, 0),), lane), ((given_back(alert, 0),), None)])
         # Then they wait for more of them, and what receipts bring alone is not held up
-        assert engine._may_gather()
-        engine._steps.popleft()
-        assert not engine._may_gather()
+        assert recorder._may_gather()
+        recorder._steps.popleft()
+        assert not recorder._may_gather()
         # And nothing to write down wakes nobody
-        engine._steps.clear()
+        recorder._steps.clear()
         lane.queue.take(1)
         engine.record([], None)
-        assert not engine._steps
+        assert not recorder._steps
     world.ledger.store.close()

@@ -111,7 +111,7 @@ class World:
             assert time.monotonic() < give_up, "the alert stays open"
             await trio.to_thread.run_sync(time.sleep, 0.002)  # real time, for the network
             busy = any(lane.in_flight for lane in self.engine.lanes.values())
-            if not busy and not self.engine._steps and not self.engine._recording:
+            if not busy and not self.engine.recorder.busy:
                 clock.jump(JUMP_S)
         story = await self.ledger.explain(f"e{self._count}")
         assert story is not None

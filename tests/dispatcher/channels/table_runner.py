@@ -42,7 +42,7 @@ from dispatcher.config import EngineConfig
 from dispatcher.config_load import load_config
 from dispatcher.delivery import Answer as Classified
 from dispatcher.delivery import AnswerClass, ChannelPolicy
-from dispatcher.engine import RECORD_GATHER_S, Engine
+from dispatcher.engine import Engine
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.httpd import Answer, Request, serve_http
 from dispatcher.ledger.api import AlertStory
@@ -53,6 +53,7 @@ from dispatcher.model.recipient import Recipient, RecipientLine
 from dispatcher.network.api import Request as Sent
 from dispatcher.network.api import Response
 from dispatcher.network.curl import CurlNetwork
+from dispatcher.recorder import RECORD_GATHER_S
 from ratelimit.breaker import Breaker
 from ratelimit.pacing import Pacer
 from ratelimit.retry import RetryPolicy
@@ -296,9 +297,9 @@ async def _until_all_have_ended(engine: Engine, ledger: InlineLedger, clock: tri
     while await ledger.open_count():
         assert time.monotonic() < give_up, "alerts stay open"
         await trio.to_thread.run_sync(time.sleep, 0.002)  # real time, for the network
-        quiet = not any(lane.in_flight for lane in engine.lanes.values()) and not engine._steps
+        quiet = not any(lane.in_flight for lane in engine.lanes.values()) and not engine.recorder.busy
         # Even when something is under way some milliseconds pass: outcomes may be gathering before they are written.
-        clock.jump(JUMP_S if quiet and not engine._recording else RECORD_GATHER_S)
+        clock.jump(JUMP_S if quiet else RECORD_GATHER_S)
 
 
 def _recipient(case: Case, number: int) -> RecipientLine:
