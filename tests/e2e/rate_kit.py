@@ -19,12 +19,18 @@ from tests.e2e.processes_kit import END_S
 
 TICK_S = 0.002
 
+STALL_S = 0.02
+"""What a recorder that stood still for longer has seen is no measurement: what came meanwhile looks as if it had come
+together afterwards. The product itself allows for so much between two requests (`ratelimit.leased.WINDOW_SECONDS`)."""
+
 
 class Recorder:
-    """Answers like WeChat, at once; ``arrivals`` are the times (monotonic) at which sends came."""
+    """Answers like WeChat, at once; ``arrivals`` are the times (monotonic) at which sends came, ``longest_stall`` is
+    for how long (seconds) it did not look."""
 
     def __init__(self) -> None:
         self.arrivals: list[float] = []
+        self.longest_stall = 0.0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -44,9 +50,11 @@ class Recorder:
     def _run(self) -> None:
         with suppress(OSError):  # what comes late here would look as if it had been sent late
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -15)
+        looked = time.monotonic()
         while not self._stop.is_set():
             ready = self._selector.select(TICK_S)
             now = time.monotonic()
+            self.longest_stall, looked = max(self.longest_stall, now - looked), now
             for key, _ in ready:
                 if key.fileobj is self._listener:
                     connection, _ = self._listener.accept()
