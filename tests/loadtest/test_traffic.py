@@ -18,13 +18,20 @@ DAY = Day(accounts=500, events=10_000, seed=7, date=date(2026, 11, 21))
 
 
 @pytest.fixture(scope="module")
-def made() -> Made:
-    return Made()
+def day() -> tuple[list[bytes], Made]:
+    """The lines, and what their maker counted, which is nothing before they are made."""
+    made = Made()
+    return list(generate(DAY, made)), made
 
 
 @pytest.fixture(scope="module")
-def lines(made: Made) -> list[bytes]:
-    return list(generate(DAY, made))
+def made(day: tuple[list[bytes], Made]) -> Made:
+    return day[1]
+
+
+@pytest.fixture(scope="module")
+def lines(day: tuple[list[bytes], Made]) -> list[bytes]:
+    return day[0]
 
 
 @pytest.fixture(scope="module")
