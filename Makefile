@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
+# The suite starts some hundreds of short programs: without compiled files each would compile all of ours again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run test lint bench bench-all soak clean help
 
 help:
