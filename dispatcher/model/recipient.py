@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -78,6 +79,14 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return f"<Recipient {self.id}>"
 
 
+class ConsentWord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A `Consent` as a bank writes it down, with its time as text."""
+
+    given: bool
+    at: Annotated[datetime, Meta(tz=True)]
+    source: Annotated[str, Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
+
+
 class RecipientLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of ``recipients import``: what a bank writes down about a recipient."""
 
@@ -91,6 +100,7 @@ class RecipientLine(msgspec.Struct, frozen=True, kw_only=True):
     channels: Annotated[tuple[ChannelName, ...], Meta(min_length=1, max_length=8)] = ("wechat", "sms")
     min_amount: dict[ChannelName, dict[Annotated[str, Meta(pattern="^[A-Z]{3}$")], Annotated[int, Meta(ge=0)]]] = {}
     opt_out: tuple[str, ...] = ()
+    consents: dict[str, ConsentWord] = {}
 
     def __repr__(self) -> str:
         return "<RecipientLine ****>"
