@@ -1,4 +1,4 @@
--- What the send rules of issue 5 keep: alerts held until later, marks, and who let go of what was held.
+-- What the send rules keep: alerts held until later, marks, who let go of what was held, and consents.
 -- See docs/decisions/0013-held-alerts-and-marks.md.
 
 -- An alert in the state `held` (open, owner 0) waits for its due_at; its reason is the rule that holds it. The few that
@@ -33,3 +33,21 @@ CREATE TABLE marks (
     keep_until INTEGER NOT NULL,
     PRIMARY KEY (kind, who)
 ) STRICT, WITHOUT ROWID;
+
+-- What recipients agreed to and took back, with its proof. What counts stands on the recipient's card; here every word
+-- stays for good. Of one word there is one line, however often it is told.
+CREATE TABLE consent_log (
+    account    TEXT    NOT NULL,
+    role       TEXT    NOT NULL,
+    key        TEXT    NOT NULL,              -- category, category/channel or category/channel/template; */… by a provider
+    given      INTEGER NOT NULL,
+    at         INTEGER NOT NULL,              -- when it was said
+    source     TEXT    NOT NULL,
+    written_at INTEGER NOT NULL,
+    by         TEXT    NOT NULL,
+    PRIMARY KEY (account, role, key, at, given, source)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER consent_log_is_not_deleted BEFORE DELETE ON consent_log
+BEGIN SELECT raise(ABORT, 'consent_log is append-only'); END;
+CREATE TRIGGER consent_log_is_not_changed BEFORE UPDATE ON consent_log
+BEGIN SELECT raise(ABORT, 'consent_log is append-only'); END;
