@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.ledger.api import HeldAct, HeldBy, HeldView, Hold
+from dispatcher.ledger.held import DISCARDED, HeldAct, HeldBy, HeldView, Hold
 from dispatcher.ledger.sql import write_rows
 from dispatcher.model.alert import ALERT_ID_BITS
 
@@ -26,9 +26,7 @@ ACTS_SHOWN = 20
 _ids = msgspec.json.Decoder(list[int])
 
 HOLD = "INSERT INTO holds (alert, rule, until) {values}"
-STORY = (
-    "SELECT h.rule, h.until, d.act, d.who, d.at FROM holds h LEFT JOIN held_acts d ON d.id = h.act WHERE h.alert=?"
-)
+STORY = "SELECT h.rule, h.until, d.act, d.who, d.at FROM holds h LEFT JOIN held_acts d ON d.id = h.act WHERE h.alert=?"
 COUNT = "SELECT count(*) FROM alerts INDEXED BY alerts_held WHERE state='held' AND due_at > ?"
 VIEW = (
     "SELECT h.reason, h.count, h.waiting, o.accepted_at, n.accepted_at, h.first, h.last, h.newest FROM"
@@ -59,9 +57,6 @@ ACT = (
     " ON CONFLICT (at, act, rule, who) DO UPDATE SET alerts=alerts+excluded.alerts RETURNING id"
 )
 DECIDED = "UPDATE holds SET act=? WHERE alert IN (SELECT value FROM json_each(?))"
-
-DISCARDED = "discarded:"
-"""Begins the reason of an alert that was discarded; the rule that held it follows."""
 
 
 def write_holds(connection: sqlite3.Connection, held: Sequence[tuple[Any, ...]]) -> None:

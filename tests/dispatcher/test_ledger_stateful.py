@@ -24,7 +24,19 @@ from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
 from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, recipient
-from tests.dispatcher.ledger_model import ACCOUNTS, EVENTS, REVERSALS, ROUTE, TURN, Modelled, some, step_of, words
+from tests.dispatcher.ledger_model import (
+    ACCOUNTS,
+    EVENTS,
+    EXPIRES,
+    HOLDS,
+    REVERSALS,
+    ROUTE,
+    TURN,
+    Modelled,
+    some,
+    step_of,
+    words,
+)
 from tests.dispatcher.ledger_words import Reversals, Words
 
 EXAMPLES, STEPS = (2000, 80) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 30)
@@ -162,13 +174,14 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
     @rule(
         batch=st.lists(st.sampled_from(EVENTS + REVERSALS), min_size=1, max_size=6),
         which=some,
-        first=st.sampled_from(["sending", "queued"]),
+        first=st.sampled_from(["sending", "queued", *HOLDS]),
     )
-    def admit(self, batch: list[Accepted], which: int, first: State) -> None:
+    def admit(self, batch: list[Accepted], which: int, first: str) -> None:
         owner = self._owner(which)
-        if self._refused_when_lost(owner, self.ledger.admit, batch, self.now, owner, Tell(first)):
+        decide = self._decide(first)
+        if self._refused_when_lost(owner, self.ledger.admit, batch, self.now, owner, decide):
             return
-        admission = self._ask(self.ledger.admit, batch, self.now, owner, Tell(first))
+        admission = self._ask(self.ledger.admit, batch, self.now, owner, decide)
         fresh: list[Accepted] = []
         duplicates: list[int] = []
         conflicts: list[int] = []
@@ -186,6 +199,9 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
             told += self._admit_one(seqs[one.event.id], one.event.account, owner, first)
         taken_back = self._reverse({one.event.id: one for one in fresh}, seqs)
         told = [alert_id for alert_id in told if alert_id not in taken_back]
+        held = Counter(self.alerts[alert_id].held_by for alert_id in told if self.alerts[alert_id].state == "held")
+        assert admission.held == held
+        told = [alert_id for alert_id in told if self.alerts[alert_id].state != "held"]
         assert (admission.accepted, admission.duplicates, admission.conflicts) == (len(fresh), duplicates, conflicts)
         assert sum(count for (state, _), count in admission.ended.items() if state == "cancelled") == sum(
             self.alerts[alert_id].state == "cancelled" for alert_id in taken_back
@@ -193,12 +209,25 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
         assert [alert.id for alert in admission.alerts] == told
         self.handed[owner].update((alert.id, alert) for alert in admission.alerts)
 
-    def _admit_one(self, seq: int, account: str, owner: int, first: State) -> list[int]:
+    def _decide(self, first: str) -> Tell:
+        if first not in HOLDS:
+            return Tell("queued" if first == "queued" else "sending", expires_ms=EXPIRES)
+        return Tell("held", reason=first, expires_ms=EXPIRES, due_ms=self._held_until(first))
+
+    def _held_until(self, rule: str) -> int:
+        ms = HOLDS[rule]
+        return EXPIRES if ms is None else self.now + ms
+
+    def _admit_one(self, seq: int, account: str, owner: int, first: str) -> list[int]:
         told: list[int] = []
         for place, role in enumerate(ACCOUNTS[account]):
             person, alert_id = (account, role), (seq << ALERT_ID_BITS) + place
             route = tuple(channel for channel in ROUTE if channel not in self.refused[person])
-            if route:
+            if route and first in HOLDS:
+                told.append(alert_id)
+                due = self._held_until(first)
+                self.alerts[alert_id] = Modelled(person, "held", 0, ended=False, route=route, due=due, held_by=first)
+            elif route:
                 told.append(alert_id)
                 self.alerts[alert_id] = Modelled(person, first, owner, ended=False, route=route)
             else:
@@ -315,7 +344,7 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
             one = self.alerts[alert.id]
             assert (alert.state, alert.attempts, alert.position) == (one.state, one.attempts, one.position)
             assert alert.receipt == self._word(alert.id)
-            one.state = lease_as if one.state == "retrying" else one.state
+            one.state = lease_as if one.state in ("retrying", "held") else one.state
             one.owner, one.due = owner, None
             self.handed[owner][alert.id] = alert
 
@@ -348,6 +377,33 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
         assert [word for _, word in found] == list(about.values())
         self._lease(list(about), owner, "awaiting", [alert for alert, _ in found])
 
+    # ---- people ---------------------------------------------------------------------------------------------------
+
+    @rule(who=st.sampled_from(["ada", "bo"]), rule_id=st.sampled_from([*HOLDS]), act=st.sampled_from(["let go", "end"]))
+    def somebody_decides(self, who: str, rule_id: str, act: str) -> None:
+        kept = {
+            alert_id: one
+            for alert_id, one in sorted(self.alerts.items())
+            if one.state == "held" and one.held_by == rule_id
+        }
+        view = self._ask(self.ledger.held, rule_id).rules
+        assert [(one.rule, one.alerts, one.up_to) for one in view] == (
+            [(rule_id, len(kept), max(kept))] if kept else []
+        )
+        if not kept:
+            return
+        waiting = {alert_id for alert_id, one in kept.items() if one.due == EXPIRES}
+        assert view[0].waiting == len(waiting)
+        if act == "let go":
+            assert self._ask(self.ledger.release_held, rule_id, self.now, who, max(kept)) == len(waiting)
+            assert self._ask(self.ledger.release_held, rule_id, self.now, who, max(kept)) == 0
+            for alert_id in waiting:
+                kept[alert_id].due = self.now
+            return
+        assert self._ask(self.ledger.discard_held, rule_id, self.now, who, max(kept)) == len(kept)
+        for one in kept.values():
+            one.state, one.due, one.ended = "cancelled", None, True
+
     # ---- what always holds ----------------------------------------------------------------------------------------
 
     @invariant()
@@ -378,6 +434,8 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
         assert books.balanced
         assert books.events == len(self.events)
         assert books.open == self.ledger.store.open_count() == len(self.alerts) - ended
+        later = sum(one.state == "held" and (one.due or 0) > self.now for one in self.alerts.values())
+        assert self.ledger.store.open_count(self.now) == books.open - later
         assert books.known_doubles == self._doubles()
         assert books.states == Counter(one.state for one in self.alerts.values())
         assert books.unknown_attempts == sum(outcome == "unknown" for _, outcome, _ in self.tries.values())
