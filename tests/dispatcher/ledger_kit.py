@@ -84,8 +84,8 @@ def receipt(channel: str, msgid: str, status: str = "delivered") -> Receipt:
 class Tell:
     """Stands in for the send rules: everybody is told, on every channel of theirs that nobody refused.
 
-    Counts the events of each account under ``told|<account>``. ``asked`` holds the ids it was asked about. ``due_ms`` is
-    until when those in the state ``held`` are held.
+    Counts the events of each account under ``told|<account>``. ``asked`` holds the ids it was asked about. ``due_ms``
+    is until when those in the state ``held`` are held.
     """
 
     def __init__(

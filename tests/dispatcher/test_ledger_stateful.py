@@ -27,7 +27,6 @@ from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, recipient
 from tests.dispatcher.ledger_model import (
     ACCOUNTS,
     EVENTS,
-    EXPIRES,
     HOLDS,
     REVERSALS,
     ROUTE,
@@ -37,12 +36,13 @@ from tests.dispatcher.ledger_model import (
     step_of,
     words,
 )
+from tests.dispatcher.ledger_people import Holds
 from tests.dispatcher.ledger_words import Reversals, Words
 
 EXAMPLES, STEPS = (2000, 80) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 30)
 
 
-class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
+class LedgerMachine(Words, Reversals, Holds, RuleBasedStateMachine):
     """What every rule does to the ledger it does to the model, and what the ledger answers is what the model says."""
 
     def __init__(self) -> None:
@@ -209,15 +209,6 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
         assert [alert.id for alert in admission.alerts] == told
         self.handed[owner].update((alert.id, alert) for alert in admission.alerts)
 
-    def _decide(self, first: str) -> Tell:
-        if first not in HOLDS:
-            return Tell("queued" if first == "queued" else "sending", expires_ms=EXPIRES)
-        return Tell("held", reason=first, expires_ms=EXPIRES, due_ms=self._held_until(first))
-
-    def _held_until(self, rule: str) -> int:
-        ms = HOLDS[rule]
-        return EXPIRES if ms is None else self.now + ms
-
     def _admit_one(self, seq: int, account: str, owner: int, first: str) -> list[int]:
         told: list[int] = []
         for place, role in enumerate(ACCOUNTS[account]):
@@ -376,33 +367,6 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
         }
         assert [word for _, word in found] == list(about.values())
         self._lease(list(about), owner, "awaiting", [alert for alert, _ in found])
-
-    # ---- people ---------------------------------------------------------------------------------------------------
-
-    @rule(who=st.sampled_from(["ada", "bo"]), rule_id=st.sampled_from([*HOLDS]), act=st.sampled_from(["let go", "end"]))
-    def somebody_decides(self, who: str, rule_id: str, act: str) -> None:
-        kept = {
-            alert_id: one
-            for alert_id, one in sorted(self.alerts.items())
-            if one.state == "held" and one.held_by == rule_id
-        }
-        view = self._ask(self.ledger.held, rule_id).rules
-        assert [(one.rule, one.alerts, one.up_to) for one in view] == (
-            [(rule_id, len(kept), max(kept))] if kept else []
-        )
-        if not kept:
-            return
-        waiting = {alert_id for alert_id, one in kept.items() if one.due == EXPIRES}
-        assert view[0].waiting == len(waiting)
-        if act == "let go":
-            assert self._ask(self.ledger.release_held, rule_id, self.now, who, max(kept)) == len(waiting)
-            assert self._ask(self.ledger.release_held, rule_id, self.now, who, max(kept)) == 0
-            for alert_id in waiting:
-                kept[alert_id].due = self.now
-            return
-        assert self._ask(self.ledger.discard_held, rule_id, self.now, who, max(kept)) == len(kept)
-        for one in kept.values():
-            one.state, one.due, one.ended = "cancelled", None, True
 
     # ---- what always holds ----------------------------------------------------------------------------------------
 
