@@ -1,7 +1,7 @@
 """The decisions of a batch: where the ledger's transaction meets the send rules.
 
 `Admitter` is called by the ledger inside the admission transaction, with the new events, their recipients and a
-reader of counters. It reads no clock and writes nothing; the ledger writes what it returns.
+reader of what was counted. It reads no clock and writes nothing; the ledger writes what it returns.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ class Admitter:
         plan, templates, orders = self._decider.plan, self._templates, self._orders
         default = templates[DEFAULT_TEMPLATE]
         planned = []
-        keys: list[str] = []
         # Once a batch: while no quota runs low, the ladder costs nothing an alert.
         ladder = [(name, one, one.level) for name, one in self._brownouts.items() if one.level]
         for accepted in batch:
@@ -81,31 +80,34 @@ class Admitter:
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
                 plans = [_degraded(one, event, ladder) for one in plans]
-            for one in plans:
-                keys.extend(one.counters)
             planned.append((told, pinned, plans))
-        tally = Tally(counted.counters(list(dict.fromkeys(keys))) if keys else {})
+        tally = Tally(counted.counters, counted.marks)
+        tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
             if not plans:
                 drafts.append([_nobody(pinned, accepted.swiped_ms)])
                 continue
-            decisions = tally.decide_event(plans)
+            decisions = tally.decide_event(accepted.event, plans)
             drafts.append(
                 [
                     self._draft(recipient, pinned, decision, tally)
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed)
+        return Decisions(drafts, tally.changed, tally.changed_marks)
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
-        route, state = decision.route, decision.state
+        route, state, expires_ms, saw = decision.route, decision.state, decision.expires_at_ms, decision.saw
         if state == "send":
             total = tally.value(decision.day_total_key)
-            first = self._first_state[route[0]]
-            return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
-        return Draft(recipient, state, decision.rule, route, decision.expires_at_ms, template, decision.saw)
+            return Draft(recipient, self._first_state[route[0]], None, route, expires_ms, template, saw, total)
+        rule = decision.rule
+        if state == "held":
+            total = tally.value(decision.day_total_key)
+            return Draft(recipient, "held", rule, route, expires_ms, template, saw, total, decision.send_ms)
+        ended: State = "expired" if state == "expired" else "suppressed"
+        return Draft(recipient, ended, rule, route, expires_ms, template, saw, fold=decision.fold)
 
 
 def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]]) -> Plan:
