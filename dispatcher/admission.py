@@ -1,7 +1,7 @@
 """The decisions of a batch: where the ledger's transaction meets the send rules.
 
 `Admitter` is called by the ledger inside the admission transaction, with the new events, their recipients and a
-reader of counters. It reads no clock and writes nothing; the ledger writes what it returns.
+reader of what was counted. It reads no clock and writes nothing; the ledger writes what it returns.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from dispatcher.events import Accepted
 from dispatcher.fallback import Orders
-from dispatcher.ledger.api import Decisions, Draft, ReadCounters
+from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.model.alert import State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
@@ -63,7 +63,7 @@ class Admitter:
         batch: Sequence[Accepted],
         recipients: Mapping[str, Sequence[Recipient]],
         now_ms: int,
-        read_counters: ReadCounters,
+        counted: Counted,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
         plan, templates, orders = self._decider.plan, self._templates, self._orders
@@ -81,7 +81,7 @@ class Admitter:
             if ladder:
                 plans = [_degraded(one, event, ladder) for one in plans]
             planned.append((told, pinned, plans))
-        tally = Tally(read_counters, lambda _keys: {})
+        tally = Tally(counted.counters, counted.marks)
         tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
@@ -95,16 +95,19 @@ class Admitter:
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed)
+        return Decisions(drafts, tally.changed, tally.changed_marks)
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
-        route, state = decision.route, decision.state
+        route, state, expires_ms, saw = decision.route, decision.state, decision.expires_at_ms, decision.saw
         if state == "send":
             total = tally.value(decision.day_total_key)
-            first = self._first_state[route[0]]
-            return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
+            return Draft(recipient, self._first_state[route[0]], None, route, expires_ms, template, saw, total)
+        rule = decision.rule
+        if state == "held":
+            total = tally.value(decision.day_total_key)
+            return Draft(recipient, "held", rule, route, expires_ms, template, saw, total, decision.send_ms)
         ended: State = "expired" if state == "expired" else "suppressed"
-        return Draft(recipient, ended, decision.rule, route, decision.expires_at_ms, template, decision.saw)
+        return Draft(recipient, ended, rule, route, expires_ms, template, saw, fold=decision.fold)
 
 
 def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]]) -> Plan:
