@@ -10,6 +10,7 @@ import msgspec
 from dispatcher.cards import mask_text
 from dispatcher.channels.tables import is_known
 from dispatcher.ledger.api import AlertStory, AttemptStory, Detour, EventStory
+from dispatcher.model.consent import ConsentEntry
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision
 from replay.explain_fallback import delivered_by, tell_fallback
@@ -59,6 +60,7 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
         decided = "expired"
     sentence = explain_decision(decided, alert.reason, alert.saw, currency=event.currency, route=alert.route)
     lines.append(f"  decision: {sentence}")
+    lines += [f"  {_consent(entry)}" for entry in alert.consents]
     if alert.day_total is not None:
         lines.append(f"  balance of the day: {format_money(alert.day_total, event.currency, 'en')}")
     lines += [f"  {_detour(detour)}" for detour in alert.detours]
@@ -86,6 +88,12 @@ def _ending(alert: AlertStory) -> str:
     if alert.state == "cancelled" and alert.reason:
         why = f" by event {alert.reason}, which took it back before it was sent,"
     return f"{how}{why} {moment(alert.ended_at)}"
+
+
+def _consent(entry: ConsentEntry) -> str:
+    by = f" by {entry.by}" if entry.by else ""
+    word = "given" if entry.given else "withdrawn"
+    return f"consent {entry.key}: {word} {moment(entry.at)}, source {entry.source}, written down{by} {moment(entry.written_at)}"
 
 
 def _detour(detour: Detour) -> str:
