@@ -93,7 +93,8 @@ def _ending(alert: AlertStory) -> str:
 def _consent(entry: ConsentEntry) -> str:
     by = f" by {entry.by}" if entry.by else ""
     word = "given" if entry.given else "withdrawn"
-    return f"consent {entry.key}: {word} {moment(entry.at)}, source {entry.source}, written down{by} {moment(entry.written_at)}"
+    told = f"consent {entry.key}: {word} {moment(entry.at)}, source {entry.source}"
+    return f"{told}; written down{by} {moment(entry.written_at)}"
 
 
 def _detour(detour: Detour) -> str:
