@@ -24,7 +24,7 @@ from dispatcher.errors import ConfigurationError, InputError
 from dispatcher.events import Rejected
 from dispatcher.intake.ndjson import open_input, read_batches
 from dispatcher.ledger.worker import ThreadedLedger
-from dispatcher.model.consent import ConsentChange, ConsentEntry
+from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.recipient import MAX_CONSENTS, MAX_SOURCE_CHARS, Consent
 from dispatcher.strictjson import Fault
 from ratelimit.consent import consent_of
@@ -97,8 +97,7 @@ def consent(
     if by is not None and not is_name(by):
         raise ConfigurationError("--by: expected a name of 1 to 64 characters without / and *")
     if file is None:
-        change = _one(account, word, name)
-        report: ConsentReport = run_trio(_keep_one, load(config_path, secrets=False), change)
+        report = _keep_one(load(config_path, secrets=False), _one(account, word, name))
     elif account is not None or any(value is not None for value in word.values()):
         raise click.UsageError("--file has all words in it: leave ACCOUNT and the other options out, but --by")
     else:
@@ -162,17 +161,21 @@ def _one(account: str | None, word: Mapping[str, Any], by: str) -> ConsentChange
         raise ConfigurationError(f"{option}: {fault.reason}") from None
 
 
-async def _keep_one(config: Config, change: ConsentChange) -> ConsentReport:
-    ledger = ThreadedLedger(str(config.ledger.path))
-    try:
-        done = await ledger.consent([change], wall_ms())
-    finally:
-        await ledger.aclose()
+def _keep_one(config: Config, change: ConsentChange) -> ConsentReport:
+    done: Consented = run_trio(_keep, config, [change])
     if done.unknown:
         raise InputError("the account has no recipient of this role; import it first, or name another --role")
     if done.too_many:
         raise InputError(f"the recipient has {MAX_CONSENTS} consents already, which is all that a card takes")
     return ConsentReport(1, done.changed, done.same, done.older)
+
+
+async def _keep(config: Config, changes: list[ConsentChange]) -> Consented:
+    ledger = ThreadedLedger(str(config.ledger.path))
+    try:
+        return await ledger.consent(changes, wall_ms())
+    finally:
+        await ledger.aclose()
 
 
 async def _keep_all(config: Config, stream: BinaryIO, by: str) -> ConsentReport:
