@@ -40,30 +40,25 @@ from dispatcher.channels.build import make_channels, pools_of
 from dispatcher.channels.table import AnswerTable, Row
 from dispatcher.config import EngineConfig
 from dispatcher.config_load import load_config
-from dispatcher.delivery import Answer as Classified
-from dispatcher.delivery import AnswerClass, ChannelPolicy
+from dispatcher.delivery import AnswerClass
 from dispatcher.engine import Engine
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.httpd import Answer, Request, serve_http
 from dispatcher.ledger.api import AlertStory
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
-from dispatcher.model.alert import Alert
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
-from dispatcher.network.api import Request as Sent
-from dispatcher.network.api import Response
 from dispatcher.network.curl import CurlNetwork
 from dispatcher.recorder import RECORD_GATHER_S
 from ratelimit.breaker import Breaker
 from ratelimit.pacing import Pacer
-from ratelimit.retry import RetryPolicy
 from ratelimit.rules import load_rules
 from templates.library import Library
+from tests.dispatcher.channels.next_channel import NEXT, NextChannel, taking_everything
 
 NOON_MS = 1_795_320_000_000  # 2026-11-22 04:00 UTC, noon in Shanghai
 SECRET = "Runner-Secret-0123456789abcdef"
-NEXT = "webhook"
 JUMP_S = 30.0
 PATIENCE_S = 8.0
 """Real seconds for one table; more is a defect."""
@@ -178,31 +173,6 @@ class Outcome:
     texts: dict[str, str]
 
 
-class NextChannel:
-    """The channel after the one under test: it takes everything, over the same network."""
-
-    name = NEXT
-    connections = 8
-    fenced = False
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def policy(self, alert: Alert) -> ChannelPolicy:
-        return ChannelPolicy(RetryPolicy(), True, None)
-
-    async def ready(self) -> None: ...
-
-    def prepare(self, alert: Alert) -> Sent:
-        return Sent(pool=NEXT, url=self._url, headers=(), body=b"", tag=alert)
-
-    def classify(self, alert: Alert, response: Response) -> Classified:
-        return Classified(A.ACCEPTED if response.status == 200 else A.PERMANENT, "next")
-
-    def knows(self, code: str) -> bool:
-        return True
-
-
 @asynccontextmanager
 async def serving(script: Script) -> AsyncIterator[str]:
     """The provider over HTTP."""
@@ -211,16 +181,6 @@ async def serving(script: Script) -> AsyncIterator[str]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_http, script.answer, listeners)
         yield url
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def taking_everything() -> AsyncIterator[str]:
-    """The provider of the next channel."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_http, lambda _: Answer(b"{}"), listeners)
-        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 
 
