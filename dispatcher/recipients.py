@@ -9,9 +9,10 @@ from typing import Any, get_args
 
 import msgspec
 
+from dispatcher.consents import EXPECTED_CONSENTS, clean_consents
 from dispatcher.events import Rejected, check_currency, reject
 from dispatcher.model.event import MAX_INT64
-from dispatcher.model.recipient import ChannelName, RecipientLine
+from dispatcher.model.recipient import ChannelName, ConsentWord, RecipientLine
 from dispatcher.strictjson import Fault, decode_object, kind_of, shown_name
 
 _KNOWN_FIELDS = frozenset(RecipientLine.__struct_fields__)
@@ -32,6 +33,7 @@ _EXPECTED = {
     "channels": f"a list of 1 to 8 of {', '.join(sorted(_CHANNELS))}",
     "min_amount": 'an object such as {"sms": {"CNY": 10000}}, amounts in minor units and not negative',
     "opt_out": "a list of strings",
+    "consents": EXPECTED_CONSENTS,
 }
 
 
@@ -45,15 +47,18 @@ class DecodedRecipient(msgspec.Struct, frozen=True):
         return f"<DecodedRecipient, {len(self.unknown)} unknown fields>"
 
 
-def decode_recipient(raw: bytes, line: int) -> DecodedRecipient | Rejected:
+def decode_recipient(raw: bytes, line: int, now_ms: int | None = None) -> DecodedRecipient | Rejected:
     """One line without its newline. Whatever the bytes are, no exception comes out.
 
-    The refusal's ``id`` is the account, and its text repeats no phone, openid or mail address.
+    The refusal's ``id`` is the account, and its text repeats no phone, openid or mail address. With ``now_ms`` a
+    consent of the future is refused.
     """
     try:
         _, fields, _ = decode_object(raw)
         recipient = _convert(fields)
         _check(recipient, fields)
+        if recipient.consents:
+            recipient = msgspec.structs.replace(recipient, consents=_consents(recipient, fields, now_ms))
     except Fault as fault:
         return reject(fault, line, key="account")
     return DecodedRecipient(recipient, tuple(shown_name(name) for name in fields if name not in _KNOWN_FIELDS))
@@ -91,6 +96,13 @@ def _check(recipient: RecipientLine, fields: dict[str, Any]) -> None:
     if not any(_is_reachable(recipient, channel) for channel in recipient.channels):
         wanted = " or ".join(_ADDRESS_OF_CHANNEL[channel] for channel in recipient.channels)
         raise Fault("channels", f"no address for any of them; add {wanted}", fields)
+
+
+def _consents(recipient: RecipientLine, fields: dict[str, Any], now_ms: int | None) -> dict[str, ConsentWord]:
+    try:
+        return clean_consents(recipient.consents, now_ms)
+    except Fault as fault:
+        raise Fault(fault.field, fault.reason, fields) from None
 
 
 def _is_reachable(recipient: RecipientLine, channel: str) -> bool:

@@ -11,6 +11,7 @@ from dispatcher.cards import mask_text
 from dispatcher.channels.tables import is_known
 from dispatcher.ledger.api import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.ledger.held import DISCARDED, Hold
+from dispatcher.model.consent import ConsentEntry
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision
 from replay.explain_fallback import delivered_by, tell_fallback
@@ -63,6 +64,7 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
         decided, rule = "held", alert.hold.rule
     sentence = explain_decision(decided, rule, alert.saw, currency=event.currency, route=alert.route)
     lines.append(f"  decision: {sentence}")
+    lines += [f"  {_consent(entry)}" for entry in alert.consents]
     if alert.day_total is not None:
         lines.append(f"  balance of the day: {format_money(alert.day_total, event.currency, 'en')}")
     if alert.hold is not None:
@@ -96,6 +98,13 @@ def _ending(alert: AlertStory) -> str:
     elif alert.state == "cancelled" and alert.reason:
         why = f" by event {alert.reason}, which took it back before it was sent,"
     return f"{how}{why} {moment(alert.ended_at)}"
+
+
+def _consent(entry: ConsentEntry) -> str:
+    by = f" by {entry.by}" if entry.by else ""
+    word = "given" if entry.given else "withdrawn"
+    told = f"consent {entry.key}: {word} {moment(entry.at)}, source {entry.source}"
+    return f"{told}; written down{by} {moment(entry.written_at)}"
 
 
 def _held_until(hold: Hold, alert: AlertStory) -> str:

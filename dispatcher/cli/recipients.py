@@ -11,24 +11,28 @@ import click
 import msgspec
 
 from dispatcher.cli.common import config_option, json_option, load, print_json, run_trio
+from dispatcher.cli.consents import consent, consents, say_rejected, wall_ms, who
 from dispatcher.config import Config
 from dispatcher.errors import InputError
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.intake.ndjson import open_input, read_batches
 from dispatcher.ledger.worker import ThreadedLedger
-from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, RecipientLine
+from dispatcher.model.recipient import MAX_CONSENTS, MAX_RECIPIENTS_PER_ACCOUNT, RecipientLine
 from dispatcher.recipients import decode_recipient
 from dispatcher.synth import synthesize
 
 IMPORT_BATCH = 1024
-SHOWN_REJECTIONS = 20
 MAX_SYNTH_ACCOUNTS = 10_000_000
 """Accounts that ``synth`` remembers (about 1 GB); a file with more is cut up first."""
 
 
 @click.group()
 def recipients() -> None:
-    """Load recipients, or invent some for a test."""
+    """Load recipients, write down what they agreed to, or invent some for a test."""
+
+
+recipients.add_command(consent)
+recipients.add_command(consents)
 
 
 @recipients.command("import")
@@ -80,12 +84,14 @@ def synth(events: str, file: Path | None, config_path: Path | None, seed: int) -
 
 
 class ImportReport(msgspec.Struct):
-    """What an import did; ``unknown_fields`` counts lines by the name of a field that was ignored."""
+    """What an import did; ``unknown_fields`` counts lines by the name of a field that was ignored, ``older_consents``
+    words that changed nothing because a later one holds."""
 
     read: int = 0
     added: int = 0
     changed: int = 0
     same: int = 0
+    older_consents: int = 0
     rejected: list[Rejected] = []
     unknown_fields: dict[str, int] = {}
 
@@ -128,8 +134,9 @@ async def _import(config: Config, stream: BinaryIO) -> ImportReport:
     try:
         for batch in read_batches(stream, max_lines=IMPORT_BATCH):
             good = []
+            now_ms = wall_ms()
             for number, line in batch:
-                decoded = decode_recipient(line, number)
+                decoded = decode_recipient(line, number, now_ms)
                 if isinstance(decoded, Rejected):
                     report.rejected.append(decoded)
                 else:
@@ -144,23 +151,23 @@ async def _import(config: Config, stream: BinaryIO) -> ImportReport:
 
 
 async def _add(ledger: ThreadedLedger, report: ImportReport, numbered: list[tuple[int, RecipientLine]]) -> None:
-    done = await ledger.import_recipients([line for _, line in numbered])
+    done = await ledger.import_recipients([line for _, line in numbered], wall_ms(), who())
     report.added += done.added
     report.changed += done.changed
     report.same += done.same
+    report.older_consents += done.older_consents
     for position in done.too_many:
         number, line = numbered[position]
         why = f"field role: the account has {MAX_RECIPIENTS_PER_ACCOUNT} recipients already"
         report.rejected.append(Rejected(number, line.account, "role", why))
+    for position in done.too_many_consents:
+        number, line = numbered[position]
+        why = f"field consents: the recipient would have more than {MAX_CONSENTS}"
+        report.rejected.append(Rejected(number, line.account, "consents", why))
 
 
 def _report(report: ImportReport, as_json: bool) -> None:
-    for rejected in report.rejected[:SHOWN_REJECTIONS]:
-        click.echo(f"line {rejected.line:,}: {rejected.error}", err=True)
-    if len(report.rejected) > SHOWN_REJECTIONS:
-        click.echo(f"… and {len(report.rejected) - SHOWN_REJECTIONS:,} more rejected lines", err=True)
-    for name, lines in report.unknown_fields.items():
-        click.echo(f"unknown field ignored: {name} ({lines:,} lines)", err=True)
+    say_rejected(report.rejected, report.unknown_fields)
     if as_json:
         print_json(report)
     else:
@@ -168,5 +175,7 @@ def _report(report: ImportReport, as_json: bool) -> None:
             f"recipients: {report.read:,} read, {report.added:,} added, {report.changed:,} changed,"
             f" {report.same:,} as before, {len(report.rejected):,} rejected"
         )
+        if report.older_consents:
+            click.echo(f"consents: {report.older_consents:,} changed nothing: a later word holds")
     if report.rejected:
         sys.exit(3)

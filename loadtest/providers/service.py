@@ -17,7 +17,7 @@ from dispatcher.model.heard import WINDOW_MS, Kind
 
 CUSTOM_PATH: Final = "/cgi-bin/message/custom/send"
 
-ALLOWED: Final[dict[Kind, int]] = {"message": 5, "tap": 3, "follow": 3}
+ALLOWED: Final[dict[Kind, int]] = {"message": 5, "tap": 3, "follow": 3, "scan": 3}
 """How many messages each deed allows."""
 
 MAX_KEPT: Final = 10_000

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from dispatcher.ledger.sqlite_open import APPLICATION_ID
 from dispatcher.ledger.worker import InlineLedger
+from dispatcher.model.consent import ConsentChange, Consented
 from dispatcher.model.heard import Heard
+from dispatcher.model.recipient import Consent
 from tests.dispatcher.ledger_kit import NOW, Tell, accepted, attempts_of, counted, owner_of, state_of
 
 
@@ -86,6 +88,11 @@ async def test_a_ledger_of_the_first_layout_is_taken_over_whole(tmp_path: Path) 
     assert await state_of(ledger, "e-2") == "queued"
     # And its recipients are found by their openid
     assert await ledger.heard([Heard("o-1", "follow", NOW + 1000)]) == 1
+    # And what they agree to is kept
+    account = accepted("e-1").event.account
+    said = ConsentChange(account=account, key="promotion", consent=Consent(True, NOW, "form"))
+    assert await ledger.consent([said], NOW) == Consented(1, 0, 0)
+    assert [one.source for one in await ledger.consents_of(account)] == ["form", "wechat:subscribe"]
     await ledger.aclose()
     # And opening it once more changes nothing
     ledger = InlineLedger(str(path))

@@ -31,7 +31,7 @@ class Phone:
         return code
 
 
-@pytest.mark.parametrize(("kind", "seconds"), [("message", 48 * 3600), ("tap", 60), ("follow", 60)])
+@pytest.mark.parametrize(("kind", "seconds"), [("message", 48 * 3600), ("tap", 60), ("follow", 60), ("scan", 60)])
 def test_a_window_has_a_length_and_a_number(kind: Kind, seconds: int) -> None:
     phone = Phone()
     assert phone.send(NOW) == 45015

@@ -40,29 +40,25 @@ from dispatcher.channels.build import make_channels, pools_of
 from dispatcher.channels.table import AnswerTable, Row
 from dispatcher.config import EngineConfig
 from dispatcher.config_load import load_config
-from dispatcher.delivery import Answer as Classified
-from dispatcher.delivery import AnswerClass, ChannelPolicy
+from dispatcher.delivery import AnswerClass
 from dispatcher.engine import Engine
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.httpd import Answer, Request, serve_http
 from dispatcher.ledger.api import AlertStory
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
-from dispatcher.model.alert import Alert
+from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
-from dispatcher.network.api import Request as Sent
-from dispatcher.network.api import Response
 from dispatcher.network.curl import CurlNetwork
 from dispatcher.recorder import RECORD_GATHER_S
 from ratelimit.breaker import Breaker
 from ratelimit.pacing import Pacer
-from ratelimit.retry import RetryPolicy
 from ratelimit.rules import load_rules
 from templates.library import Library
+from tests.dispatcher.channels.next_channel import NEXT, NextChannel, taking_everything
 
 NOON_MS = 1_795_320_000_000  # 2026-11-22 04:00 UTC, noon in Shanghai
 SECRET = "Runner-Secret-0123456789abcdef"
-NEXT = "webhook"
 JUMP_S = 30.0
 PATIENCE_S = 8.0
 """Real seconds for one table; more is a defect."""
@@ -99,6 +95,9 @@ TRANSPORT = {
 REFUSED = Recipient.__struct_fields__.index("refused")
 """Where a recipient's card keeps what providers refused."""
 
+WINDOW = Recipient.__struct_fields__.index("service_until_ms")
+"""Where it keeps until when customer-service messages may come."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -108,6 +107,10 @@ class Case:
     the provider's answer for a code; it should quote what it was sent, as providers do. ``accepted`` is the code of
     acceptance, ``unheard`` a well-formed one that the table does not have. ``other`` answers what carries no mark (a
     request for a token). ``transport`` False leaves `TRANSPORT` out.
+
+    ``lists`` is the channel that the recipients list, where that is another one; it is then what follows a refusal.
+    ``window`` True gives everybody an open window for customer-service messages: whoever is gone loses the window and
+    nothing else, and after an unknown outcome the alert goes past ``lists`` to the next channel.
     """
 
     channel: str
@@ -121,6 +124,8 @@ class Case:
     serve: Callable[[Script], AbstractAsyncContextManager[str]] | None = None
     transport: bool = True
     private: tuple[str, ...] = ()
+    lists: str | None = None
+    window: bool = False
 
 
 @dataclass
@@ -162,34 +167,10 @@ class Outcome:
     codes: list[str]
     stories: list[AlertStory]
     refused: list[dict[str, Any]]
+    open_windows: list[bool]
     meter: Meter
     logs: list[Any]
     texts: dict[str, str]
-
-
-class NextChannel:
-    """The channel after the one under test: it takes everything, over the same network."""
-
-    name = NEXT
-    connections = 8
-    fenced = False
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def policy(self, alert: Alert) -> ChannelPolicy:
-        return ChannelPolicy(RetryPolicy(), True, None)
-
-    async def ready(self) -> None: ...
-
-    def prepare(self, alert: Alert) -> Sent:
-        return Sent(pool=NEXT, url=self._url, headers=(), body=b"", tag=alert)
-
-    def classify(self, alert: Alert, response: Response) -> Classified:
-        return Classified(A.ACCEPTED if response.status == 200 else A.PERMANENT, "next")
-
-    def knows(self, code: str) -> bool:
-        return True
 
 
 @asynccontextmanager
@@ -200,16 +181,6 @@ async def serving(script: Script) -> AsyncIterator[str]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_http, script.answer, listeners)
         yield url
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def taking_everything() -> AsyncIterator[str]:
-    """The provider of the next channel."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_http, lambda _: Answer(b"{}"), listeners)
-        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 
 
@@ -232,7 +203,8 @@ async def run_table(case: Case, folder: Path, clock: trio.testing.MockClock) -> 
     alerts = [story.alerts[0] for story in stories if story is not None]
     texts["attempts"] = repr([alert.attempts for alert in alerts]) + repr([alert.reason for alert in alerts])
     del texts["stories"]  # a story holds the event as it came, its account too: it is shown to whoever asks for it
-    return Outcome(case, codes, alerts, [card[REFUSED] for card in cards], meter, logs, texts)
+    windows = [card[WINDOW] > 0 for card in cards]
+    return Outcome(case, codes, alerts, [card[REFUSED] for card in cards], windows, meter, logs, texts)
 
 
 async def _deliver_all(
@@ -261,7 +233,10 @@ async def _deliver_all(
     try:
         made = make_channels(config, library, network, {})
         channels = {**made, NEXT: NextChannel(next_url)}
-        await ledger.import_recipients([_recipient(case, number) for number in range(count)])
+        people = [_recipient(case, number) for number in range(count)]
+        await ledger.import_recipients(people)
+        if case.window:
+            await ledger.heard([Heard(one.openid or "", "message", NOON_MS) for one in people])
         engine = Engine(
             # Without a drain: its time would stand still, too, and a failed test hang.
             config=EngineConfig(lease_seconds=300.0, drain_seconds=0.0),
@@ -309,7 +284,7 @@ def _recipient(case: Case, number: int) -> RecipientLine:
         openid=f"oRunner-{mark}-OpenId",
         phone=f"+86{mark}",
         email=f"holder{mark}@example.com",
-        channels=(case.channel, NEXT),  # type: ignore[arg-type]
+        channels=(case.lists or case.channel, NEXT),  # type: ignore[arg-type]
     )
 
 
@@ -328,15 +303,17 @@ def check_table(outcome: Outcome) -> None:
     """Every alert went the way of its code, everything was counted, and nothing private got out."""
     case, table = outcome.case, outcome.case.table
     counted: Counter[tuple[str, str]] = Counter()
-    went_on = 0
+    went_on: Counter[str] = Counter()
     for number, code in enumerate(outcome.codes):
         kind = TRANSPORT[code] if code in TRANSPORT else table.row(code).kind
         row = Row(kind) if code in TRANSPORT else table.row(code)
         counted += _check_alert(case, code, row, outcome.stories[number], outcome.refused[number])
-        went_on += kind in GOES_ON
+        went_on[_next_of(case, kind) or case.channel] += 1
+        assert outcome.open_windows[number] is (case.window and kind is not A.RECIPIENT_GONE), code
     meter = outcome.meter
     assert {key: count for key, count in meter.outcomes.items() if key[0] == case.channel} == dict(counted)
-    assert meter.attempts[NEXT] == meter.delivered_by[NEXT] == went_on
+    for channel in {NEXT, case.lists or NEXT}:
+        assert meter.attempts[channel] == meter.delivered_by[channel] == went_on[channel], channel
     assert dict(meter.totals.unknown_codes) == {case.channel: 1}
     alarms = [line for line in outcome.logs if line["event"] == "unknown_code"]
     assert [(line["channel"], line["log_level"]) for line in alarms] == [(case.channel, "error")]
@@ -351,8 +328,9 @@ def _check_alert(
     left_alone = kind is A.UNKNOWN and not case.resends_unknown
     tries = 1 if left_alone else TRIES.get(kind, 2)
     expected = [(case.channel, str(kind))] + [(case.channel, "accepted")] * (tries - 1)
-    if kind in GOES_ON:
-        expected.append((NEXT, "accepted"))
+    then = _next_of(case, kind)
+    if then is not None:
+        expected.append((then, "accepted"))
     assert told == expected, (code, told)
     first = alert.attempts[0]
     assert first.code is not None, code
@@ -361,12 +339,20 @@ def _check_alert(
         waited = alert.attempts[1].at - first.at
         # A recipient's pause is kept; the channel's begins short (see dispatcher.delivery)
         assert waited >= (row.pause_ms if row.scope == "recipient" else min(row.pause_ms, 2_000)), code
-    end = ("failed", "unknown-outcome") if left_alone else ("delivered", None)
+    end = ("failed", "unknown-outcome") if left_alone and then is None else ("delivered", None)
     assert (alert.state, alert.reason) == end, code
-    assert alert.channel == (NEXT if kind in GOES_ON else case.channel), code
-    wanted = {A.RECIPIENT_GONE: {case.channel}, A.OPTED_OUT: {f"{case.channel}/swipe"}}.get(kind, set())
+    assert alert.channel == (then or case.channel), code
+    gone = set() if case.window else {case.channel}
+    wanted = {A.RECIPIENT_GONE: gone, A.OPTED_OUT: {f"{case.channel}/swipe"}}.get(kind, set())
     assert set(refused) == wanted, code
     return Counter(told[:tries])
+
+
+def _next_of(case: Case, kind: AnswerClass) -> str | None:
+    """The channel that an alert goes on to after such an answer."""
+    if kind in GOES_ON:
+        return case.lists or NEXT
+    return NEXT if case.window and kind is A.UNKNOWN else None
 
 
 def check_nothing_private(outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ from dispatcher.channels.sms.generic import TABLE as GENERIC
 from dispatcher.channels.sms.tencent.answers import TABLE as TENCENT
 from dispatcher.channels.table import AnswerTable, Row
 from dispatcher.channels.wechat.answers import TABLE as WECHAT
+from dispatcher.channels.wechat.service import TABLE as WECHAT_SERVICE
 from dispatcher.delivery import AnswerClass as A
 from dispatcher.httpd import Answer, Request
 from tests.dispatcher.channels.table_runner import SECRET, Case, check_table, run_table, still_clock
@@ -80,6 +81,20 @@ CASES = {
         other=wechat_token,
         private=(TOKEN,),
     ),
+    "wechat_service": Case(
+        channel="wechat_service",
+        section='[channels.wechat]\nappid = "wx0"\nbase_url = "{url}"\nsecret_file = "{secret_file}"\n'
+        "service_messages = true\n",
+        table=WECHAT_SERVICE,
+        says=wechat_says,
+        accepted="0",
+        unheard="43119",
+        resends_unknown=False,
+        other=wechat_token,
+        private=(TOKEN,),
+        lists="wechat",
+        window=True,
+    ),
     "generic": Case(
         channel="sms",
         section='[channels.sms]\nbase_url = "{url}/sms"\nsecret_file = "{secret_file}"\nconnections = 64\n',
@@ -132,6 +147,7 @@ async def test_the_check_finds_what_it_is_for(tmp_path: Path, still_clock: trio.
     wrong.append(replace(good, logs=[*good.logs, {"event": "x", "to": "+8613900000001"}]))
     wrong.append(replace(good, texts={**good.texts, "metrics": SECRET}))
     wrong.append(replace(good, logs=[]))
+    wrong.append(replace(good, open_windows=[True, *good.open_windows[1:]]))
     # Then the check fails
     for outcome in wrong:
         with pytest.raises(AssertionError):
