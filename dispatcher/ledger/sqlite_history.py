@@ -20,7 +20,8 @@ from dispatcher.ledger.locks import BUSY_SECONDS
 from dispatcher.ledger.sql import read_keys
 from dispatcher.ledger.sqlite_open import CACHE_KIB, SCHEMA_VERSION, explained
 from dispatcher.model.alert import ALERT_ID_BITS
-from dispatcher.model.recipient import Recipient
+from dispatcher.model.recipient import Consent, Recipient
+from ratelimit.rules import SERVICE
 
 BATCH_EVENTS = 512
 """Events read at a time: about 200 KB."""
@@ -43,15 +44,23 @@ ALERTS = (
 HOLDS = "SELECT alert, rule, until FROM holds WHERE alert BETWEEN ? AND ?"
 FOLDS = "SELECT m.alert, d.rule FROM digest_members m JOIN digests d ON d.id = m.digest WHERE m.alert BETWEEN ? AND ?"
 CARDS = "SELECT card FROM recipients WHERE id IN ({keys})"
+WORDS = (
+    "SELECT json_array(account, role, key, given, at, source, written_at) FROM consent_log WHERE account IN ({keys})"
+)
 
 _card = msgspec.json.Decoder(Recipient)
 _saw = msgspec.json.Decoder(dict[str, int])
+_word = msgspec.json.Decoder(tuple[str, str, str, int, int, str, int])
+
+Words = dict[tuple[str, str], list[tuple[int, str, Consent]]]
+"""What recipients, by account and role, have said of being told: when it was written down, about what, and the word."""
 
 
 class PastAlert(msgspec.Struct, frozen=True, gc=False):
     """What the rules decided about one alert when its event was accepted.
 
-    ``recipient`` is the card as it is now, None when there was nobody to tell. ``rule`` is the rule that decided, empty
+    ``recipient`` is the card as it was then as far as that is known (see `as_it_was`), None when there was nobody to
+    tell. ``rule`` is the rule that decided, empty
     for ``send``; ``until`` (epoch ms) of a held one is until when. ``ruleset`` is the row of the rules in force.
     """
 
@@ -143,6 +152,13 @@ class History:
         with explained(self._path):
             return self._connection.execute(query, parameters).fetchall()
 
+    def _words(self, accounts: Sequence[str]) -> Words:
+        words: Words = {}
+        for text in read_keys(self._connection, WORDS, accounts):
+            account, role, key, given, at, source, written_at = _word.decode(text)
+            words.setdefault((account, role), []).append((written_at, key, Consent(bool(given), at, source)))
+        return words
+
     def _with_alerts(self, events: Sequence[tuple[Any, ...]]) -> list[PastEvent]:
         span = (events[0][0] << ALERT_ID_BITS, (events[-1][0] + 1 << ALERT_ID_BITS) - 1)
         rows = self._connection.execute(ALERTS, span).fetchall()
@@ -150,12 +166,35 @@ class History:
         folds = dict(self._connection.execute(FOLDS, span).fetchall())
         told = sorted({row[1] for row in rows if row[1] is not None})
         cards = {card.id: card for card in map(_card.decode, read_keys(self._connection, CARDS, told))}
+        words = self._words(sorted({card.account for card in cards.values() if card.consents}))
         alerts: dict[int, list[PastAlert]] = {event[0]: [] for event in events}
+        accepted = {event[0]: event[4] for event in events}
         for row in rows:
             if (seq := row[0] >> ALERT_ID_BITS) in alerts:
                 card = None if row[1] is None else cards.get(row[1])
+                if card is not None:
+                    card = as_it_was(card, accepted[seq], SERVICE in row[3].split(","), words)
                 alerts[seq].append(_as_decided(row, card, holds.get(row[0]), folds.get(row[0])))
         return [PastEvent(*event, tuple(alerts[event[0]])) for event in events]
+
+
+def as_it_was(card: Recipient, at_ms: int, service: bool, words: Words) -> Recipient:
+    """The card at ``at_ms`` as far as it can be known: without what providers refused and recipients agreed to later.
+    ``service``: whether WeChat took customer-service messages then. What a bank changed by an import (channels, zone,
+    minimum) is as it is now, and so is a refusal that was said again."""
+    if not (card.refused or card.consents or service or card.service_until_ms):
+        return card
+    consents: dict[str, Consent] = {}
+    for written_at, key, word in words.get((card.account, card.role), ()):
+        known = consents.get(key)
+        if written_at <= at_ms and (known is None or word.outweighs(known)):
+            consents[key] = word
+    return msgspec.structs.replace(
+        card,
+        refused={key: refusal for key, refusal in card.refused.items() if refusal.since < at_ms},
+        service_until_ms=at_ms + 1 if service else 0,
+        consents=consents,
+    )
 
 
 def _as_decided(
