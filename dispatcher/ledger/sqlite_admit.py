@@ -13,6 +13,7 @@ from dispatcher.events import Accepted, same_content
 from dispatcher.ledger.api import Admission, Decide, Draft
 from dispatcher.ledger.sql import read_keys, write_rows
 from dispatcher.ledger.sqlite_counters import read_counters, write_counters
+from dispatcher.ledger.sqlite_digests import Folded, fold_members
 from dispatcher.ledger.sqlite_ids import IdIndex
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.ledger.sqlite_reversals import any_early, is_reversal, settle_reversals
@@ -68,6 +69,7 @@ def admit(
     plain: list[tuple[Any, ...]] = []
     rows: list[tuple[Any, ...]] = []
     alerts: list[Alert] = []
+    folded: list[Folded] = []
     for accepted, digest, drafts in zip(fresh, digests, decisions.drafts, strict=True):
         # An event without an alert would have vanished; a seventeenth alert would have the id of the next event's.
         if not 0 < len(drafts) <= MAX_RECIPIENTS_PER_ACCOUNT:
@@ -86,11 +88,14 @@ def admit(
             else:
                 rows.append(_alert_row(alert_id, draft, ruleset, 0, now_ms))
                 ended[draft.state, draft.reason or ""] += 1
+                if draft.fold is not None:
+                    folded.append(_folded(alert_id, draft))
             alert_id += 1
         seq += 1
     write_rows(connection, INSERT_EVENTS, events)
     write_rows(connection, INSERT_PLAIN_ALERTS, plain)
     write_rows(connection, INSERT_ALERTS, rows)
+    fold_members(connection, folded, now_ms)
     write_counters(connection, decisions.counters)
     ids.admitted(digests, first)
     return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended))
@@ -145,6 +150,13 @@ def _leased(alert_id: int, event: Event, draft: Draft, now_ms: int) -> Alert:
         draft.day_total,
         state=draft.state,
     )
+
+
+def _folded(alert_id: int, draft: Draft) -> Folded:
+    fold, to = draft.fold, draft.recipient
+    if fold is None or to is None or (draft.state, draft.reason) != ("suppressed", fold.rule):
+        raise ValueError("an alert to fold has a recipient and is suppressed by the rule that folds it")
+    return Folded(alert_id, to.account, to.role, fold.rule, fold.due_ms, fold.count)
 
 
 def _deduplicate(

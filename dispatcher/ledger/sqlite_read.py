@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from dispatcher.ledger import sqlite_digests
 from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, Detour, EventStory
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
 from dispatcher.ledger.sqlite_ids import find_seqs
@@ -27,8 +28,8 @@ OPEN_COUNT = "SELECT count(*) FROM alerts INDEXED BY alerts_open WHERE ended_at 
 
 
 def open_count(connection: sqlite3.Connection) -> int:
-    """How many alerts have not ended, from the index that holds no others."""
-    return int(connection.execute(OPEN_COUNT).fetchall()[0][0])
+    """How many alerts have not ended, from the index that holds no others; and digests that are about to be told."""
+    return int(connection.execute(OPEN_COUNT).fetchall()[0][0]) + sqlite_digests.waiting(connection)
 
 
 def books(connection: sqlite3.Connection) -> Books:
@@ -70,6 +71,7 @@ def books(connection: sqlite3.Connection) -> Books:
         inconsistent=(inconsistent or 0) + alerts - sum(by_state.values()) + answered - sum(answers),
         known_doubles=number(COUNT_DOUBLES),
         without_alert=abs(events - firsts) or int(differ),
+        digests=sqlite_digests.books(connection),
     )
 
 
@@ -125,6 +127,8 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 attempts=[AttemptStory(*attempt) for attempt in attempts],
                 receipts=[dict(zip(("channel", "status", "at", "times"), one, strict=True)) for one in receipts],
                 detours=[Detour(*one) for one in detours],
+                digest=sqlite_digests.story_of(connection, alert_id) if state == "suppressed" else None,
             )
         )
-    return EventStory(stored_id, account, swiped_at, accepted_at, payload, alerts)
+    members, more = sqlite_digests.members_of(connection, stored_id)
+    return EventStory(stored_id, account, swiped_at, accepted_at, payload, alerts, members, more)

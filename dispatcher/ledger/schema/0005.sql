@@ -1,0 +1,1 @@
+-- Kept free for another change of the same release.
