@@ -51,7 +51,10 @@ class _Open(msgspec.Struct):
 _Key = tuple[str, str, str]
 _known = msgspec.json.Decoder(tuple[int, str, str, str, int, int])
 
-FIND = "SELECT json_array(id, account, role, rule, due_at, members) FROM digests WHERE state='open' AND account IN ({keys})"
+FIND = (
+    "SELECT json_array(id, account, role, rule, due_at, members) FROM digests"
+    " WHERE state='open' AND account IN ({keys})"
+)
 INSERT = "INSERT INTO digests (id, account, role, rule, opened_at, due_at, members, state) {values}"
 UPDATE = (
     "UPDATE digests SET due_at=v.column2, members=v.column3, state=v.column4 FROM ({values}) AS v WHERE id=v.column1"
@@ -61,13 +64,13 @@ LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='digests'"
 
 # What a process that has died or left was about to tell is anybody's; of the living each has its own.
 TAKE = (
-    "SELECT id, members FROM digests INDEXED BY digests_due WHERE state IN ('open','closing') AND due_at<=:now"
+    "SELECT id, account, role, rule, members FROM digests INDEXED BY digests_due WHERE state IN ('open','closing') AND due_at<=:now"
     " AND (owner IN (0, :owner) OR NOT EXISTS"
     " (SELECT 1 FROM processes p WHERE p.id=digests.owner AND p.alive_until>0)) ORDER BY due_at, id LIMIT :limit"
 )
 FREEZE = "UPDATE digests SET state='closing', owner=? WHERE id=?"
 DROP = "UPDATE digests SET state='empty' WHERE id=?"
-WAITING = "SELECT count(*) FROM digests INDEXED BY digests_due WHERE state='closing'"
+WAITING = "SELECT count(*) FROM digests INDEXED BY digests_due WHERE state IN ('open','closing') AND state='closing'"
 
 _MEMBERS = (
     f"FROM digest_members m JOIN events e ON e.seq = m.alert >> {ALERT_ID_BITS} WHERE m.digest=? AND m.removed IS NULL"
@@ -81,8 +84,7 @@ _WORTH = (
 AMOUNTS = f"SELECT e.payload->>'currency', sum({_WORTH}) {_MEMBERS} GROUP BY 1 ORDER BY 1"
 _TYPE = "coalesce(e.payload->>'type', 'purchase')"
 FACTS = (
-    "SELECT d.account, d.role, d.rule, count(*), min(e.swiped_at), max(e.swiped_at),"
-    f" iif(min({_TYPE})=max({_TYPE}), min({_TYPE}), '') {_MEMBERS.replace('WHERE', 'JOIN digests d ON d.id=m.digest WHERE')}"
+    f"SELECT count(*), min(e.swiped_at), max(e.swiped_at), iif(min({_TYPE})=max({_TYPE}), min({_TYPE}), '') {_MEMBERS}"
 )
 SENT = "UPDATE digests SET state='sent', owner=0, event=? WHERE id=? AND state='closing'"
 
@@ -156,12 +158,12 @@ def take(connection: sqlite3.Connection, now_ms: int, owner: int, limit: int) ->
     """See `Ledger.take_digests`."""
     due = connection.execute(TAKE, {"now": now_ms, "owner": owner, "limit": limit}).fetchall()
     taken = []
-    for digest, members in due:
+    for digest, account, role, rule, members in due:
         if not members:
             connection.execute(DROP, (digest,))
             continue
         connection.execute(FREEZE, (owner, digest))
-        account, role, rule, count, since, until, kind = connection.execute(FACTS, (digest,)).fetchall()[0]
+        count, since, until, kind = connection.execute(FACTS, (digest,)).fetchall()[0]
         amounts = dict(connection.execute(AMOUNTS, (digest,)).fetchall())
         taken.append(DueDigest(digest, event_id(digest), account, role, rule, count, amounts, since, until, kind))
     return taken

@@ -134,8 +134,8 @@ def undoes(reversal: Event, event: Event) -> bool:
 
 
 def _undone(event: Event, account: str, amount: int, currency: str) -> bool:
-    # A declined swipe moved nothing: that it was tried is what its alert tells. A digest is no swipe. The reversal of a reversal brings the
-    # purchase back, of which the cardholder has to know.
+    # A declined swipe moved nothing: that it was tried is what its alert tells. The reversal of a reversal brings the
+    # purchase back, of which the cardholder has to know. A digest is no swipe at all.
     if event.type == REVERSAL or _declined(event) or event.digest is not None:
         return False
     return (event.account, abs(event.amount), event.currency) == (account, amount, currency)
