@@ -64,8 +64,8 @@ LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='digests'"
 
 # What a process that has died or left was about to tell is anybody's; of the living each has its own.
 TAKE = (
-    "SELECT id, account, role, rule, members FROM digests INDEXED BY digests_due WHERE state IN ('open','closing') AND due_at<=:now"
-    " AND (owner IN (0, :owner) OR NOT EXISTS"
+    "SELECT id, account, role, rule, members FROM digests INDEXED BY digests_due"
+    " WHERE state IN ('open','closing') AND due_at<=:now AND (owner IN (0, :owner) OR NOT EXISTS"
     " (SELECT 1 FROM processes p WHERE p.id=digests.owner AND p.alive_until>0)) ORDER BY due_at, id LIMIT :limit"
 )
 FREEZE = "UPDATE digests SET state='closing', owner=? WHERE id=?"
