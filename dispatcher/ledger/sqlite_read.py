@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
 
 from dispatcher.ledger import sqlite_digests
 from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, Detour, EventStory
+from dispatcher.ledger.sqlite_consents import words_at
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
+from dispatcher.ledger.sqlite_held import held_later, hold_of
 from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
+from dispatcher.model.consent import ConsentEntry
+from dispatcher.model.event import Event
 from dispatcher.model.recipient import ChannelName
 
 CHANNELS: tuple[str, ...] = (*get_args(ChannelName), "wechat_service")
@@ -27,9 +32,10 @@ FINGERPRINT = ("count({0})", "sum({0})", "sum(({0}) * ({0}) % 1000003)")
 OPEN_COUNT = "SELECT count(*) FROM alerts INDEXED BY alerts_open WHERE ended_at IS NULL"
 
 
-def open_count(connection: sqlite3.Connection) -> int:
+def open_count(connection: sqlite3.Connection, held_until: int | None = None) -> int:
     """How many alerts have not ended, from the index that holds no others; and digests that are about to be told."""
-    return int(connection.execute(OPEN_COUNT).fetchall()[0][0]) + sqlite_digests.waiting(connection)
+    count = int(connection.execute(OPEN_COUNT).fetchall()[0][0]) + sqlite_digests.waiting(connection)
+    return count if held_until is None else count - held_later(connection, held_until)
 
 
 def books(connection: sqlite3.Connection) -> Books:
@@ -109,6 +115,7 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
         detours = connection.execute(
             "SELECT channel, why, at FROM detours WHERE alert=? ORDER BY at, channel, why", (alert_id,)
         ).fetchall()
+        read = None if saw is None else msgspec.json.decode(saw)
         alerts.append(
             AlertStory(
                 id=alert_id,
@@ -119,7 +126,7 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 channel=channel,
                 state=state,
                 reason=reason,
-                saw=None if saw is None else msgspec.json.decode(saw),
+                saw=read,
                 day_total=total,
                 expires_at=expires,
                 due_at=due,
@@ -127,8 +134,20 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 attempts=[AttemptStory(*attempt) for attempt in attempts],
                 receipts=[dict(zip(("channel", "status", "at", "times"), one, strict=True)) for one in receipts],
                 detours=[Detour(*one) for one in detours],
+                hold=hold_of(connection, alert_id),
+                consents=_consents(connection, account, role, payload, read),
                 digest=sqlite_digests.story_of(connection, alert_id) if state == "suppressed" else None,
             )
         )
     members, more = sqlite_digests.members_of(connection, stored_id)
     return EventStory(stored_id, account, swiped_at, accepted_at, payload, alerts, members, more)
+
+
+def _consents(
+    connection: sqlite3.Connection, account: str, role: str | None, payload: str, saw: Mapping[str, int] | None
+) -> list[ConsentEntry]:
+    """The word that the send rules looked at when they decided, with its source, which a decision does not keep."""
+    if role is None or not saw or "consent_at" not in saw:
+        return []
+    category = msgspec.json.decode(payload, type=Event).category
+    return words_at(connection, account, role, category, saw["consent_at"])

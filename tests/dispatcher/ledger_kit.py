@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from dispatcher.delivery import ENDED
 from dispatcher.events import Accepted, decode_event
-from dispatcher.ledger.api import AlertStory, Decisions, Draft, Ledger, ReadCounters, Receipt
+from dispatcher.ledger.api import AlertStory, Counted, Decisions, Draft, Ledger, Receipt
 from dispatcher.ledger.worker import InlineLedger, ThreadedLedger
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.recipient import Recipient, RecipientLine
@@ -99,12 +99,12 @@ class Tell:
         batch: Sequence[Accepted],
         recipients: Mapping[str, Sequence[Recipient]],
         now_ms: int,
-        read_counters: ReadCounters,
+        counted: Counted,
     ) -> Decisions:
         self.asked += [one.event.id for one in batch]
         self.told.update(recipients)
         news = Counter(f"told|{one.event.account}" for one in batch)
-        before = read_counters(list(news))
+        before = counted.counters(list(news))
         return Decisions(
             [[self._draft(one) for one in recipients.get(event.event.account, ())] or [NOBODY] for event in batch],
             {key: (before.get(key, 0) + count, now_ms + HOUR_MS) for key, count in news.items()},
@@ -178,8 +178,8 @@ class _Seen(Exception):
 async def counted(ledger: Ledger, owner: int, key: str) -> int:
     """A counter as the rules would see it; 0 when there is none. Leaves no trace."""
 
-    def peek(batch: object, told: object, now_ms: int, read_counters: ReadCounters) -> Decisions:
-        raise _Seen(read_counters([key]).get(key, 0))
+    def peek(batch: object, told: object, now_ms: int, counted: Counted) -> Decisions:
+        raise _Seen(counted.counters([key]).get(key, 0))
 
     try:
         await ledger.admit([accepted("never admitted")], NOW, owner, peek)

@@ -51,7 +51,8 @@ class VendorTemplates:
     """The templates of one account. ``max_units`` is how long a text among the values may be, in UTF-16 units.
 
     Raises `ConfigurationError` (with ``account``'s key) for a template of the library that has no code or no
-    parameters (but for those that are `OPTIONAL`), and for a parameter that is no field of ours or one that may be empty.
+    parameters (but for those that are `OPTIONAL`), and for a parameter that is no field of ours or one that may be
+    empty.
     """
 
     def __init__(self, account: str, section: SmsVendor, library: Library, max_units: int = MAX_PARAM_UNITS) -> None:
