@@ -25,6 +25,7 @@ import msgspec
 from dispatcher.model.event import MAX_INT64, Event
 from dispatcher.model.recipient import Recipient, Refusal
 from ratelimit.errors import RulesError
+from ratelimit.fold import Fold
 from ratelimit.localday import LocalDays
 from ratelimit.rulefile import (
     DEFAULT_EXPIRE_AFTER_SECONDS,
@@ -54,6 +55,7 @@ __all__ = [
     "RECIPIENT_MIN_AMOUNT",
     "Decider",
     "Decision",
+    "Fold",
     "Increment",
     "Plan",
     "Rules",

@@ -26,9 +26,7 @@ ACTS_SHOWN = 20
 _ids = msgspec.json.Decoder(list[int])
 
 HOLD = "INSERT INTO holds (alert, rule, until) {values}"
-STORY = (
-    "SELECT h.rule, h.until, d.act, d.who, d.at FROM holds h LEFT JOIN held_acts d ON d.id = h.act WHERE h.alert=?"
-)
+STORY = "SELECT h.rule, h.until, d.act, d.who, d.at FROM holds h LEFT JOIN held_acts d ON d.id = h.act WHERE h.alert=?"
 COUNT = "SELECT count(*) FROM alerts INDEXED BY alerts_held WHERE state='held' AND due_at > ?"
 VIEW = (
     "SELECT h.reason, h.count, h.waiting, o.accepted_at, n.accepted_at, h.first, h.last, h.newest FROM"
