@@ -13,17 +13,14 @@ import msgspec
 
 from dispatcher.events import Accepted
 from dispatcher.ledger.sqlite_history import PastAlert
-from dispatcher.model.event import Event
+from dispatcher.model.event import DIGEST, Event
 from dispatcher.model.recipient import Recipient
-from ratelimit.rules import Fold
+from ratelimit.fold import Fold
 from replay.times import moment_of
 
 PATIENCE_MS = 10 * 60_000
 """How long after it was due the record may tell a digest: the service looks every few seconds, and may have been
 restarted."""
-
-DIGEST = "digest"
-"""Type and category of the event that tells of folded alerts."""
 
 _Key = tuple[str, str, str]
 
@@ -56,7 +53,8 @@ class PendingDigests:
         key = (account, recipient.role, fold.rule)
         several = self._open.setdefault(key, [])
         last = several[-1] if several else None
-        if last is None or last.closed or (last.due_ms is not None and last.due_ms <= now_ms):
+        # As in the ledger: until somebody takes it, one that is due takes members.
+        if last is None or last.closed:
             last = _Gathering(recipient, fold.due_ms, 0)
             several.append(last)
             self._remember(key, last, fold.due_ms)
@@ -106,6 +104,8 @@ class PendingDigests:
 
     def _take_out(self, key: _Key, one: _Gathering) -> None:
         one.told = True
-        self._open[key].remove(one)
-        if not self._open[key]:
+        left = [other for other in self._open[key] if other is not one]
+        if left:
+            self._open[key] = left
+        else:
             del self._open[key]

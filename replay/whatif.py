@@ -18,15 +18,15 @@ import msgspec
 
 from dispatcher.admission import Admitter
 from dispatcher.events import Accepted
-from dispatcher.ledger.api import Decisions, Draft
+from dispatcher.ledger.api import Decisions
 from dispatcher.ledger.sqlite_history import PastAlert, PastEvent
-from dispatcher.model.event import Event
+from dispatcher.model.event import OWN_ID_PREFIX, Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.effects import Cap, Dedup, ExpireAfter, MinGap, QuietHours, Rule, Storm
 from ratelimit.rulefile import DEFAULT_EXPIRE_AFTER_SECONDS
 from ratelimit.rules import SERVICE
-from replay.decided import Decided, of_draft, of_record
+from replay.decided import of_draft, of_record
 from replay.memory import Memory
 from replay.pending import PendingDigests
 from replay.prediction import Prediction
@@ -129,7 +129,7 @@ class WhatIf:
         else:
             self._decide([accepted], recipients_of(past.alerts), now_ms, only_events=True)
         for alert in others:
-            if alert.state == "folded":
+            if alert.state == "folded" and not alert.taken_back:
                 self._pending.fold_recorded(past.account, alert)
             elif alert.state == "held" and "storm" not in alert.saw and alert.until is not None:
                 self._decide([accepted], [as_told(alert)], alert.until, without_events=True)
@@ -156,18 +156,15 @@ class WhatIf:
             prediction.events += 1
             for alert, draft in zip(past.alerts, decided, strict=True):
                 prediction.rulesets[alert.ruleset] += 1
-                prediction.compare(past.account, now_ms, of_record(alert), self._of(draft, past.account, now_ms))
+                prediction.compare(past.account, now_ms, of_record(alert), of_draft(draft))
+                if draft.fold is not None and draft.recipient is not None and not alert.taken_back:
+                    self._pending.fold(past.account, draft.recipient, draft.fold, now_ms)
         return None
 
     def _without(self, past: PastEvent) -> None:
         """A digest that was told and that the draft would not have gathered."""
         for alert in past.alerts:
             self.prediction.recorded.add(of_record(alert), past.accepted_at)
-
-    def _of(self, draft: Draft, account: str, now_ms: int) -> Decided:
-        if draft.fold is not None and draft.recipient is not None:
-            self._pending.fold(account, draft.recipient, draft.fold, now_ms)
-        return of_draft(draft)
 
     def _tell_digests(self, now_ms: int) -> None:
         """Digests that the draft gathered and of which the record knows nothing: told when they are due."""
@@ -232,10 +229,10 @@ def _groups(batch: Sequence[PastEvent]) -> Iterable[tuple[list[PastEvent], int]]
     for past in batch:
         people = recipients_of(past.alerts)
         its_level = max((alert.saw.get("brownout", 0) for alert in past.alerts), default=0)
-        alone = past.id.startswith(DIGEST_IDS)
+        alone = past.id.startswith(OWN_ID_PREFIX)
         if group and (
             alone
-            or group[0].id.startswith(DIGEST_IDS)
+            or group[0].id.startswith(OWN_ID_PREFIX)
             or past.accepted_at != group[0].accepted_at
             or its_level != level
             or accounts.get(past.account, people) != people

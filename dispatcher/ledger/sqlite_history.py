@@ -37,12 +37,11 @@ EVENTS = (
     " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 )
 ALERTS = (
-    "SELECT a.id, a.recipient, a.template, a.route, a.state, a.reason, a.saw, a.ruleset, a.day_total, a.expires_at"
-    " FROM alerts a WHERE a.id BETWEEN ? AND ? ORDER BY a.id"
+    "SELECT id, recipient, route, state, reason, saw, ruleset FROM alerts WHERE id BETWEEN ? AND ? ORDER BY id"
 )
 # Both hold few rows in relation to the alerts, so they are not joined but read beside them.
 HOLDS = "SELECT alert, rule, until FROM holds WHERE alert BETWEEN ? AND ?"
-FOLDS = "SELECT m.alert, d.rule FROM digest_members m JOIN digests d ON d.id = m.digest WHERE m.alert BETWEEN ? AND ?"
+FOLDS = "SELECT m.alert, d.rule, m.removed FROM digest_members m JOIN digests d ON d.id = m.digest WHERE m.alert BETWEEN ? AND ?"
 CARDS = "SELECT card FROM recipients WHERE id IN ({keys})"
 WORDS = (
     "SELECT json_array(account, role, key, given, at, source, written_at) FROM consent_log WHERE account IN ({keys})"
@@ -62,6 +61,7 @@ class PastAlert(msgspec.Struct, frozen=True, gc=False):
     ``recipient`` is the card as it was then as far as that is known (see `as_it_was`), None when there was nobody to
     tell. ``rule`` is the rule that decided, empty
     for ``send``; ``until`` (epoch ms) of a held one is until when. ``ruleset`` is the row of the rules in force.
+    ``taken_back``: it was folded, and a reversal took it out of its digest again.
     """
 
     recipient: Recipient | None
@@ -71,9 +71,7 @@ class PastAlert(msgspec.Struct, frozen=True, gc=False):
     until: int | None
     saw: dict[str, int]
     ruleset: int
-    template: str
-    day_total: int | None
-    expires_at: int
+    taken_back: bool = False
 
 
 class PastEvent(msgspec.Struct, frozen=True, gc=False):
@@ -163,7 +161,7 @@ class History:
         span = (events[0][0] << ALERT_ID_BITS, (events[-1][0] + 1 << ALERT_ID_BITS) - 1)
         rows = self._connection.execute(ALERTS, span).fetchall()
         holds = {alert: (rule, until) for alert, rule, until in self._connection.execute(HOLDS, span)}
-        folds = dict(self._connection.execute(FOLDS, span).fetchall())
+        folds = {alert: (rule, removed) for alert, rule, removed in self._connection.execute(FOLDS, span)}
         told = sorted({row[1] for row in rows if row[1] is not None})
         cards = {card.id: card for card in map(_card.decode, read_keys(self._connection, CARDS, told))}
         words = self._words(sorted({card.account for card in cards.values() if card.consents}))
@@ -173,7 +171,7 @@ class History:
             if (seq := row[0] >> ALERT_ID_BITS) in alerts:
                 card = None if row[1] is None else cards.get(row[1])
                 if card is not None:
-                    card = as_it_was(card, accepted[seq], SERVICE in row[3].split(","), words)
+                    card = as_it_was(card, accepted[seq], SERVICE in row[2].split(","), words)
                 alerts[seq].append(_as_decided(row, card, holds.get(row[0]), folds.get(row[0])))
         return [PastEvent(*event, tuple(alerts[event[0]])) for event in events]
 
@@ -198,22 +196,23 @@ def as_it_was(card: Recipient, at_ms: int, service: bool, words: Words) -> Recip
 
 
 def _as_decided(
-    row: tuple[Any, ...], recipient: Recipient | None, hold: tuple[str, int] | None, folder: str | None
+    row: tuple[Any, ...], recipient: Recipient | None, hold: tuple[str, int] | None, fold: tuple[str, str | None] | None
 ) -> PastAlert:
-    _, _, template, route, state, reason, saw, ruleset, day_total, expires_at = row
+    _, _, route, state, reason, saw, ruleset = row
     seen = {} if saw is None else _saw.decode(saw)
     channels = tuple(name for name in route.split(",") if name)
     decided: DecidedState = "send"
     rule, until = "", None
     if hold is not None:
         decided, (rule, until) = "held", hold
-    elif folder is not None:
-        decided, rule = "folded", folder
+    elif fold is not None:
+        decided, rule = "folded", fold[0]
     elif state == "suppressed" and not channels:  # with channels it was suppressed later, beside its reversal
         decided, rule = "suppressed", reason
     elif state == "expired" and "age_seconds" in seen:
         decided, rule = "expired", reason
-    return PastAlert(recipient, decided, rule, channels, until, seen, ruleset, template, day_total, expires_at)
+    taken_back = fold is not None and fold[1] is not None
+    return PastAlert(recipient, decided, rule, channels, until, seen, ruleset, taken_back)
 
 
 @contextmanager
