@@ -86,7 +86,11 @@ class Prediction:
         """(day in China, recorded, predicted): template messages of WeChat, which count for its quota."""
         both = sorted(self.recorded.wechat_days.keys() | self.predicted.wechat_days.keys())
         return [
-            ((_EPOCH_DAY + timedelta(days=day)).isoformat(), self.recorded.wechat_days[day], self.predicted.wechat_days[day])
+            (
+                (_EPOCH_DAY + timedelta(days=day)).isoformat(),
+                self.recorded.wechat_days[day],
+                self.predicted.wechat_days[day],
+            )
             for day in both
         ]
 

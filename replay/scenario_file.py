@@ -155,7 +155,7 @@ def _happening(source: str, where: str, place: int, table: dict[str, Any], accou
         fields["id"] = name if repeat == 1 else f"{name}-{turn + 1}"
         found = decode_event(_encoded(source, where, fields), place)
         if isinstance(found, Rejected):
-            raise ScenarioError(source, found.error, where=where, key=found.field)
+            raise ScenarioError(source, found.error, where=where)
         events.append((now_ms, found))
     return Happening(place, tuple(events), _expectations(source, where, table.get("expect")))
 
@@ -196,7 +196,7 @@ def _recipients(source: str, where: str, table: dict[str, Any]) -> list[Recipien
         _refuse_unknown(source, place_in, fields, RecipientLine.__struct_fields__)
         decoded = decode_recipient(_encoded(source, place_in, fields), place)
         if isinstance(decoded, Rejected):
-            raise ScenarioError(source, decoded.error, where=place_in, key=decoded.field)
+            raise ScenarioError(source, decoded.error, where=place_in)
         found.append(decoded.recipient)
     return found
 

@@ -34,7 +34,7 @@ SHOWN_DAYS = 31
 """Days of the quota's table; ``--json`` has all."""
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command()
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--since", required=True, metavar="TIME", help="First moment: an ISO time with a zone, a date, or -7d.")
 @click.option("--until", metavar="TIME", default=None, help="The moment after the last. Default: now.")
@@ -91,9 +91,7 @@ def predict(config: Config, rules: Rules, past: History, since_ms: int, until_ms
     brownouts: dict[str, RecordedBrownOut] = {}
     if wechat is not None:
         reserved = frozenset(wechat.reserve_categories)
-        terms = BrownOutTerms(
-            wechat.brownout_minimum, wechat.brownout_digest_below, wechat.reserve_from, reserved
-        )
+        terms = BrownOutTerms(wechat.brownout_minimum, wechat.brownout_digest_below, wechat.reserve_from, reserved)
         brownouts["wechat"] = RecordedBrownOut(terms)
         if wechat.service_messages:
             channels.append(WechatServiceChannel.name)
@@ -120,14 +118,20 @@ def _quota_of(config: Config) -> int | None:
 
 
 def _print(head: dict[str, Any], prediction: Prediction, sms_cost: float, quota: int | None) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"{prediction.events:,} events and {prediction.alerts:,} alerts from {head['since']} to {head['until']},"
         f" with the rules of {head['file']} (version {head['version']})"
     )
     console.print(_said_of_versions(head["versions_in_force"], head["version"], prediction.changed))
     table = _table("", "by")
-    names = {"sent": "sent at once", "held": "held", "suppressed": "suppressed", "folded": "folded", "expired": "expired"}
+    names = {
+        "sent": "sent at once",
+        "held": "held",
+        "suppressed": "suppressed",
+        "folded": "folded",
+        "expired": "expired",
+    }
     last = ""
     for kind, name, before, after in prediction.rows():
         _add(table, "" if kind == last else names[kind], name, before, after)

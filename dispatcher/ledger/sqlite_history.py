@@ -36,9 +36,7 @@ EVENTS = (
     "SELECT seq, id, account, swiped_at, accepted_at, payload FROM events"
     " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 )
-ALERTS = (
-    "SELECT id, recipient, route, state, reason, saw, ruleset FROM alerts WHERE id BETWEEN ? AND ? ORDER BY id"
-)
+ALERTS = "SELECT id, recipient, route, state, reason, saw, ruleset FROM alerts WHERE id BETWEEN ? AND ? ORDER BY id"
 # Both hold few rows in relation to the alerts, so they are not joined but read beside them.
 HOLDS = "SELECT alert, rule, until FROM holds WHERE alert BETWEEN ? AND ?"
 FOLDS = "SELECT m.alert, d.rule, m.removed FROM digest_members m JOIN digests d ON d.id = m.digest WHERE m.alert BETWEEN ? AND ?"
