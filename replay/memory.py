@@ -16,14 +16,14 @@ looking costs little for each."""
 
 
 class Memory:
-    """The counters and marks of the send rules, by kind as the ledger keeps them, so that what is over can be forgotten.
+    """The counters and marks of the send rules; what is over is forgotten.
 
     Without ``day_totals`` these are not kept: they are what an alert shows of its day, and only a storm rule decides by
     them.
     """
 
     def __init__(self, *, day_totals: bool = True) -> None:
-        self._day_totals = day_totals
+        self.day_totals = day_totals
         self._counters: dict[str, dict[str, int]] = {}
         self._marks: dict[str, tuple[tuple[int, ...], int]] = {}
         self._keep: dict[str, int] = {}
@@ -52,7 +52,7 @@ class Memory:
     ) -> None:
         """Set what a batch of decisions at ``now_ms`` changed: (value, keep until in epoch ms) by key."""
         for key, (value, keep_until) in counters.items():
-            if self._day_totals or not key.startswith(DAY_TOTAL):
+            if self.day_totals or not key.startswith(DAY_TOTAL):
                 kind, who = split(key)
                 self._counters.setdefault(kind, {})[who] = value
                 if keep_until > self._keep.get(kind, -1):

@@ -12,7 +12,7 @@ import msgspec
 
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.model.event import Event
-from dispatcher.model.recipient import ChannelName, Recipient, RecipientLine
+from dispatcher.model.recipient import ChannelName, Consent, Recipient, RecipientLine
 from dispatcher.recipients import decode_recipient
 from replay.errors import ScenarioError
 from replay.times import epoch_ms_of, moment_of, read_moment
@@ -203,11 +203,14 @@ def _recipients(source: str, where: str, table: dict[str, Any]) -> list[Recipien
 
 def _numbered(people: Iterable[RecipientLine]) -> tuple[Recipient, ...]:
     """As the ledger would keep them: in this order."""
-    known = set(Recipient.__struct_fields__)
-    return tuple(
-        Recipient(number, **{key: value for key, value in msgspec.structs.asdict(line).items() if key in known})
-        for number, line in enumerate(people, 1)
-    )
+    found = []
+    for number, line in enumerate(people, 1):
+        fields = {name: getattr(line, name) for name in line.__struct_fields__}
+        fields["consents"] = {
+            key: Consent(word.given, epoch_ms_of(word.at), word.source) for key, word in line.consents.items()
+        }
+        found.append(Recipient(number, **fields))
+    return tuple(found)
 
 
 def _tables(source: str, where: str, table: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -122,17 +122,16 @@ class WhatIf:
         """Count what was told, when it was told, on the channels that it could take; of the others only the event."""
         accepted = accepted_again(past)
         now_ms = past.accepted_at
-        told = [alert for alert in past.alerts if alert.state == "send"]
-        others = [alert for alert in past.alerts if alert.state != "send"]
+        told = [as_told(alert) for alert in past.alerts if alert.state == "send"]
         if told:
-            self._decide([accepted], [as_told(alert) for alert in told], now_ms)
-        else:
-            self._decide([accepted], recipients_of(past.alerts), now_ms, only_events=True)
-        for alert in others:
+            self._decide([accepted], told, now_ms, events=False)
+        if self._memory.day_totals:  # after what was told, which must not see itself as an event before it
+            self._decide([accepted], recipients_of(past.alerts), now_ms, told=False)
+        for alert in past.alerts:
             if alert.state == "folded" and not alert.taken_back:
                 self._pending.fold_recorded(past.account, alert)
             elif alert.state == "held" and "storm" not in alert.saw and alert.until is not None:
-                self._decide([accepted], [as_told(alert)], alert.until, without_events=True)
+                self._decide([accepted], [as_told(alert)], alert.until, events=False)
         if (digest := digest_of(accepted.event)) is not None:
             self._pending.told(past.account, *digest)
 
@@ -182,18 +181,16 @@ class WhatIf:
         people: Mapping[str, Sequence[Recipient]] | Sequence[Recipient],
         now_ms: int,
         *,
-        only_events: bool = False,
-        without_events: bool = False,
+        events: bool = True,
+        told: bool = True,
     ) -> Decisions:
-        told = people if isinstance(people, Mapping) else {batch[0].event.account: people}
-        decisions = self._admitter(batch, told, now_ms, self._memory)
+        """Decide, and keep what that counts: of ``events``, of what is ``told``, or of both."""
+        recipients = people if isinstance(people, Mapping) else {batch[0].event.account: people}
+        decisions = self._admitter(batch, recipients, now_ms, self._memory)
         counters, marks = decisions.counters, decisions.marks
-        if only_events or without_events:
-            counters = {
-                key: value for key, value in counters.items() if key.startswith(EVENT_KEYS) is not without_events
-            }
-            marks = {} if only_events else marks
-        self._memory.keep(counters, marks, now_ms)
+        if not (events and told):
+            counters = {key: value for key, value in counters.items() if key.startswith(EVENT_KEYS) is events}
+        self._memory.keep(counters, marks if told else {}, now_ms)
         return decisions
 
 

@@ -39,7 +39,10 @@ EVENTS = (
 ALERTS = "SELECT id, recipient, route, state, reason, saw, ruleset FROM alerts WHERE id BETWEEN ? AND ? ORDER BY id"
 # Both hold few rows in relation to the alerts, so they are not joined but read beside them.
 HOLDS = "SELECT alert, rule, until FROM holds WHERE alert BETWEEN ? AND ?"
-FOLDS = "SELECT m.alert, d.rule, m.removed FROM digest_members m JOIN digests d ON d.id = m.digest WHERE m.alert BETWEEN ? AND ?"
+FOLDS = (
+    "SELECT m.alert, d.rule, m.removed FROM digest_members m JOIN digests d ON d.id = m.digest"
+    " WHERE m.alert BETWEEN ? AND ?"
+)
 CARDS = "SELECT card FROM recipients WHERE id IN ({keys})"
 WORDS = (
     "SELECT json_array(account, role, key, given, at, source, written_at) FROM consent_log WHERE account IN ({keys})"

@@ -116,9 +116,9 @@ def test_two_recipients_of_one_role_are_refused() -> None:
 
 
 def test_a_file_without_scenarios_or_without_sense_is_refused() -> None:
-    with pytest.raises(ScenarioError, match="s.toml: scenario: is missing; nothing would be tested"):
+    with pytest.raises(ScenarioError, match=r"s\.toml: scenario: is missing; nothing would be tested"):
         load_scenarios('rules = "r.toml"', "s.toml")
-    with pytest.raises(ScenarioError, match="s.toml: not TOML"):
+    with pytest.raises(ScenarioError, match=r"s\.toml: not TOML"):
         load_scenarios("rules = ", "s.toml")
 
 
