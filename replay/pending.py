@@ -15,7 +15,7 @@ from dispatcher.events import Accepted
 from dispatcher.ledger.sqlite_history import PastAlert
 from dispatcher.model.event import DIGEST, Event
 from dispatcher.model.recipient import Recipient
-from ratelimit.fold import Fold
+from ratelimit.decision import Fold
 from replay.times import moment_of
 
 PATIENCE_MS = 10 * 60_000

@@ -14,7 +14,7 @@ from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_history import CLOCK_SLACK_MS, PastEvent, as_it_was, history
 from dispatcher.model.recipient import Consent, Recipient, Refusal
-from ratelimit.fold import Fold
+from ratelimit.decision import Fold
 from tests.dispatcher.ledger_kit import NOW, accepted, recipient, step
 
 HOUR_MS = 3_600_000
