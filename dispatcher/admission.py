@@ -83,7 +83,6 @@ class Admitter:
             pinned, name = templates.get(event.category, default)
             if event.digest is not None:
                 told, pinned, plans = self._digest(accepted, event, told, now_ms)
-                keys.extend(key for one in plans for key in one.counters)
                 planned.append((told, pinned, plans))
                 continue
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]

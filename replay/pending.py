@@ -13,7 +13,7 @@ import msgspec
 
 from dispatcher.events import Accepted
 from dispatcher.ledger.sqlite_history import PastAlert
-from dispatcher.model.event import DIGEST, Event
+from dispatcher.model.event import DIGEST, DigestFacts, Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.decision import Fold
 from replay.times import moment_of
@@ -95,6 +95,7 @@ class PendingDigests:
                 time=moment_of(due_ms),
                 type=DIGEST,
                 category=DIGEST,
+                digest=DigestFacts(key[1], one.members, {}, due_ms, due_ms, key[2]),
             )
             yield due_ms, Accepted(event, b"", due_ms), one.recipient
 

@@ -18,7 +18,7 @@ import msgspec
 
 from dispatcher.admission import Admitter
 from dispatcher.events import Accepted
-from dispatcher.ledger.api import Decisions
+from dispatcher.ledger.api import Decisions, Draft
 from dispatcher.ledger.sqlite_history import PastAlert, PastEvent
 from dispatcher.model.event import OWN_ID_PREFIX, Event
 from dispatcher.model.recipient import Recipient
@@ -26,7 +26,7 @@ from ratelimit.brownout import BrownOutTerms
 from ratelimit.effects import Cap, Dedup, ExpireAfter, MinGap, QuietHours, Rule, Storm
 from ratelimit.rulefile import DEFAULT_EXPIRE_AFTER_SECONDS
 from ratelimit.rules import SERVICE
-from replay.decided import of_draft, of_record
+from replay.decided import Decided, of_draft, of_record
 from replay.memory import Memory
 from replay.pending import PendingDigests
 from replay.prediction import Prediction
@@ -128,7 +128,7 @@ class WhatIf:
         if self._memory.day_totals:  # after what was told, which must not see itself as an event before it
             self._decide([accepted], recipients_of(past.alerts), now_ms, told=False)
         for alert in past.alerts:
-            if alert.state == "folded" and not alert.taken_back:
+            if alert.state == "folded" and not _taken_back(alert):
                 self._pending.fold_recorded(past.account, alert)
             elif alert.state == "held" and "storm" not in alert.saw and alert.until is not None:
                 self._decide([accepted], [as_told(alert)], alert.until, events=False)
@@ -155,8 +155,8 @@ class WhatIf:
             prediction.events += 1
             for alert, draft in zip(past.alerts, decided, strict=True):
                 prediction.rulesets[alert.ruleset] += 1
-                prediction.compare(past.account, now_ms, of_record(alert), of_draft(draft))
-                if draft.fold is not None and draft.recipient is not None and not alert.taken_back:
+                prediction.compare(past.account, now_ms, _record_of(alert, draft), of_draft(draft))
+                if draft.fold is not None and draft.recipient is not None and not _taken_back(alert):
                     self._pending.fold(past.account, draft.recipient, draft.fold, now_ms)
         return None
 
@@ -205,10 +205,24 @@ def recipients_of(alerts: Sequence[PastAlert]) -> list[Recipient]:
 
 
 def as_told(alert: PastAlert) -> Recipient:
-    """The recipient with no other channels than those that this alert could take."""
+    """The recipient with no other channels than those that this alert could take, as far as they are known."""
     assert alert.recipient is not None
+    if not alert.route:
+        return alert.recipient
     channels = tuple(channel for channel in alert.route if channel != SERVICE)
     return msgspec.structs.replace(alert.recipient, channels=channels)
+
+
+def _record_of(alert: PastAlert, draft: Draft) -> Decided:
+    """What was recorded. Of what a reversal ended at once it is only known that it was not suppressed by a rule; there
+    the draft's word is taken, unless it would suppress it."""
+    predicted = of_draft(draft)
+    return predicted if alert.unsure and predicted.state in ("send", "held", "folded") else of_record(alert)
+
+
+def _taken_back(alert: PastAlert) -> bool:
+    """Whether it is in no digest, although a rule folds it."""
+    return alert.taken_back or alert.unsure
 
 
 def digest_of(event: Event) -> tuple[str, str] | None:

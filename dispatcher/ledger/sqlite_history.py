@@ -21,6 +21,7 @@ from dispatcher.ledger.sql import read_keys
 from dispatcher.ledger.sqlite_open import CACHE_KIB, SCHEMA_VERSION, explained
 from dispatcher.model.alert import ALERT_ID_BITS
 from dispatcher.model.recipient import Consent, Recipient
+from ratelimit.rulefile import REVERSED
 from ratelimit.rules import SERVICE
 
 BATCH_EVENTS = 512
@@ -36,7 +37,7 @@ EVENTS = (
     "SELECT seq, id, account, swiped_at, accepted_at, payload FROM events"
     " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 )
-ALERTS = "SELECT id, recipient, route, state, reason, saw, ruleset FROM alerts WHERE id BETWEEN ? AND ? ORDER BY id"
+ALERTS = "SELECT id, recipient, route, state, reason, saw, ruleset, ended_at FROM alerts WHERE id BETWEEN ? AND ? ORDER BY id"
 # Both hold few rows in relation to the alerts, so they are not joined but read beside them.
 HOLDS = "SELECT alert, rule, until FROM holds WHERE alert BETWEEN ? AND ?"
 FOLDS = (
@@ -63,6 +64,8 @@ class PastAlert(msgspec.Struct, frozen=True, gc=False):
     tell. ``rule`` is the rule that decided, empty
     for ``send``; ``until`` (epoch ms) of a held one is until when. ``ruleset`` is the row of the rules in force.
     ``taken_back``: it was folded, and a reversal took it out of its digest again.
+    ``unsure``: a reversal ended it in the transaction that admitted it, so that nobody wrote down whether the rules would
+    have sent, held or folded it.
     """
 
     recipient: Recipient | None
@@ -73,6 +76,7 @@ class PastAlert(msgspec.Struct, frozen=True, gc=False):
     saw: dict[str, int]
     ruleset: int
     taken_back: bool = False
+    unsure: bool = False
 
 
 class PastEvent(msgspec.Struct, frozen=True, gc=False):
@@ -173,7 +177,7 @@ class History:
                 card = None if row[1] is None else cards.get(row[1])
                 if card is not None:
                     card = as_it_was(card, accepted[seq], SERVICE in row[2].split(","), words)
-                alerts[seq].append(_as_decided(row, card, holds.get(row[0]), folds.get(row[0])))
+                alerts[seq].append(_as_decided(row, card, holds.get(row[0]), folds.get(row[0]), accepted[seq]))
         return [PastEvent(*event, tuple(alerts[event[0]])) for event in events]
 
 
@@ -197,9 +201,13 @@ def as_it_was(card: Recipient, at_ms: int, service: bool, words: Words) -> Recip
 
 
 def _as_decided(
-    row: tuple[Any, ...], recipient: Recipient | None, hold: tuple[str, int] | None, fold: tuple[str, str | None] | None
+    row: tuple[Any, ...],
+    recipient: Recipient | None,
+    hold: tuple[str, int] | None,
+    fold: tuple[str, str | None] | None,
+    accepted_at: int,
 ) -> PastAlert:
-    _, _, route, state, reason, saw, ruleset = row
+    _, _, route, state, reason, saw, ruleset, ended_at = row
     seen = {} if saw is None else _saw.decode(saw)
     channels = tuple(name for name in route.split(",") if name)
     decided: DecidedState = "send"
@@ -208,12 +216,14 @@ def _as_decided(
         decided, (rule, until) = "held", hold
     elif fold is not None:
         decided, rule = "folded", fold[0]
-    elif state == "suppressed" and not channels:  # with channels it was suppressed later, beside its reversal
+    elif state == "suppressed" and reason != REVERSED:
         decided, rule = "suppressed", reason
     elif state == "expired" and "age_seconds" in seen:
         decided, rule = "expired", reason
     taken_back = fold is not None and fold[1] is not None
-    return PastAlert(recipient, decided, rule, channels, until, seen, ruleset, taken_back)
+    at_once = hold is None and fold is None and ended_at == accepted_at
+    unsure = at_once and (state == "cancelled" or (state == "suppressed" and reason == REVERSED))
+    return PastAlert(recipient, decided, rule, channels, until, seen, ruleset, taken_back, unsure)
 
 
 @contextmanager

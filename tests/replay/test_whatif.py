@@ -111,9 +111,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
 def recorded(path: str, since: datetime, until: datetime) -> Counter[tuple[str, str]]:
     with history(path) as past:
         alerts = [alert for batch in past.between(ms(since), ms(until)) for event in batch for alert in event.alerts]
-    return Counter(
-        ("sent", alert.route[0]) if alert.state == "send" else (alert.state, alert.rule) for alert in alerts
-    )
+    return Counter(("sent", alert.route[0]) if alert.state == "send" else (alert.state, alert.rule) for alert in alerts)
 
 
 @pytest.mark.parametrize("skipped_days", [0, 0.7, 5, 13.3, 20])
@@ -138,7 +136,9 @@ def test_the_traffic_of_these_tests_meets_every_rule(bank: Bank) -> None:
     assert {state for state, _ in counts} == {"sent", "held", "suppressed", "folded", "expired"}
     # And the cap of one channel: some large swipes went by WeChat alone
     with history(bank.path) as past:
-        routes = Counter(a.route for b in past.between(0, ms(START) * 2) for e in b for a in e.alerts if a.state == "send")
+        routes = Counter(
+            a.route for b in past.between(0, ms(START) * 2) for e in b for a in e.alerts if a.state == "send"
+        )
     assert routes["wechat",] > 0
     assert routes["wechat", "sms"] > 0
 
@@ -154,6 +154,8 @@ def test_a_changed_cap_differs_by_what_a_plain_loop_counts(bank: Bank, limit: in
     with history(bank.path) as past:
         for batch in past.between(0, ms(until)):
             for one in batch:
+                if one.id.startswith("swipebell:digest:"):  # no cap counts it, and the draft folds nothing
+                    continue
                 for alert in one.alerts:
                     at = one.accepted_at
                     assert alert.recipient is not None
@@ -223,6 +225,25 @@ def test_brown_outs_are_as_they_were(tmp_path: Path) -> None:
     assert degraded
     assert same.changed == 0
     assert none.predicted.counts["suppressed", "brown-out"] == none.recorded.counts["suppressed", "brown-out"]
+    bank.store.close()
+
+
+@pytest.mark.parametrize("then", ["hold", "suppress"])
+def test_what_a_reversal_ended_at_once_counts_as_what_the_rules_say(tmp_path: Path, then: str) -> None:
+    # Given a purchase at night and its reversal in one batch, so that the ledger only knows that both ended
+    rules = (
+        f'version = 1\n[[rule]]\nid = "night"\neffect = "quiet_hours"\nfrom = "00:00"\nto = "23:00"\nthen = "{then}"\n'
+    )
+    bank = Bank(tmp_path / "ledger.db", rules)
+    bank.recipients(*people(2))
+    bank.admit(START, event(1, START, "A-1"), event(2, START, "A-1", type="reversal", refers_to="e-1", amount=-5000))
+    # When both are predicted with the same rules, Then nothing differs, whatever the rules had said
+    prediction = bank.what_if(rules, START, START + timedelta(days=1))
+    assert prediction.changed == 0
+    assert prediction.alerts == 2
+    # And rules that would have suppressed them differ, as far as they had not been suppressed
+    prediction = bank.what_if(rules.replace(then, "suppress"), START, START + timedelta(days=1))
+    assert prediction.changed == (2 if then == "hold" else 0)
     bank.store.close()
 
 

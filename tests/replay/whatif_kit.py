@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dispatcher.admission import Admitter
+from dispatcher.digests import as_event
 from dispatcher.events import Accepted
 from dispatcher.ledger.api import Admission
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_history import history
+from dispatcher.model.event import Event
 from dispatcher.model.recipient import RecipientLine
 from ratelimit.effects import Storm
 from ratelimit.rules import Rules, load_rules
@@ -59,8 +61,25 @@ class Bank:
         self.store.commit()
 
     def admit(self, moment: datetime, *events: Accepted) -> Admission:
+        self.tell_digests(ms(moment))
+        return self._admit(ms(moment), events)
+
+    def tell_digests(self, now_ms: int) -> None:
+        """Tell those that were due by now, each most of a second after that."""
+        query = "SELECT min(due_at) FROM digests WHERE state IN ('open', 'closing')"
+        while (due_ms := self.store.connection.execute(query).fetchall()[0][0]) is not None and due_ms < now_ms:
+            told_ms = due_ms + 700
+            self.store.begin()
+            due = self.store.take_digests(told_ms, self.owner, 100)
+            self.store.commit()
+            self._admit(told_ms, [as_event(digest, told_ms) for digest in due])
+            self.store.begin()
+            self.store.digests_sent([digest.id for digest in due])
+            self.store.commit()
+
+    def _admit(self, now_ms: int, events: Sequence[Accepted]) -> Admission:
         self.store.begin()
-        admission = self.store.admit(events, ms(moment), self.owner, self.admitter)
+        admission = self.store.admit(events, now_ms, self.owner, self.admitter)
         self.store.commit()
         return admission
 
@@ -104,19 +123,24 @@ def traffic(count: int, accounts: int, days: float, seed: int = 1) -> Iterable[t
     """Batches of events over ``days``: bursts and pauses, three categories, some swipes told late, some taken back."""
     rng = random.Random(seed)
     number = 0
+    told: list[Event] = []
     moments = sorted(rng.uniform(0, days * 86_400) for _ in range(count // 4))
     for seconds in moments:
         moment = START + timedelta(milliseconds=round(seconds * 1000))
         batch = []
+        before = number - 1
         for _ in range(rng.randint(1, 7)):
             account = f"A-{min(rng.randrange(accounts), rng.randrange(accounts))}"
-            late = timedelta(hours=rng.choice([0, 0, 0, 0, 0, 1, 30]))
+            late = timedelta(hours=rng.choice([0, 0, 0, 0, 0, 0, 0, 1, 30, 80]))
             fields: dict[str, object] = {
                 "amount": rng.choice([990, 5000, 12_000, 12_000, 40_000]),
                 "category": rng.choice(["swipe", "swipe", "swipe", "swipe", "service", "promotion"]),
             }
-            if number and rng.random() < 0.1:
-                fields |= {"type": "reversal", "refers_to": f"e-{number - 1}", "amount": -5000}
+            if before >= 0 and rng.random() < 0.1:
+                back = told[before]
+                account = back.account
+                fields |= {"type": "reversal", "refers_to": back.id, "amount": -back.amount}
             batch.append(event(number, moment - late, account, **fields))
+            told.append(batch[-1].event)
             number += 1
         yield moment, batch
