@@ -285,6 +285,25 @@ def test_storms_are_predicted_exactly(tmp_path: Path) -> None:
     bank.store.close()
 
 
+def test_a_channel_that_was_full_before_the_period_is_not_counted_again(tmp_path: Path) -> None:
+    # Given one SMS in any 24 hours: the first swipe took it, so the second, 23 hours later, had WeChat alone
+    rules = (
+        'version = 1\n[[rule]]\nid = "one-sms"\neffect = "cap"\nlimit = 1\nper = "account"\nrolling_hours = 24\n'
+        'channel = "sms"\n'
+    )
+    bank = Bank(tmp_path / "ledger.db", rules)
+    bank.recipients(*people(2))
+    for number, hours in enumerate((0, 23, 25)):
+        moment = START + timedelta(hours=hours)
+        bank.admit(moment, event(number, moment, "A-1"))
+    # When a period begins so that only the second one is looked at before it
+    prediction = bank.what_if(rules, START + timedelta(hours=24.5), START + timedelta(days=3))
+    # Then the third may take SMS, as it did
+    assert prediction.changed == 0
+    assert prediction.alerts == 1
+    bank.store.close()
+
+
 def test_an_account_without_recipients_stays_one(tmp_path: Path) -> None:
     # Given an event that had nobody to tell, and a recipient who came later
     bank = Bank(tmp_path / "ledger.db", DAILY.format(limit=1))
