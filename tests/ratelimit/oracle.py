@@ -1,0 +1,272 @@
+"""What the send rules ought to say, from a list of everything that was decided so far and nothing else.
+
+No counters, no memory, no key: for each alert it looks through the whole list again. It reads the rule file's tables
+as TOML gives them and has its own calendar, so that it shares nothing with what it is to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
+
+from dispatcher.model.event import Event
+from dispatcher.model.recipient import Recipient
+
+ZONES = available_timezones()
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MOST_MOVES = 64
+ADDRESS = {"wechat": "openid", "sms": "phone", "email": "email"}
+FINGERPRINT = ("merchant", "amount", "currency", "type")
+TEMPLATES = {"digest": "digest"}
+"""Categories with a template of their own; the others are told by that of a swipe."""
+RuleTable = Mapping[str, Any]
+
+
+class Said(NamedTuple):
+    state: str
+    rule: str | None = None
+    send_ms: int = 0
+    route: tuple[str, ...] = ()
+
+
+class Past(NamedTuple):
+    event: Event
+    to: Recipient
+    said: Said
+    rules: Mapping[str, RuleTable]
+    at_storms: Collection[str]
+
+
+class Oracle:
+    """``past`` is all it knows. Times are epoch ms."""
+
+    def __init__(self, channels: Collection[str]) -> None:
+        self.channels = channels
+        self.past: list[Past] = []
+
+    def event(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> list[Said]:
+        """What is decided for each recipient of one event."""
+        storms = self._storms(rules, event, told, now)
+        known = {rule["id"]: rule for rule in rules}
+        said = []
+        for to in told:
+            said.append(self._say(rules, event, to, now, storms))
+            self.past.append(Past(event, to, said[-1], known, storms))
+        return said
+
+    def _say(self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int, storms: Mapping[str, bool]) -> Said:
+        mine = [rule for rule in rules if matches(rule, event, to)]
+        if event.category in to.opt_out:
+            return Said("suppressed", "opt-out")
+        for rule in mine:
+            if rule["effect"] == "consent" and not rule.keys() & {"channel", "template"} and not consented(rule, to):
+                return Said("suppressed", rule["id"])
+        route, why = self._route(mine, event, to)
+        if not route:
+            return Said("suppressed", why)
+        ages = [rule for rule in mine if rule["effect"] == "expire_after"]
+        expires = min(ms_of(event.time), now) + (length(ages[0]) if ages else 24 * 3600 * 1000)
+        if now >= expires:
+            return Said("expired", ages[0]["id"] if ages else "default-expiry")
+        for name, stormy in storms.items():
+            if stormy:
+                return Said("held", name, expires, route)
+        return self._when(mine, event, to, now, expires, route)
+
+    def _when(
+        self, mine: Sequence[RuleTable], event: Event, to: Recipient, now: int, expires: int, route: tuple[str, ...]
+    ) -> Said:
+        send, mover = now, ""
+        for _ in range(MOST_MOVES + 1):
+            left, moved, passed = list(route), None, False
+            for rule in mine:
+                if rule["effect"] == "dedup":
+                    told = [one.said.send_ms for one in self._counted(rule, event, to, None)]
+                    if any(abs(at - send) < length(rule) for at in told):
+                        return Said("suppressed", rule["id"])
+            for rule in mine:
+                if rule["effect"] == "quiet_hours" and (until := quiet_until(rule, to.timezone, send)) and not passed:
+                    action = rule.get("then", "hold")
+                    passed = action == "pass"
+                    if action == "suppress":
+                        return Said("suppressed", rule["id"])
+                    moved = until if action == "hold" else None
+                if rule["effect"] in ("cap", "min_gap"):
+                    for channel in counted_on(rule, left):
+                        room_at = self._room_at(rule, event, to, channel, send)
+                        if room_at is None:
+                            continue
+                        if at_limit(rule) == "digest":
+                            return Said("folded", rule["id"])
+                        if at_limit(rule) == "hold":
+                            moved = room_at
+                        elif channel is not None:
+                            left.remove(channel)
+                        if at_limit(rule) == "suppress" and (channel is None or not left):
+                            return Said("suppressed", rule["id"])
+                if moved is not None:
+                    mover = rule["id"]
+                    break
+            if moved is None:
+                return Said("held" if send > now else "send", mover or None, send, tuple(left))
+            send = moved
+            if send >= expires:
+                break
+        return Said("suppressed", mover)
+
+    def _room_at(self, rule: RuleTable, event: Event, to: Recipient, channel: str | None, send: int) -> int | None:
+        """None when there is room at ``send``, otherwise when there will be."""
+        at = sorted(one.said.send_ms for one in self._counted(rule, event, to, channel))
+        if rule["effect"] == "min_gap":
+            return at[-1] + length(rule) if any(abs(send - one) < length(rule) for one in at) else None
+        if "window" in rule:
+            counted = [one for one in self._counted(rule, event, to, channel)]
+            window = window_of(rule, to.timezone, send)
+            full = sum(window_of(rule, one.to.timezone, one.said.send_ms) == window for one in counted) >= rule["limit"]
+            return next_window(rule, to.timezone, send) if full else None
+        span = (rule.get("rolling_hours", 0) * 60 + rule.get("rolling_minutes", 0)) * 60_000
+        full = sum(abs(send - one) < span for one in at) >= rule["limit"]
+        return at[-rule["limit"]] + span if full else None
+
+    def _counted(self, rule: RuleTable, event: Event, to: Recipient, channel: str | None) -> Iterator[Past]:
+        """The alerts that count for the rule together with this one: those it spoke of when they were decided."""
+        for one in self.past:
+            then = one.rules.get(rule["id"])
+            if then is None or one.said.state not in ("send", "held") or one.said.rule in one.at_storms:
+                continue
+            if matches(then, one.event, one.to):
+                for channel_then in counted_on(then, one.said.route):
+                    if scope(rule, one.event, one.to, channel_then) == scope(rule, event, to, channel):
+                        yield one
+
+    def _route(self, mine: Sequence[RuleTable], event: Event, to: Recipient) -> tuple[tuple[str, ...], str]:
+        orders = [rule["channels"] for rule in mine if rule["effect"] == "route"]
+        order = [one for one in orders[0] if one in to.channels] if orders else to.channels
+        known = [one for one in dict.fromkeys(order) if one in self.channels]
+        there = [one for one in known if getattr(to, ADDRESS[one])]
+        floors = {}
+        for channel in there:
+            own = to.min_amount.get(channel, {}).get(event.currency, 0)
+            asked = [
+                (-rule["amounts"].get(event.currency, 0), place, rule["id"])
+                for place, rule in enumerate(mine)
+                if rule["effect"] == "min_amount" and rule["channel"] == channel
+            ]
+            negative, _, name = min(asked, default=(0, 0, ""))
+            floors[channel] = (own, "recipient-min-amount") if own > -negative else (-negative, name)
+        route = tuple(one for one in there if abs(event.amount) >= floors[one][0])
+        if route or not there:
+            return route, "no-address" if known else "no-channel"
+        return (), min((floor, name) for floor, name in floors.values())[1]
+
+    def _storms(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> dict[str, bool]:
+        """By storm rule that looks at this event, in order: whether it is held."""
+        return {}
+
+
+def matches(rule: RuleTable, event: Event, to: Recipient) -> bool:
+    when: Mapping[str, Any] = rule.get("when", {})
+    facts: dict[str, Any] = {
+        "category": lambda words: event.category in words,
+        "type": lambda words: event.type in words,
+        "currency": lambda words: event.currency in words,
+        "country": lambda words: event.country in words,
+        "mcc": lambda words: any(like(word, event.mcc or "") for word in words),
+        "amount_from": lambda least: abs(event.amount) >= least,
+        "amount_below": lambda most: abs(event.amount) < most,
+        "declined": lambda wanted: (event.status or "").lower().startswith("declined") is wanted,
+        "foreign": lambda wanted: (event.orig_currency not in (None, event.currency)) is wanted,
+        "role": lambda words: to.role in words,
+        "locale": lambda words: any(f"{to.locale}-".startswith(f"{word}-") for word in words),
+    }
+    asked = {key: [value] if isinstance(value, str) else value for key, value in when.items()}
+    if rule["effect"] in ("consent", "expire_after"):
+        asked["category"] = [rule["category"]]
+    return all(facts[key](value) for key, value in asked.items())
+
+
+def like(pattern: str, mcc: str) -> bool:
+    return len(mcc) == len(pattern) and all(a in ("x", b) for a, b in zip(pattern, mcc, strict=True))
+
+
+def consented(rule: RuleTable, to: Recipient) -> bool:
+    given = to.consents.get("/".join(rule[key] for key in ("category", "channel", "template") if key in rule))
+    return rule["mode"] == "opt-out" if given is None else given.given
+
+
+def at_limit(rule: RuleTable) -> str:
+    return str(rule.get("at_cap", rule.get("at_gap", "suppress")))
+
+
+def scopes(rule: RuleTable) -> list[str]:
+    per = rule.get("per", "recipient")
+    return [per] if isinstance(per, str) else per
+
+
+def counted_on(rule: RuleTable, route: Sequence[str]) -> list[str | None]:
+    """The channels of a route that a rule speaks of; a single None when it speaks of none."""
+    if rule["effect"] == "dedup" or ("channel" not in rule and "channel" not in scopes(rule)):
+        return [None]
+    spoken_of = list(route) if at_limit(rule) == "suppress" else route[:1]
+    return [one for one in spoken_of if one == rule.get("channel", one)]
+
+
+def scope(rule: RuleTable, event: Event, to: Recipient, channel: str | None) -> tuple[Any, ...]:
+    if rule["effect"] == "dedup":
+        return (to.id, *(getattr(event, one) for one in rule.get("fingerprint", FINGERPRINT)))
+    who = {"account": event.account, "recipient": to.id, "channel": channel, "category": event.category}
+    who |= {"template": TEMPLATES.get(event.category, "swipe"), "merchant": event.merchant}
+    return tuple(who[one] for one in scopes(rule))
+
+
+def length(rule: RuleTable) -> int:
+    minutes = rule.get("hours", 0) * 60 + rule.get("minutes", 0)
+    return int(minutes * 60 + rule.get("seconds", 0)) * 1000
+
+
+def ms_of(moment: datetime) -> int:
+    return round((moment - EPOCH) / timedelta(milliseconds=1))
+
+
+def local(zone: str, at: int) -> datetime:
+    """What the clock on the wall there shows."""
+    info = ZoneInfo(zone if zone in ZONES else "Asia/Shanghai")
+    return (EPOCH + timedelta(milliseconds=at)).astimezone(info).replace(tzinfo=None)
+
+
+def first_moment(zone: str, wall: datetime) -> int:
+    """The first moment at which a clock there shows ``wall`` or more, to a quarter of an hour."""
+    at = ms_of(wall.replace(tzinfo=UTC)) - 15 * 3600 * 1000
+    while local(zone, at) < wall:
+        at += 15 * 60_000
+    return at
+
+
+def window_of(rule: RuleTable, zone: str, at: int) -> tuple[int, ...]:
+    day = local(zone, at).date()
+    parts = {"day": (day.year, day.month, day.day), "week": day.isocalendar()[:2], "month": (day.year, day.month)}
+    return tuple(parts[rule["window"]])
+
+
+def next_window(rule: RuleTable, zone: str, at: int) -> int:
+    day = local(zone, at).replace(hour=0, minute=0, second=0, microsecond=0)
+    window = window_of(rule, "UTC", ms_of(day.replace(tzinfo=UTC)))
+    while window_of(rule, "UTC", ms_of(day.replace(tzinfo=UTC))) == window:
+        day += DAY
+    return first_moment(zone, day)
+
+
+def quiet_until(rule: RuleTable, zone: str, at: int) -> int | None:
+    """The end of the quiet period that ``at`` lies in, None when it lies in none."""
+    today = local(zone, at).replace(hour=0, minute=0, second=0, microsecond=0)
+    begin, end = (timedelta(hours=int(rule[key][:2]), minutes=int(rule[key][3:])) for key in ("from", "to"))
+    for day in (today - DAY, today, today + DAY):
+        if DAYS[day.weekday()] in rule.get("days", DAYS):
+            last = first_moment(zone, day + (end if begin < end else end + DAY))
+            if first_moment(zone, day + begin) <= at < last:
+                return last
+    return None
