@@ -58,12 +58,14 @@ class Oracle:
             self.past.append(Past(event, to, said[-1], known, storms))
         return said
 
-    def _say(self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int, storms: Mapping[str, bool]) -> Said:
+    def _say(
+        self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int, storms: Mapping[str, bool]
+    ) -> Said:
         mine = [rule for rule in rules if matches(rule, event, to)]
         if event.category in to.opt_out:
             return Said("suppressed", "opt-out")
         for rule in mine:
-            if rule["effect"] == "consent" and not rule.keys() & {"channel", "template"} and not consented(rule, to):
+            if rule["effect"] == "consent" and "channel" not in rule and not consented(rule, to):
                 return Said("suppressed", rule["id"])
         route, why = self._route(mine, event, to)
         if not route:
@@ -124,7 +126,7 @@ class Oracle:
         if rule["effect"] == "min_gap":
             return at[-1] + length(rule) if any(abs(send - one) < length(rule) for one in at) else None
         if "window" in rule:
-            counted = [one for one in self._counted(rule, event, to, channel)]
+            counted = list(self._counted(rule, event, to, channel))
             window = window_of(rule, to.timezone, send)
             full = sum(window_of(rule, one.to.timezone, one.said.send_ms) == window for one in counted) >= rule["limit"]
             return next_window(rule, to.timezone, send) if full else None
@@ -148,8 +150,14 @@ class Oracle:
         order = [one for one in orders[0] if one in to.channels] if orders else to.channels
         known = [one for one in dict.fromkeys(order) if one in self.channels]
         there = [one for one in known if getattr(to, ADDRESS[one])]
-        floors = {}
+        closed = {}
         for channel in there:
+            for rule in mine:
+                about = rule["effect"] == "consent" and rule.get("channel") == channel
+                if about and template_of(event) == rule.get("template", template_of(event)) and not consented(rule, to):
+                    closed.setdefault(channel, rule["id"])
+        floors = {}
+        for channel in [one for one in there if one not in closed]:
             own = to.min_amount.get(channel, {}).get(event.currency, 0)
             asked = [
                 (-rule["amounts"].get(event.currency, 0), place, rule["id"])
@@ -158,10 +166,11 @@ class Oracle:
             ]
             negative, _, name = min(asked, default=(0, 0, ""))
             floors[channel] = (own, "recipient-min-amount") if own > -negative else (-negative, name)
-        route = tuple(one for one in there if abs(event.amount) >= floors[one][0])
+        route = tuple(one for one in floors if abs(event.amount) >= floors[one][0])
         if route or not there:
             return route, "no-address" if known else "no-channel"
-        return (), min((floor, name) for floor, name in floors.values())[1]
+        # That of the channel which came closest to being allowed.
+        return (), min(floors.values())[1] if floors else next(iter(closed.values()))
 
     def _storms(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> dict[str, bool]:
         """By storm rule that looks at this event, in order: whether it is held."""
@@ -194,8 +203,18 @@ def like(pattern: str, mcc: str) -> bool:
 
 
 def consented(rule: RuleTable, to: Recipient) -> bool:
-    given = to.consents.get("/".join(rule[key] for key in ("category", "channel", "template") if key in rule))
-    return rule["mode"] == "opt-out" if given is None else given.given
+    """By the narrowest word about it, unless a wider one took that back later."""
+    keys = [rule[key] for key in ("category", "channel", "template") if key in rule]
+    words = [to.consents[name] for one in range(len(keys)) if (name := "/".join(keys[: one + 1])) in to.consents]
+    holds = None
+    for word in words:
+        if holds is None or holds.given or (word.at, not word.given) > (holds.at, True):
+            holds = word
+    return rule["mode"] == "opt-out" if holds is None else holds.given
+
+
+def template_of(event: Event) -> str:
+    return TEMPLATES.get(event.category, "swipe")
 
 
 def at_limit(rule: RuleTable) -> str:
@@ -219,7 +238,7 @@ def scope(rule: RuleTable, event: Event, to: Recipient, channel: str | None) -> 
     if rule["effect"] == "dedup":
         return (to.id, *(getattr(event, one) for one in rule.get("fingerprint", FINGERPRINT)))
     who = {"account": event.account, "recipient": to.id, "channel": channel, "category": event.category}
-    who |= {"template": TEMPLATES.get(event.category, "swipe"), "merchant": event.merchant}
+    who |= {"template": template_of(event), "merchant": event.merchant}
     return tuple(who[one] for one in scopes(rule))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from dispatcher.model.recipient import RecipientLine
+from dispatcher.model.recipient import ConsentWord, RecipientLine
 from tests.ratelimit.oracle import ms_of
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
@@ -18,10 +18,26 @@ MOST_BACK_MS = 110 * MINUTE_MS
 happened before them may be forgotten, so they are exact as long as a clock does not go back by more than their length.
 Calendar windows are exact in any case."""
 
+
+def _said(given: bool, day: int) -> ConsentWord:
+    return ConsentWord(given, datetime(2026, 1, day, tzinfo=UTC), "form")
+
+
 PEOPLE = (
-    RecipientLine(account="A", role="primary", openid="o-1", phone="+8613800000001"),
     RecipientLine(
-        account="A", role="second", openid="o-2", phone="+12120000002", timezone="America/New_York", locale="en"
+        account="A",
+        openid="o-1",
+        phone="+8613800000001",
+        consents={"promo": _said(False, 5), "promo/sms": _said(True, 2), "promo/wechat/swipe": _said(True, 6)},
+    ),
+    RecipientLine(
+        account="A",
+        role="second",
+        openid="o-2",
+        phone="+12120000002",
+        timezone="America/New_York",
+        locale="en",
+        consents={"promo": _said(True, 5), "promo/sms": _said(False, 2)},
     ),
     RecipientLine(
         account="B",
@@ -218,6 +234,20 @@ ages = st.builds(
     st.sampled_from([4, 12, 40]),
 )
 
+consents = st.builds(
+    lambda number, category, where, mode: {
+        "id": f"ask-{number}",
+        "effect": "consent",
+        "category": category,
+        "mode": mode,
+        **where,
+    },
+    st.integers(1, 3),
+    st.sampled_from(["promo", "promo", "swipe"]),
+    st.sampled_from([{}, {"channel": "sms"}, {"channel": "wechat"}, {"channel": "wechat", "template": "swipe"}]),
+    st.sampled_from(["opt-in", "opt-out"]),
+)
+
 routes = st.builds(
     lambda category, order: {
         "id": f"route-{category}",
@@ -230,7 +260,7 @@ routes = st.builds(
 )
 
 rule_lists = st.lists(
-    st.one_of(caps(), caps(), gaps(), dedups(), quiet_hours, minimums, ages, routes),
+    st.one_of(caps(), caps(), gaps(), dedups(), quiet_hours, minimums, ages, consents, routes),
     min_size=1,
     max_size=7,
     unique_by=lambda rule: rule["id"],

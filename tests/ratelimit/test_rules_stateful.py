@@ -5,7 +5,6 @@ What every alert became in the ledger is what the oracle says, and no cap is exc
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -21,17 +20,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dispatcher.admission import Admitter
 from dispatcher.events import Accepted, decode_event
 from dispatcher.ledger.sqlite import SqliteStore
-from dispatcher.ledger.worker import InlineLedger
-from dispatcher.model.recipient import Recipient
+from dispatcher.model.recipient import Consent, Recipient
 from ratelimit.rulefile import load_rules
 from templates.library import Library
-from tests.ratelimit.oracle import Oracle, RuleTable, Said, counted_on, length, matches, scope, window_of
+from tests.ratelimit.oracle import Oracle, RuleTable, Said, counted_on, length, matches, ms_of, scope, window_of
 from tests.ratelimit.rules_kit import LEAPS, MOST_BACK_MS, PEOPLE, rule_lists, starts, swipe_line, swipes, toml
 
 EXAMPLES, STEPS = (2000, 50) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 20)
 
+MEMORY = "/dev/shm"
 FENCED = {"wechat": False, "sms": True, "email": True}
 LIBRARY = Library.load()
+LEASE_MS = 10**12
 
 ALERTS = (
     "SELECT e.id, a.state, a.reason, a.due_at, a.route, e.accepted_at, e.payload, a.recipient, a.ruleset"
@@ -51,10 +51,9 @@ class Process:
         self.store = SqliteStore(self.path)
         # Nothing is to be learnt from waiting for the disk.
         self.store.connection.execute("PRAGMA synchronous=OFF")
-        with_commit = self.store.begin, self.store.commit
-        with_commit[0]()
-        self.owner = self.store.register("x", now, now + 10**12)
-        with_commit[1]()
+        self.store.begin()
+        self.owner = self.store.register("x", now, now + LEASE_MS)
+        self.store.commit()
 
     def obey(self, text: str, now: int) -> None:
         rules = load_rules(text, "rules.toml")
@@ -69,7 +68,7 @@ class Process:
 class RulesMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="rules-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="rules-", dir=MEMORY if os.path.isdir(MEMORY) else None))
         self.processes: list[Process] = []
         self.oracle = Oracle(FENCED)
         self.expected: dict[str, list[Said]] = {}
@@ -89,11 +88,12 @@ class RulesMachine(RuleBasedStateMachine):
         self.processes = [Process(path, now), Process(path, now)]
         store = self.processes[0].store
         store.begin()
-        store.import_recipients(PEOPLE)
+        store.import_recipients(PEOPLE, now)
         store.commit()
         for number, one in enumerate(PEOPLE, 1):
-            given = {name: getattr(one, name) for name in one.__struct_fields__ if hasattr(Recipient, name)}
-            self.people[one.account].append(Recipient(number, **given))
+            given = {name: getattr(one, name) for name in one.__struct_fields__}
+            words = {key: Consent(word.given, ms_of(word.at), word.source) for key, word in one.consents.items()}
+            self.people[one.account].append(Recipient(number, **given | {"consents": words}))
         for which in (0, 1):
             self.reload(which, rules)
 
