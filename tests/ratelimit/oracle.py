@@ -38,6 +38,7 @@ class Past(NamedTuple):
     to: Recipient
     said: Said
     rules: Mapping[str, RuleTable]
+    at: int
     at_storms: Collection[str]
 
 
@@ -55,7 +56,7 @@ class Oracle:
         said = []
         for to in told:
             said.append(self._say(rules, event, to, now, storms))
-            self.past.append(Past(event, to, said[-1], known, storms))
+            self.past.append(Past(event, to, said[-1], known, now, storms))
         return said
 
     def _say(
@@ -173,8 +174,35 @@ class Oracle:
         return (), min(floors.values())[1] if floors else next(iter(closed.values()))
 
     def _storms(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> dict[str, bool]:
-        """By storm rule that looks at this event, in order: whether it is held."""
-        return {}
+        """Whether the event is held, by each storm rule that looks at it; none looks after the first that holds."""
+        held: dict[str, bool] = {}
+        for rule in rules:
+            if rule["effect"] != "storm" or True in held.values() or not self._moved_today(event, told):
+                continue
+            if any(matches(rule, event, to) for to in told):
+                span = rule["minutes"] * 60_000
+                like_it = {
+                    one.event.id
+                    for one in self.past
+                    if rule["id"] in one.at_storms
+                    and one.at // span == now // span
+                    and fingerprint(rule, one.event) == fingerprint(rule, event)
+                }
+                over, sample = len(like_it) - rule["limit"], rule.get("sample", 0)
+                held[rule["id"]] = over >= 0 and not (sample and (over + 1) % sample == 0)
+        return held
+
+    def _moved_today(self, event: Event, told: Sequence[Recipient]) -> bool:
+        """Whether the account's money in this currency has moved on this day before: one swipe is no storm."""
+        return any(
+            one.event.id != event.id
+            and (one.event.account, one.event.currency) == (event.account, event.currency)
+            and one.event.type in ("purchase", "cash", "fee", "refund")
+            and not declined(one.event)
+            and local(to.timezone, ms_of(one.event.time)).date() == local(to.timezone, ms_of(event.time)).date()
+            for one in self.past
+            for to in told[:1]
+        )
 
 
 def matches(rule: RuleTable, event: Event, to: Recipient) -> bool:
@@ -187,7 +215,7 @@ def matches(rule: RuleTable, event: Event, to: Recipient) -> bool:
         "mcc": lambda words: any(like(word, event.mcc or "") for word in words),
         "amount_from": lambda least: abs(event.amount) >= least,
         "amount_below": lambda most: abs(event.amount) < most,
-        "declined": lambda wanted: (event.status or "").lower().startswith("declined") is wanted,
+        "declined": lambda wanted: declined(event) is wanted,
         "foreign": lambda wanted: (event.orig_currency not in (None, event.currency)) is wanted,
         "role": lambda words: to.role in words,
         "locale": lambda words: any(f"{to.locale}-".startswith(f"{word}-") for word in words),
@@ -196,6 +224,14 @@ def matches(rule: RuleTable, event: Event, to: Recipient) -> bool:
     if rule["effect"] in ("consent", "expire_after"):
         asked["category"] = [rule["category"]]
     return all(facts[key](value) for key, value in asked.items())
+
+
+def declined(event: Event) -> bool:
+    return (event.status or "").lower().startswith("declined")
+
+
+def fingerprint(rule: RuleTable, event: Event) -> tuple[Any, ...]:
+    return (event.account, *(getattr(event, one) for one in rule.get("fingerprint", FINGERPRINT)))
 
 
 def like(pattern: str, mcc: str) -> bool:
@@ -236,7 +272,7 @@ def counted_on(rule: RuleTable, route: Sequence[str]) -> list[str | None]:
 
 def scope(rule: RuleTable, event: Event, to: Recipient, channel: str | None) -> tuple[Any, ...]:
     if rule["effect"] == "dedup":
-        return (to.id, *(getattr(event, one) for one in rule.get("fingerprint", FINGERPRINT)))
+        return (to.id, *fingerprint(rule, event))
     who = {"account": event.account, "recipient": to.id, "channel": channel, "category": event.category}
     who |= {"template": template_of(event), "merchant": event.merchant}
     return tuple(who[one] for one in scopes(rule))

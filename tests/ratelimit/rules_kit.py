@@ -259,8 +259,23 @@ routes = st.builds(
     st.sampled_from([["sms", "wechat"], ["wechat"], ["email", "sms"]]),
 )
 
+storms = st.builds(
+    lambda fields, limit, minutes, sample: {
+        "id": f"storm-{minutes}-{'-'.join(fields)}",
+        "effect": "storm",
+        "fingerprint": fields,
+        "limit": limit,
+        "minutes": minutes,
+        "sample": sample,
+    },
+    st.sampled_from([["merchant"], ["amount", "currency", "type"]]),
+    st.integers(1, 3),
+    st.sampled_from([5, 60]),
+    st.integers(0, 2),
+)
+
 rule_lists = st.lists(
-    st.one_of(caps(), caps(), gaps(), dedups(), quiet_hours, minimums, ages, consents, routes),
+    st.one_of(caps(), caps(), gaps(), dedups(), quiet_hours, minimums, ages, consents, routes, storms),
     min_size=1,
     max_size=7,
     unique_by=lambda rule: rule["id"],

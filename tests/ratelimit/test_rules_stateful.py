@@ -201,8 +201,8 @@ class RulesMachine(RuleBasedStateMachine):
         people = {one.id: one for several in self.people.values() for one in several}
         told: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         calendar: dict[tuple[Any, ...], int] = defaultdict(int)
-        for _, state, _, due, route, accepted_at, payload, recipient, ruleset in query(ALERTS):
-            if state not in ("queued", "sending", "held"):
+        for _, state, reason, due, route, accepted_at, payload, recipient, ruleset in query(ALERTS):
+            if state not in ("queued", "sending", "held") or (reason or "").startswith("storm"):
                 continue
             answer = decode_event(payload.encode(), 1)
             assert isinstance(answer, Accepted)
