@@ -18,13 +18,25 @@ from dispatcher.ledger import (
     sqlite_deliver,
     sqlite_fallback,
     sqlite_heard,
+    sqlite_held,
+    sqlite_marks,
     sqlite_quotas,
     sqlite_rates,
     sqlite_read,
     sqlite_recipients,
     sqlite_tokens,
 )
-from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
+from dispatcher.ledger.api import (
+    Admission,
+    Books,
+    Decide,
+    EventStory,
+    Imported,
+    RateAsk,
+    RateShare,
+    Receipt,
+)
+from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
@@ -62,6 +74,7 @@ class SqliteStore:
             self.connection.close()
             raise
         self._rules: str | None = None
+        self._swept = sqlite_marks.START
         self._ids = IdIndex()
 
     def begin(self) -> None:
@@ -182,9 +195,21 @@ class SqliteStore:
 
     # ---- looking, and what changes rarely ---------------------------------------------------------------------
 
-    def open_count(self) -> int:
+    def open_count(self, held_until: int | None = None) -> int:
         """See `Ledger.open_count`."""
-        return sqlite_read.open_count(self.connection)
+        return sqlite_read.open_count(self.connection, held_until)
+
+    def held(self, rule: str | None = None) -> HeldView:
+        """See `Ledger.held`."""
+        return sqlite_held.held(self.connection, rule)
+
+    def release_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """See `Ledger.release_held`."""
+        return sqlite_held.release(self.connection, rule, now_ms, who, up_to)
+
+    def discard_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """See `Ledger.discard_held`."""
+        return sqlite_held.discard(self.connection, rule, now_ms, who, up_to)
 
     def books(self) -> Books:
         """See `Ledger.books`."""
@@ -234,7 +259,12 @@ class SqliteStore:
 
     def forget_counters(self, now_ms: int) -> int:
         """See `Ledger.forget_counters`."""
-        return sqlite_counters.forget_counters(self.connection, now_ms)
+        forgotten = sqlite_counters.forget_counters(self.connection, now_ms)
+        if forgotten:
+            return forgotten
+        # Where it had come to is only a hint: should this not be committed, the marks are met in the next round.
+        forgotten, self._swept = sqlite_marks.forget_marks(self.connection, now_ms, self._swept)
+        return forgotten
 
     # ---- the providers' rates ---------------------------------------------------------------------------------
 
