@@ -202,7 +202,7 @@ def _measured(store: SqliteStore, admitter: Admitter, rules: Rules, lines: Seque
     store.ruleset(rules.version_id, rules.content, now_ms)
     owner = store.register("bench", now_ms, now_ms + LEASE_MS)
     store.commit()
-    batches: list[tuple[float, float, float]] = []
+    batches: list[list[float]] = []
     for first in range(0, len(lines), BATCH):
         events: Sequence[Accepted] = decode_lines(list(enumerate(lines[first : first + BATCH], 1))).accepted
         watch = _Watch(admitter)
@@ -213,7 +213,7 @@ def _measured(store: SqliteStore, admitter: Admitter, rules: Rules, lines: Seque
         store.commit()
         if len(admission.alerts) != len(events):
             raise Failed(f"of {len(events)} swipes {len(admission.alerts)} were told: {admission.ended}")
-        batches.append(tuple(seconds / len(events) * 1e6 for seconds in (watch.deciding, watch.reading, took)))
+        batches.append([seconds / len(events) * 1e6 for seconds in (watch.deciding, watch.reading, took)])
     figures = {}
     for place, figure in enumerate(("decide_us", "reads_us", "admit_us")):
         figures[figure] = sorted(batch[place] for batch in batches)[len(batches) // QUARTILE]

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from dispatcher.model.recipient import ConsentWord, RecipientLine
-from tests.ratelimit.oracle import ms_of
+from tests.ratelimit.oracle_facts import ms_of
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 

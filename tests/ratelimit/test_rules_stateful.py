@@ -23,7 +23,8 @@ from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.model.recipient import Consent, Recipient
 from ratelimit.rulefile import load_rules
 from templates.library import Library
-from tests.ratelimit.oracle import Oracle, RuleTable, Said, counted_on, length, matches, ms_of, scope, window_of
+from tests.ratelimit.oracle import Oracle, Said
+from tests.ratelimit.oracle_facts import RuleTable, counted_on, length, matches, ms_of, scope, window_of
 from tests.ratelimit.rules_kit import LEAPS, MOST_BACK_MS, PEOPLE, rule_lists, starts, swipe_line, swipes, toml
 
 EXAMPLES, STEPS = (2000, 50) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 20)
