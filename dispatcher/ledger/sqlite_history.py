@@ -67,7 +67,7 @@ class PastAlert(msgspec.Struct, frozen=True, gc=False):
     tell. ``rule`` is the rule that decided, empty for ``send``; ``until`` (epoch ms) of a held one is until when.
     ``ruleset`` is the row of the rules in force. ``taken_back``: it was folded, and a reversal took it out of its
     digest again. ``unsure``: a reversal ended it in the transaction that admitted it, so that nobody wrote down whether
-    the rules would have sent, held or folded it.
+    the rules would have sent or held it (it stands as ``send``) or by which rule they would have folded it.
     """
 
     recipient: Recipient | None
@@ -228,6 +228,8 @@ def _as_decided(
     taken_back = fold is not None and fold[1] is not None
     at_once = hold is None and fold is None and ended_at == accepted_at
     unsure = at_once and (state == "cancelled" or (state == "suppressed" and reason == REVERSED))
+    if unsure and not channels:  # of what was not suppressed only a folded one has none
+        decided, rule = "folded", REVERSED
     return PastAlert(recipient, decided, rule, channels, until, seen, ruleset, taken_back, unsure)
 
 
