@@ -189,7 +189,7 @@ class History:
 def as_it_was(card: Recipient, at_ms: int, service: bool, words: Words) -> Recipient:
     """The card at ``at_ms`` as far as it can be known: without what providers refused and recipients agreed to later.
     ``service``: whether WeChat took customer-service messages then. What a bank changed by an import (channels, zone,
-    minimum) is as it is now, and so is a refusal that was said again."""
+    minimum) is as it is now, and a refusal that has been lifted or said again since is not known any more."""
     if not (card.refused or card.consents or service or card.service_until_ms):
         return card
     consents: dict[str, Consent] = {}
