@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # The suite starts some hundreds of short programs: without compiled files each would compile all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test lint bench bench-all soak clean help
+.PHONY: run test lint bench bench-all soak deep clean help
 
 help:
 	@echo "make run    install, then the demonstration: a day of swipes becomes alerts"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench  alerts a second of the real path beside the raw network, into build/bench.json (minutes)"
 	@echo "make bench-all  the same, a full ledger and a backlog of a million too (a quarter of an hour, 15 GB of disk)"
 	@echo "make soak   the whole recorded files, and 50,000 alerts a fault mix, through providers that misbehave (minutes)"
+	@echo "make deep   the ledger and the send rules against their models: 2,000 random lives each (half an hour)"
 	@echo "make clean  remove .venv, build and the caches"
 
 $(VENV)/installed: requirements.lock pyproject.toml
@@ -48,7 +49,10 @@ bench-all: $(VENV)/installed
 	$(BIN)/python -m loadtest.bench --all --json build/bench.json --table build/bench.md
 
 soak: $(VENV)/installed-test
-	SWIPEBELL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_send_real_input.py tests/e2e/test_fault_mixes.py
+	SWIPEBELL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_send_real_input.py tests/e2e/test_fault_mixes.py tests/e2e/test_rules_recount.py
+
+deep: $(VENV)/installed-test
+	SWIPEBELL_HYPOTHESIS=deep $(BIN)/python -m pytest -n 2 tests/ratelimit/test_rules_stateful.py tests/dispatcher/test_ledger_stateful.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

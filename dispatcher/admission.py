@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from dispatcher.digests import rules_for_digests, told_by
 from dispatcher.events import Accepted
 from dispatcher.fallback import Orders
 from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.model.alert import State
-from dispatcher.model.event import Event
+from dispatcher.model.event import DIGEST, Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.degrade import degrade
@@ -57,6 +58,10 @@ class Admitter:
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
         }
         self._templates = {template.id: (template.pinned, template.id) for template in library}
+        # It tells the digest's facts, which an event from outside has not, whatever its category.
+        self._digest_template = self._templates.pop(DIGEST, self._templates[DEFAULT_TEMPLATE])
+        self._for_digests: tuple[Decider, Decider] | None = None
+        """(rules in force, what is left of them for digests), made when the first digest comes."""
 
     def __call__(
         self,
@@ -77,6 +82,9 @@ class Admitter:
             if orders is not None:
                 told = [orders.of(event.category, recipient) for recipient in told]
             pinned, name = templates.get(event.category, default)
+            if event.digest is not None:
+                planned.append(self._digest(accepted, told, now_ms))
+                continue
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
                 plans = [_degraded(one, event, ladder) for one in plans]
@@ -96,6 +104,17 @@ class Admitter:
                 ]
             )
         return Decisions(drafts, tally.changed, tally.changed_marks)
+
+    def _digest(
+        self, accepted: Accepted, recipients: Sequence[Recipient], now_ms: int
+    ) -> tuple[Sequence[Recipient], str, list[Plan]]:
+        """(who is told, pinned template, plans) of a digest: neither folded nor browned out once more."""
+        decider = self._decider
+        if self._for_digests is None or self._for_digests[0] is not decider:
+            self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._first_state)
+        plan, (pinned, name) = self._for_digests[1].plan, self._digest_template
+        told = told_by(accepted.event, recipients)
+        return told, pinned, [plan(accepted.event, accepted.swiped_ms, one, now_ms, name) for one in told]
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
         route, state, expires_ms, saw = decision.route, decision.state, decision.expires_at_ms, decision.saw

@@ -32,6 +32,7 @@ from dispatcher.delivery import (
     after_refusal,
     given_back,
 )
+from dispatcher.digests import Digests
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted
 from dispatcher.fallback import with_deadlines
@@ -135,6 +136,7 @@ class Engine:
         )
         self._gate = Gate(list(self.lanes.values()), config.batch_events, now_ms)
         self._together = Together(self._admit, config.batch_events)
+        self._digests = Digests(ledger, lambda batch: self._admit(batch, own=True), now_ms)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Engine]:
@@ -190,7 +192,7 @@ class Engine:
             return await self._admit(batch)
         return await self._together.admit(batch)
 
-    async def _admit(self, batch: Sequence[Accepted]) -> Admission:
+    async def _admit(self, batch: Sequence[Accepted], own: bool = False) -> Admission:
         try:
             admission = await self._ledger.admit(batch, self.now_ms(), self.owner, self._decide)
         except LedgerUnavailable as error:
@@ -201,7 +203,7 @@ class Engine:
             by_channel.setdefault(alert.route[0], []).append(alert)
         for channel, alerts in by_channel.items():
             self.lanes[channel].put(alerts)
-        self.meter.admitted(admission)
+        self.meter.admitted(admission, own)
         return admission
 
     async def reserve(self, events: int, newest: bytes | None = None) -> None:
@@ -262,6 +264,7 @@ class Engine:
             try:
                 await self._ledger.take_over(self.owner, self.now_ms())
                 await self._ledger.file_ids()
+                more = not self.full and await self._digests.tell_due(self.owner)
                 for channel in KNOWN_CHANNELS:
                     more = await self._bring_back(channel) or more
                 # A bounded part of them at a time: a day's are millions, and nobody is to wait for it.

@@ -10,7 +10,6 @@ looks at it in a few C calls. Everything that names a fault happens after one of
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
@@ -30,8 +29,9 @@ from dispatcher.cards import (
     skeleton,
     unmasked_number,
 )
+from dispatcher.event_checks import CHECKS, OWN_FIELD, REQUIRED
 from dispatcher.model.currency import EXPONENTS
-from dispatcher.model.event import MAX_ID_CHARS, MAX_INT64, MIN_INT64, Event
+from dispatcher.model.event import MAX_ID_CHARS, OWN_ID_PREFIX, Event
 from dispatcher.strictjson import (
     BOM,
     MAX_DEPTH,
@@ -39,18 +39,14 @@ from dispatcher.strictjson import (
     TOO_DEEP,
     Fault,
     decode_object,
-    kind_of,
     refuse_duplicates,
     too_deep,
 )
 
-_KNOWN_FIELDS = frozenset(Event.__struct_fields__)
+_KNOWN_FIELDS = frozenset(Event.__struct_encode_fields__) - {OWN_FIELD}
 _KEYS = frozenset({"id", "account", "refers_to"})
 """Never altered: the core system says them again elsewhere (``refers_to`` is another event's id)."""
 
-_OPTIONAL_TEXTS = ("pan", "merchant", "mcc", "city", "country", "status", "refers_to")
-_LEAP_SECOND = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:60")
-_CURRENCY_SHAPE = re.compile(r"[A-Z]{3}")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -164,6 +160,8 @@ def _needs_a_look(event: Event) -> bool:
         or event.id.isspace()
         or event.account.isspace()
         or not 1 < event.time.year < 9999
+        or event.id.startswith(OWN_ID_PREFIX)
+        or event.digest is not None
     )
 
 
@@ -307,91 +305,15 @@ def _first_fault(fields: dict[str, Any]) -> Fault:
 
 
 def _find_fault(fields: dict[str, Any], only: str | None = None) -> Fault | None:
-    for name, check in _CHECKS:
+    for name, check in CHECKS:
         if only is not None and name != only:
             continue
         if name in fields:
             reason = check(fields[name])
-        elif name in _REQUIRED:
+        elif name in REQUIRED:
             reason = "missing"
         else:
             continue
         if reason is not None:
             return Fault(name, reason, fields)
     return None
-
-
-def _check_key(value: Any) -> str | None:
-    if type(value) is not str:
-        return f"expected a string, got {kind_of(value)}"
-    if not value:
-        return "empty"
-    if value.isspace():
-        return "only blanks"
-    if len(value) > MAX_ID_CHARS:
-        return f"longer than {MAX_ID_CHARS} characters"
-    return None
-
-
-def _check_time(value: Any) -> str | None:
-    if type(value) is not str:
-        return f"expected a string such as 2024-05-01T12:30:00+08:00, got {kind_of(value)}"
-    if not value:
-        return "empty"
-    if _LEAP_SECOND.match(value):
-        return "leap seconds are not accepted; send :59 or :00"
-    if value.startswith("0000-"):
-        return "there is no year 0"
-    try:
-        time = msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
-        return "not a date and time such as 2024-05-01T12:30:00+08:00 (RFC 3339)"
-    if time.tzinfo is None:
-        return "has no time zone; add Z or an offset such as +08:00"
-    try:
-        time.astimezone(UTC)
-    except OverflowError:
-        return "outside the years 1 to 9999 when converted to UTC"
-    return None
-
-
-def _check_amount(value: Any) -> str | None:
-    if type(value) is not int:
-        return f"expected an integer in minor units, got {kind_of(value)}"
-    if not MIN_INT64 <= value <= MAX_INT64:
-        return "expected an integer in minor units, got one beyond 64 bits"
-    return None
-
-
-def check_currency(value: Any) -> str | None:
-    """Why this is not a currency that has minor units, or None if it is one."""
-    if type(value) is not str:
-        return f"expected an ISO 4217 code, got {kind_of(value)}"
-    if not value:
-        return "empty"
-    if _CURRENCY_SHAPE.fullmatch(value) is None:
-        return "expected an ISO 4217 code of three capital letters"
-    return None if value in EXPONENTS else "unknown ISO 4217 code"
-
-
-def _check_text(value: Any) -> str | None:
-    return None if type(value) is str else f"expected a string, got {kind_of(value)}"
-
-
-def _check_optional_text(value: Any) -> str | None:
-    return None if value is None or type(value) is str else f"expected a string or null, got {kind_of(value)}"
-
-
-_REQUIRED = frozenset({"id", "account", "time", "amount", "currency"})
-_CHECKS = (
-    ("id", _check_key),
-    ("account", _check_key),
-    ("time", _check_time),
-    ("amount", _check_amount),
-    ("currency", check_currency),
-    ("type", _check_text),
-    ("category", _check_text),
-    *((name, _check_optional_text) for name in _OPTIONAL_TEXTS),
-    ("orig_amount", lambda value: None if value is None else _check_amount(value)),
-    ("orig_currency", lambda value: None if value is None else check_currency(value)),
-)

@@ -55,10 +55,11 @@ class Meter:
         if count:
             self.events["rejected"] += count
 
-    def admitted(self, admission: Admission) -> None:
-        """A batch went through admission (its conflicts are counted by ``rejected``)."""
+    def admitted(self, admission: Admission, own: bool = False) -> None:
+        """A batch went through admission (its conflicts are counted by ``rejected``). Events of our ``own`` have not
+        been read at any door, so they are not counted; what became of their alerts is."""
         for result, count in (("accepted", admission.accepted), ("duplicate", len(admission.duplicates))):
-            if count:
+            if count and not own:
                 self.events[result] += count
         for (state, reason), count in admission.ended.items():
             self._end(state, reason, count)

@@ -10,7 +10,8 @@ from typing import Any, get_args
 import msgspec
 
 from dispatcher.consents import EXPECTED_CONSENTS, clean_consents
-from dispatcher.events import Rejected, check_currency, reject
+from dispatcher.event_checks import check_currency
+from dispatcher.events import Rejected, reject
 from dispatcher.model.event import MAX_INT64
 from dispatcher.model.recipient import ChannelName, ConsentWord, RecipientLine
 from dispatcher.strictjson import Fault, decode_object, kind_of, shown_name

@@ -37,7 +37,7 @@ def summarize(counted: Meter | Totals, books: Books, seconds: float) -> Summary:
     """Put the counts of a run (of one process, or of all together) and the ledger's books side by side.
 
     ``balanced``: every line that was read is accounted for, and in the ledger every accepted event has its alerts,
-    each of them open or ended once.
+    each of them open or ended once, and every folded one in a digest.
     """
     meter = counted.totals if isinstance(counted, Meter) else counted
     events = {name: meter.events[name] for name in ("read", "accepted", "duplicate", "rejected")}
@@ -65,5 +65,7 @@ def summarize(counted: Meter | Totals, books: Books, seconds: float) -> Summary:
             "alerts": {**{state: books.states.get(state, 0) for state in ENDS}, "open": books.open},  # type: ignore[call-overload]
             "unknown_attempts": books.unknown_attempts,
             "known_doubles": books.known_doubles,
+            "folded": books.digests.folded,
+            "digests": books.digests.states,
         },
     )

@@ -14,6 +14,7 @@ from dispatcher.ledger.held import DISCARDED, Hold
 from dispatcher.model.consent import ConsentEntry
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision
+from replay.explain_digests import tell_digest, tell_folded, tell_members
 from replay.explain_fallback import delivered_by, tell_fallback
 from templates.money import format_money
 
@@ -39,9 +40,11 @@ def moment(epoch_ms: int) -> str:
 def tell(story: EventStory) -> list[str]:
     """The story in lines of text. It shows the account's masked card and amount, no phone and no openid."""
     event = msgspec.json.decode(story.payload, type=Event)
+    money = format_money(event.amount, event.currency, "en")
+    swipe = f"{event.type} of {money}, card {event.pan or 'not given'}"
     lines = [
         f"event {story.id}",
-        f"  {event.type} of {format_money(event.amount, event.currency, 'en')}, card {event.pan or 'not given'}",
+        f"  {swipe if event.digest is None else tell_digest(event.digest)}",
         f"  swiped   {moment(story.swiped_at)}",
         f"  accepted {moment(story.accepted_at)}, {_span(story.accepted_at - story.swiped_at)} after the swipe",
     ]
@@ -49,7 +52,7 @@ def tell(story: EventStory) -> list[str]:
         lines.append(f"  belongs to event {event.refers_to}")
     for alert in story.alerts:
         lines += _tell_alert(alert, event)
-    return lines
+    return lines + tell_members(story)
 
 
 def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
@@ -65,6 +68,8 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
     sentence = explain_decision(decided, rule, alert.saw, currency=event.currency, route=alert.route)
     lines.append(f"  decision: {sentence}")
     lines += [f"  {_consent(entry)}" for entry in alert.consents]
+    if alert.digest is not None:
+        lines.append(f"  {tell_folded(alert.digest)}")
     if alert.day_total is not None:
         lines.append(f"  balance of the day: {format_money(alert.day_total, event.currency, 'en')}")
     if alert.hold is not None:
@@ -157,7 +162,7 @@ def as_data(story: EventStory) -> dict[str, Any]:
     hold anything about the cardholder, only the names."""
     data: dict[str, Any] = msgspec.to_builtins(story)
     payload = msgspec.json.decode(story.payload, type=dict[str, Any])
-    known = set(Event.__struct_fields__)
+    known = set(Event.__struct_encode_fields__)
     data["payload"] = {name: value for name, value in payload.items() if name in known}
     data["other_fields"] = sorted(mask_text(name) for name in payload if name not in known)
     return data

@@ -8,7 +8,7 @@ template syntax.
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Literal
@@ -16,8 +16,8 @@ from typing import Literal
 import msgspec
 from babel.dates import format_timedelta
 
-from dispatcher.model.currency import UnknownCurrency
-from dispatcher.model.event import Event
+from dispatcher.model.currency import UnknownCurrency, exponent
+from dispatcher.model.event import DigestFacts, Event
 from templates.errors import FieldRefused
 from templates.money import format_money
 from templates.text import clean
@@ -35,6 +35,9 @@ LATE_FROM_SECONDS = 15 * 60
 """From here on an SMS says that it is late: earlier nobody wonders, later the cardholder should not be
 alarmed.
 """
+
+MAX_TOLD_SUMS = 3
+"""Currencies whose sums a digest lists; more would not fit, and hardly anybody pays in more."""
 
 _TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
 _MONEY_BACK = frozenset({"refund", "reversal", "decline", "entry"})
@@ -183,6 +186,88 @@ def _late(facts: SwipeFacts, words: Words) -> str:
     return format_timedelta(timedelta(seconds=facts.late_seconds), granularity="minute", locale=words.babel)
 
 
+def main_currency(amounts: Mapping[str, int]) -> str:
+    """The currency of the largest amount, by its face value in major units; of equal ones the first by its code."""
+
+    def largest(currency: str) -> tuple[float, str]:
+        try:
+            return -abs(amounts[currency]) / 10 ** exponent(currency), currency
+        except UnknownCurrency:
+            return 0.0, currency
+
+    return min(amounts, key=largest)
+
+
+def _digest(facts: SwipeFacts) -> DigestFacts:
+    digest = facts.event.digest
+    if digest is None:
+        raise FieldRefused("digest", "belongs to the event of a digest, and this is none")
+    return digest
+
+
+def _count(facts: SwipeFacts, _words: Words) -> str:
+    return str(_digest(facts).count)
+
+
+def _members(facts: SwipeFacts, words: Words) -> str:
+    digest = _digest(facts)
+    one, many = words.members.get(digest.type, words.members["notice"])
+    return one if digest.count == 1 else many
+
+
+def _moved(digest: DigestFacts) -> list[str]:
+    """The currencies in which money moved, the largest amount first."""
+    left = {currency: amount for currency, amount in digest.amounts.items() if amount}
+    found = []
+    while left:
+        found.append(main_currency(left))
+        del left[found[-1]]
+    return found
+
+
+def _money_of(digest: DigestFacts, currency: str, words: Words) -> str:
+    try:
+        return format_money(digest.amounts[currency], currency, words.language)
+    except UnknownCurrency:
+        return f"{NO_AMOUNT} {currency}"
+
+
+def _sum(facts: SwipeFacts, words: Words) -> str:
+    digest = _digest(facts)
+    moved = _moved(digest)
+    return _money_of(digest, moved[0], words) if moved else NO_AMOUNT
+
+
+def _others(facts: SwipeFacts, words: Words) -> str:
+    return words.and_others if len(_moved(_digest(facts))) > 1 else ""
+
+
+def _sums(facts: SwipeFacts, words: Words) -> str:
+    digest = _digest(facts)
+    moved = _moved(digest)
+    told = " + ".join(_money_of(digest, currency, words) for currency in moved[:MAX_TOLD_SUMS])
+    return told + words.and_others if len(moved) > MAX_TOLD_SUMS else told
+
+
+def _ends(facts: SwipeFacts) -> tuple[int, int]:
+    digest = _digest(facts)
+    return digest.since // 60_000, digest.until // 60_000
+
+
+def _span(facts: SwipeFacts, words: Words) -> str:
+    first, last = (_long_form(minute, facts.timezone, words.language) for minute in _ends(facts))
+    return first if first == last else f"{first}~{last}"
+
+
+def _period(facts: SwipeFacts, words: Words) -> str:
+    since, until = _ends(facts)
+    first, last = (_short_form(minute, facts.timezone, words.language) for minute in (since, until))
+    if first == last:
+        return first
+    from_day, to_day = (_local(minute, facts.timezone).date() for minute in (since, until))
+    return f"{first}–{last[-5:] if from_day == to_day else last}"
+
+
 class Field(msgspec.Struct, frozen=True):
     """A field that templates may use: its type, how it is read, and whether it may be empty (to be tested by
     ``if``).
@@ -198,7 +283,7 @@ class Field(msgspec.Struct, frozen=True):
     raw: Callable[[SwipeFacts], str | None] | None = None
 
 
-FIELDS: dict[str, Field] = {
+SWIPE_FIELDS: dict[str, Field] = {
     "time": Field("time", _time),
     "short_time": Field("time", _short_time),
     "amount": Field("money", _amount),
@@ -220,7 +305,29 @@ minutes up.
 """
 
 
+DIGEST_FIELDS: dict[str, Field] = {
+    "count": Field("word", _count),
+    "members": Field("word", _members),
+    "sum": Field("money", _sum),
+    "others": Field("word", _others, optional=True),
+    "sums": Field("money", _sums, optional=True),
+    "span": Field("time", _span),
+    "period": Field("time", _period),
+}
+"""Of a digest: ``count`` folded alerts, and ``members``, the word for them in the right number (``purchases``). ``sum``
+is what they moved in the currency that moved most, with a minus when more came back, or ``--`` when no money moved;
+``others`` the word for more currencies, if there are; ``sums`` those of up to three currencies, empty when no money
+moved. ``span`` is the time of the first to that of the last as WeChat takes it, ``period`` the same in short.
+
+In an alert that is no digest they are refused.
+"""
+
+FIELDS: dict[str, Field] = SWIPE_FIELDS | DIGEST_FIELDS
+"""All of them."""
+
+
 def context(facts: SwipeFacts, locale: str) -> dict[str, str]:
-    """Every field for this swipe. Raises ``FieldRefused`` if the event's currency is unknown."""
+    """Every field that this event has. Raises ``FieldRefused`` if its currency is unknown."""
     words = words_for(locale)
-    return {name: field.read(facts, words) for name, field in FIELDS.items()}
+    fields = SWIPE_FIELDS if facts.event.digest is None else FIELDS
+    return {name: field.read(facts, words) for name, field in fields.items()}

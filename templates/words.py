@@ -14,7 +14,8 @@ type.
 
 class Words(msgspec.Struct, frozen=True, kw_only=True):
     """A language's words. ``kinds`` names what happened, ``actions`` is what stands before the amount in a
-    sentence.
+    sentence. ``members`` are the words for one and for several folded alerts, by the type that all have: empty when
+    they are of several, ``notice`` for a type without an entry.
     """
 
     language: str
@@ -22,6 +23,8 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     kinds: dict[str, str]
     actions: dict[str, str]
     unknown_merchant: str
+    members: dict[str, tuple[str, str]]
+    and_others: str
 
 
 NO_AMOUNT = "--"
@@ -55,6 +58,18 @@ _ZH = Words(
         "other": "发生交易",
     },
     unknown_merchant="商户未知",
+    members={
+        "": ("笔交易", "笔交易"),
+        "purchase": ("笔消费", "笔消费"),
+        "refund": ("笔退款", "笔退款"),
+        "reversal": ("笔撤销", "笔撤销"),
+        "cash": ("笔取现", "笔取现"),
+        "fee": ("笔费用", "笔费用"),
+        "decline": ("笔被拒交易", "笔被拒交易"),
+        "entry": ("笔入账", "笔入账"),
+        "notice": ("条通知", "条通知"),
+    },
+    and_others="等",
 )
 
 _EN = Words(
@@ -83,6 +98,18 @@ _EN = Words(
         "other": "Transaction of",
     },
     unknown_merchant="unknown merchant",
+    members={
+        "": ("transaction", "transactions"),
+        "purchase": ("purchase", "purchases"),
+        "refund": ("refund", "refunds"),
+        "reversal": ("reversal", "reversals"),
+        "cash": ("cash advance", "cash advances"),
+        "fee": ("fee", "fees"),
+        "decline": ("decline", "declines"),
+        "entry": ("account entry", "account entries"),
+        "notice": ("notice", "notices"),
+    },
+    and_others=" etc.",
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from dispatcher.events import Accepted
+from dispatcher.ledger.digests import DigestBooks, DigestStory, DueDigest, Member
 from dispatcher.ledger.held import HeldView, Hold
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
@@ -110,6 +111,7 @@ class Books(msgspec.Struct, frozen=True):
     without_alert: int
     inconsistent: int = 0
     known_doubles: int = 0
+    digests: DigestBooks = DigestBooks()
 
     @property
     def open(self) -> int:
@@ -118,11 +120,11 @@ class Books(msgspec.Struct, frozen=True):
 
     @property
     def balanced(self) -> bool:
-        """Every accepted event has its alerts, and every alert is open or has one end.
+        """Every accepted event has its alerts, every alert is open or has one end, and every folded one its digest.
 
         That an open one is held or will be looked at needs no counting: a backend's table takes no other.
         """
-        return self.without_alert == 0 and self.inconsistent == 0
+        return self.without_alert == 0 and self.inconsistent == 0 and self.digests.faults == 0
 
 
 OPEN_STATES: frozenset[State] = frozenset({"held", "queued", "sending", "retrying", "awaiting", "interrupted"})
@@ -167,13 +169,15 @@ class AlertStory(msgspec.Struct, frozen=True):
     attempts: list[AttemptStory]
     receipts: list[dict[str, Any]]
     detours: list[Detour] = []
+    digest: DigestStory | None = None
     hold: Hold | None = None
     consents: list[ConsentEntry] = []
     """The word that decided, when one did."""
 
 
 class EventStory(msgspec.Struct, frozen=True):
-    """Everything the ledger knows about one event."""
+    """Everything the ledger knows about one event. The event of a digest has ``members``, and ``more_members`` that are
+    not listed."""
 
     id: str
     account: str
@@ -181,6 +185,8 @@ class EventStory(msgspec.Struct, frozen=True):
     accepted_at: int
     payload: str
     alerts: list[AlertStory]
+    members: list[Member] = []
+    more_members: int = 0
 
 
 class RateAsk(msgspec.Struct, frozen=True, gc=False):
@@ -272,8 +278,20 @@ class Ledger(Protocol):
         """How many of these receipts, which were kept just now, say for the first time that a message arrived whose
         alert had gone on to another channel, where it rang or may have. Changes nothing."""
 
+    async def take_digests(self, now_ms: int, owner: int, limit: int) -> list[DueDigest]:
+        """Fix the members of up to ``limit`` digests that are due, and say what is to be told.
+
+        A digest is given to one owner; to another only once that one has left or was taken over, and to the same one
+        again until it is sent. Raises `LeaseLost`.
+        """
+
+    async def digests_sent(self, digests: Sequence[int]) -> int:
+        """Say that these digests' events were admitted; returns how many that closes. One whose event is not in the
+        ledger stays as it is."""
+
     async def open_count(self, held_until: int | None = None) -> int:
-        """How many alerts have not ended. With ``held_until``, without those that are held until later than that."""
+        """How many alerts have not ended, with the digests that take no more members and are about to be told. With
+        ``held_until``, without the alerts that are held until later than that."""
 
     async def held(self, rule: str | None = None) -> HeldView:
         """What the rules (or this one) hold now, and what people did with it last."""

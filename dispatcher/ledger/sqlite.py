@@ -16,6 +16,7 @@ from dispatcher.ledger import (
     sqlite_consents,
     sqlite_counters,
     sqlite_deliver,
+    sqlite_digests,
     sqlite_fallback,
     sqlite_heard,
     sqlite_held,
@@ -36,6 +37,7 @@ from dispatcher.ledger.api import (
     RateShare,
     Receipt,
 )
+from dispatcher.ledger.digests import DueDigest
 from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
@@ -192,6 +194,17 @@ class SqliteStore:
     def new_doubles(self, receipts: Sequence[Receipt]) -> int:
         """See `Ledger.new_doubles`."""
         return sqlite_fallback.new_doubles(self.connection, receipts)
+
+    # ---- digests ----------------------------------------------------------------------------------------------
+
+    def take_digests(self, now_ms: int, owner: int, limit: int) -> list[DueDigest]:
+        """See `Ledger.take_digests`."""
+        self._must_be_alive(owner)
+        return sqlite_digests.take(self.connection, now_ms, owner, limit)
+
+    def digests_sent(self, digests: Sequence[int]) -> int:
+        """See `Ledger.digests_sent`."""
+        return sqlite_digests.sent(self.connection, self._ids, digests)
 
     # ---- looking, and what changes rarely ---------------------------------------------------------------------
 

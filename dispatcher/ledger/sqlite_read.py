@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from dispatcher.ledger import sqlite_digests
 from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, Detour, EventStory
 from dispatcher.ledger.sqlite_consents import words_at
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
@@ -32,8 +33,8 @@ OPEN_COUNT = "SELECT count(*) FROM alerts INDEXED BY alerts_open WHERE ended_at 
 
 
 def open_count(connection: sqlite3.Connection, held_until: int | None = None) -> int:
-    """How many alerts have not ended, from the index that holds no others; see `Ledger.open_count`."""
-    count = int(connection.execute(OPEN_COUNT).fetchall()[0][0])
+    """How many alerts have not ended, from the index that holds no others; and digests that are about to be told."""
+    count = int(connection.execute(OPEN_COUNT).fetchall()[0][0]) + sqlite_digests.waiting(connection)
     return count if held_until is None else count - held_later(connection, held_until)
 
 
@@ -76,6 +77,7 @@ def books(connection: sqlite3.Connection) -> Books:
         inconsistent=(inconsistent or 0) + alerts - sum(by_state.values()) + answered - sum(answers),
         known_doubles=number(COUNT_DOUBLES),
         without_alert=abs(events - firsts) or int(differ),
+        digests=sqlite_digests.books(connection),
     )
 
 
@@ -134,9 +136,11 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 detours=[Detour(*one) for one in detours],
                 hold=hold_of(connection, alert_id),
                 consents=_consents(connection, account, role, payload, read),
+                digest=sqlite_digests.story_of(connection, alert_id) if state == "suppressed" else None,
             )
         )
-    return EventStory(stored_id, account, swiped_at, accepted_at, payload, alerts)
+    members, more = sqlite_digests.members_of(connection, stored_id)
+    return EventStory(stored_id, account, swiped_at, accepted_at, payload, alerts, members, more)
 
 
 def _consents(

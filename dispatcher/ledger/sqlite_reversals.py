@@ -7,6 +7,8 @@ each recipient
 - an alert that is certainly untouched (held by a rule, in its lane but not fenced, or waiting for a retry after nothing
   but definite refusals) ends as ``cancelled`` by the reversal, and the reversal's own alert for that recipient as
   ``suppressed(reversed-before-sending)``: who was not told of a purchase would only wonder about its reversal;
+- one that waits in a digest which still takes members is taken out of it, and the reversal is not told either
+  (`sqlite_digests`);
 - anything else may have been seen, so the reversal's alert goes out as the correction.
 
 A lane asks the ledger for leave before it sends a fenced alert (`Ledger.fence`), and what is leased by a lane that
@@ -24,6 +26,7 @@ import msgspec
 from dispatcher.events import Accepted
 from dispatcher.ledger.api import Draft
 from dispatcher.ledger.sql import read_keys, write_rows
+from dispatcher.ledger.sqlite_digests import remove_members
 from dispatcher.ledger.sqlite_find import find_event
 from dispatcher.ledger.sqlite_ids import IdIndex
 from dispatcher.model.alert import ALERT_ID_BITS, EndState, State
@@ -43,6 +46,7 @@ CANCEL = (
     " (SELECT 1 FROM attempts t WHERE t.alert=alerts.id AND t.outcome IN ('accepted','unknown'))"
 )
 UNTOLD = "SELECT recipient FROM alerts WHERE id BETWEEN ? AND ? AND state='cancelled'"
+RECIPIENTS = "SELECT id, recipient FROM alerts WHERE id BETWEEN ? AND ?"
 
 REMEMBER = (
     "INSERT INTO early_reversals (id, reversal, account, amount, currency, at) {values} ON CONFLICT (id) DO NOTHING"
@@ -100,7 +104,11 @@ def settle_reversals(
             span = (seq << ALERT_ID_BITS, (seq + 1 << ALERT_ID_BITS) - 1)
             if count := connection.execute(CANCEL, (event.id, now_ms, *span)).rowcount:
                 cancelled["cancelled", event.id] += count
-            drafts[position] = _without(drafts[position], {row[0] for row in connection.execute(UNTOLD, span)})
+            # What waits in a digest has ended by its rule and stays so, but is taken out of the digest.
+            untold_alerts = remove_members(connection, span, event.id)
+            untold = {row[0] for row in connection.execute(UNTOLD, span)}
+            untold.update(row[1] for row in connection.execute(RECIPIENTS, span) if row[0] in untold_alerts)
+            drafts[position] = _without(drafts[position], untold)
     if early:
         connection.execute("DELETE FROM early_reversals WHERE at < ?", (now_ms - EARLY_KEEP_MS,))
         write_rows(connection, REMEMBER, early)
@@ -127,8 +135,8 @@ def undoes(reversal: Event, event: Event) -> bool:
 
 def _undone(event: Event, account: str, amount: int, currency: str) -> bool:
     # A declined swipe moved nothing: that it was tried is what its alert tells. The reversal of a reversal brings the
-    # purchase back, of which the cardholder has to know.
-    if event.type == REVERSAL or _declined(event):
+    # purchase back, of which the cardholder has to know. A digest is no swipe at all.
+    if event.type == REVERSAL or _declined(event) or event.digest is not None:
         return False
     return (event.account, abs(event.amount), event.currency) == (account, amount, currency)
 
@@ -145,7 +153,7 @@ def _without(drafts: list[Draft], untold: set[int]) -> list[Draft]:
 
 
 def _ended(draft: Draft, state: EndState, reason: str) -> Draft:
-    """The draft with this end, unless the rules had given it one already."""
-    if draft.state not in ("sending", "queued", "held"):
+    """The draft with this end, unless the rules had given it one already. One that was to be folded has none yet."""
+    if draft.state not in ("sending", "queued", "held") and draft.fold is None:
         return draft
-    return msgspec.structs.replace(draft, state=state, reason=reason)
+    return msgspec.structs.replace(draft, state=state, reason=reason, fold=None)

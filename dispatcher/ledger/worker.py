@@ -28,6 +28,7 @@ from dispatcher.ledger.api import (
     RateShare,
     Receipt,
 )
+from dispatcher.ledger.digests import DueDigest
 from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.sqlite import SqliteStore
@@ -107,6 +108,13 @@ class _Operations:
 
     async def new_doubles(self, receipts: Sequence[Receipt]) -> int:
         return int(await self._run(lambda store: store.new_doubles(receipts)))
+
+    async def take_digests(self, now_ms: int, owner: int, limit: int) -> list[DueDigest]:
+        result: list[DueDigest] = await self._run(lambda store: store.take_digests(now_ms, owner, limit))
+        return result
+
+    async def digests_sent(self, digests: Sequence[int]) -> int:
+        return int(await self._run(lambda store: store.digests_sent(digests)))
 
     async def open_count(self, held_until: int | None = None) -> int:
         return int(await self._run(lambda store: store.open_count(held_until)))

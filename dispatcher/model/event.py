@@ -13,8 +13,34 @@ MAX_ID_CHARS = 128
 
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 
+OWN_ID_PREFIX = "swipebell:"
+"""Begins the ids of the events that Swipebell makes itself; the door refuses it."""
+
+DIGEST = "digest"
+"""Type and category of the event that tells of folded alerts."""
+
 Int64 = Annotated[int, Meta(ge=MIN_INT64, le=MAX_INT64)]
 Zoned = Annotated[datetime, Meta(tz=True)]
+
+
+class DigestFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """What a digest tells. ``role``: the only recipient of the account who is told. ``count``: the members, 1 or more.
+
+    ``amounts`` is what they moved by currency, in minor units, refunds against purchases and declined ones as nothing.
+    ``since`` and ``until`` are the first and the last swipe, epoch ms. ``rule`` folded them; ``type`` is the type of
+    all of them, or empty when they are of several.
+    """
+
+    role: str
+    count: int
+    amounts: dict[str, int]
+    since: int
+    until: int
+    rule: str
+    type: str = ""
+
+    def __repr__(self) -> str:  # what somebody spent is theirs
+        return f"<DigestFacts of {self.count}>"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -22,6 +48,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``amount`` is an integer in the currency's minor units (ISO 4217 exponent: 0 for KRW, 3 for KWD), negative for a
     refund. ``time`` is the moment of the swipe, with a zone. ``pan`` is masked before an ``Event`` exists.
+    ``digest`` is Swipebell's own (written as ``swipebell:digest``, which no core has as a field of its own): no event
+    from outside has it.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
@@ -40,6 +68,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     refers_to: str | None = None
     orig_amount: Int64 | None = None
     orig_currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+    digest: DigestFacts | None = msgspec.field(default=None, name="swipebell:digest")
 
     def __repr__(
         self,

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 Figures = Mapping[str, float]
-Kind = Literal["rate", "latency", "memory", "stage"]
+Kind = Literal["rate", "latency", "memory", "stage", "rules"]
 
 RAW = "raw network"
 """The label of the row that every rate is compared with."""

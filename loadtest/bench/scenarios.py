@@ -12,7 +12,8 @@ from loadtest.bench.contest import Contestant
 from loadtest.bench.full import EmptyLedger, FullLedger
 from loadtest.bench.intake import Intake, post_batches, post_singly, stream
 from loadtest.bench.latency import HalfLoad, IntoProviders, LoneSwipes
-from loadtest.bench.sends import ONE_PROCESS, TWO_PROCESSES, RawNetwork, Send
+from loadtest.bench.rules import BEFORE, Rulings
+from loadtest.bench.sends import FEW_RULES, ONE_PROCESS, TWO_PROCESSES, RawNetwork, Send
 from loadtest.bench.stages import Stages
 
 
@@ -63,6 +64,15 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         once=True,
     ),
     "stages": Scenario(what="each stage alone", contestants=lambda: [Stages()], alone=True, once=True),
+    "rules": Scenario(
+        what="the send rules: their own time, and what the shipped ones take of the engine's throughput",
+        contestants=lambda: [
+            Rulings(),
+            Send(FEW_RULES, 1, rules=BEFORE),
+            Send("one process, the shipped rules", 1, base=FEW_RULES),
+        ],
+        alone=True,
+    ),
     "full": Scenario(
         what="a ledger with 1.2 million recipients and 10 million past alerts, beside an empty one",
         contestants=lambda: [EmptyLedger(2), FullLedger(2), EmptyLedger(2, few=True)],

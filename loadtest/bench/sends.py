@@ -25,6 +25,7 @@ BODY_BYTES: Final = 420
 """About what a WeChat template message has."""
 ONE_PROCESS: Final = "one process"
 TWO_PROCESSES: Final = "two processes"
+FEW_RULES: Final = "one process, a minimum and an age"
 
 
 class RawNetwork:
@@ -89,7 +90,8 @@ async def raw_network(url: str, requests: int) -> float:
 class Send:
     """A file through `swipebell send` with a new ledger each round: everything durable, everything recorded.
 
-    ``receipts``: the sink posts a receipt for every message, and an alert ends when that is in the ledger.
+    ``receipts``: the sink posts a receipt for every message, and an alert ends when that is in the ledger. ``rules``
+    is the text of a rule file to go by, None: the shipped one.
     """
 
     kind: Kind = "rate"
@@ -103,6 +105,7 @@ class Send:
         answers: Answers = "ok",
         tls: bool = False,
         receipts: bool = False,
+        rules: str | None = None,
     ) -> None:
         self.label = label
         self.base = base
@@ -110,6 +113,7 @@ class Send:
         self._answers: Answers = answers
         self._tls = tls
         self._receipts = receipts
+        self._rules = rules
 
     def open(self, bench: Bench, stack: ExitStack) -> None:
         """See `Contestant.open`."""
@@ -119,7 +123,11 @@ class Send:
             sink = stack.enter_context(reporting_sink(folder, self._site.receipts_url))
         else:
             sink = stack.enter_context(running_sink(bench.nginx, folder, self._answers, tls=self._tls))
-        self._site.configure(sink, receipts=self._receipts)
+        more = ""
+        if self._rules is not None:
+            (self._site.folder / "rules.toml").write_text(self._rules)
+            more = '[rules]\nfile = "rules.toml"\n'
+        self._site.configure(sink, receipts=self._receipts, more=more)
         self._start = bench.start_cost(self._site, self._processes)
 
     def measure(self, bench: Bench, number: int) -> Mapping[str, Figures]:

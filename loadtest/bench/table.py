@@ -14,7 +14,7 @@ def tables(results: Results) -> str:
         f"{results.alerts:,} alerts a round, median of {results.rounds} rounds in turns; sink: {results.sink};"
         f" {machine}."
     ]
-    makers = {"rate": _rates, "latency": _latencies, "memory": _memory, "stage": _stages}
+    makers = {"rate": _rates, "latency": _latencies, "memory": _memory, "stage": _stages, "rules": _rules}
     for kind, make in makers.items():
         rows = [row for row in results.rows if row.kind == kind]
         if rows:
@@ -82,6 +82,19 @@ def _stages(_results: Results, rows: Sequence[Row]) -> str:
     lines = [(row.label, _number(row.median("cpu_us"), row, digits=1)) for row in rows]
     sums = [value for row in rows if (value := row.median("cpu_us")) is not None]
     return _table(("stage, alone", "µs an alert"), [*lines, ("together", f"{sum(sums):.1f}")])
+
+
+def _rules(_results: Results, rows: Sequence[Row]) -> str:
+    lines = [
+        (
+            row.label,
+            _number(row.median("decide_us"), row, digits=1),
+            _number(row.median("reads_us"), digits=1),
+            _number(row.median("admit_us"), digits=1),
+        )
+        for row in rows
+    ]
+    return _table(("send rules, µs an event", "deciding", "reading for it", "whole admission"), lines)
 
 
 def _number(value: float | None, row: Row | None = None, *, digits: int = 0) -> str:

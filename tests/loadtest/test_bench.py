@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from loadtest.bench.contest import QUICK, Bench, Contestant, compete
 from loadtest.bench.figures import RAW, Failed, Results, Row, as_data
 from loadtest.bench.full import FullLedger
 from loadtest.bench.latency import percentiles
+from loadtest.bench.rules import TWENTY, Rulings, measure_rules
 from loadtest.bench.scenarios import SCENARIOS, choose
 from loadtest.bench.swipes import swipes
 from loadtest.bench.table import tables
+from ratelimit.rulefile import load_rules
+from templates.library import Library
 
 BENCH_S = 120
 """Longest that a quick bench may take on a busy machine; it takes a few seconds."""
@@ -78,10 +81,13 @@ class TestTables:
         ]
         memory = {"open": 1e6, "tenth_mib": 150.0, "peak_mib": 160.0, "per_second": 9000.0, "seconds": 111.0}
         backlog = Row(scenario="backlog", label="busy", kind="memory", samples=[memory])
-        text = tables(results(latency, *stages, backlog))
+        costs = {"decide_us": 9.25, "reads_us": 3.5, "admit_us": 31.0}
+        ruling = Row(scenario="rules", label="twenty rules", kind="rules", samples=[costs])
+        text = tables(results(latency, *stages, backlog, ruling))
         assert "| lone | 2.0 | 2.0 | 3.0 | 3 |" in text
         assert "| together | 23.8 |" in text
         assert "| busy | 1,000,000 | 150 | 160 | 9,000 | 111 |" in text
+        assert "| twenty rules | 9.2 | 3.5 | 31.0 |" in text
         assert "of raw network" not in text
 
     def test_what_failed_says_so_and_why_and_gives_no_figure(self) -> None:
@@ -176,6 +182,33 @@ class TestTurns:
         found = self.compete(bench, _Tortoise("A", turns, cannot_open=True), _Tortoise("B", turns))
         assert turns == ["B1", "B2", "B3"]
         assert found.failures == ["A: has no shoes"]
+
+
+class TestRulings:
+    def test_every_rule_file_is_measured_and_tells_every_swipe(self, tmp_path: Path) -> None:
+        """Given files of two to twenty rules, When they decide the same, Then more rules read more of the ledger."""
+        bench = Bench(tmp_path, QUICK, nginx=None, full_ledger=None, say=lambda _: None)
+        rulings = Rulings()
+        with ExitStack() as stack:
+            rulings.open(bench, stack)
+            found = rulings.measure(bench, 1)
+        assert list(found) == ["a minimum and an age", "the shipped rules", "twenty rules"]
+        for costs in found.values():
+            assert 0 < costs["decide_us"] < costs["admit_us"]
+            assert 0 < costs["reads_us"] < costs["admit_us"]
+
+    def test_twenty_rules_are_twenty(self) -> None:
+        assert len(load_rules(TWENTY, "twenty").rule) == 20
+        assert not load_rules(TWENTY, "twenty").warnings
+
+    def test_a_file_that_keeps_swipes_back_is_not_compared(self, tmp_path: Path) -> None:
+        bench = Bench(tmp_path, QUICK, nginx=None, full_ledger=None, say=lambda _: None)
+        site = bench.site("rules")
+        site.take_ledger(bench.ledgers.empty(1))
+        rules = load_rules(TWENTY.replace("limit = 500\n", "limit = 1\n"), "twenty")
+        lines = list(swipes(20, accounts=1, batch="1"))
+        with pytest.raises(Failed, match=r"of 20 swipes 1 were told"):
+            measure_rules(site.ledger, rules, Library.load(), lines)
 
 
 class TestSwipes:

@@ -14,6 +14,7 @@ from dispatcher.channels.base import CannotPrepare
 from dispatcher.config_sms import SmsVendor
 from dispatcher.errors import ConfigurationError
 from dispatcher.model.alert import Alert
+from dispatcher.model.event import DIGEST
 from templates.errors import FieldRefused, RenderError, UnknownTemplate
 from templates.facts import FIELDS, Field, SwipeFacts
 from templates.library import DEFAULT_LOCALE, Library, fallbacks
@@ -22,6 +23,11 @@ from templates.words import words_for
 
 MAX_PARAM_UNITS = 20
 """Of a merchant or another text: vendors refuse a long variable (a reviewed template says what may stand there)."""
+
+
+OPTIONAL = frozenset({DIGEST})
+"""Shipped templates that an account may leave out, because only some banks' rules need them. Where one is missing, an
+alert by it goes on to its next channel."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -45,7 +51,8 @@ class VendorTemplates:
     """The templates of one account. ``max_units`` is how long a text among the values may be, in UTF-16 units.
 
     Raises `ConfigurationError` (with ``account``'s key) for a template of the library that has no code or no
-    parameters, and for a parameter that is no field of ours or one that may be empty.
+    parameters (but for those that are `OPTIONAL`), and for a parameter that is no field of ours or one that may be
+    empty.
     """
 
     def __init__(self, account: str, section: SmsVendor, library: Library, max_units: int = MAX_PARAM_UNITS) -> None:
@@ -61,6 +68,8 @@ class VendorTemplates:
         self._params: dict[str, list[Parameter]] = {}
         for template in library:
             if "sms" not in template.channels:
+                continue
+            if template.id in OPTIONAL and template.id not in {*self._codes, *section.template_params}:
                 continue
             if template.id not in self._codes:
                 raise self._wrong(

@@ -1,0 +1,20 @@
+"""``swipebell rules``: what a product owner does with send rules. Each command is in a file of its own."""
+
+from __future__ import annotations
+
+import click
+
+from dispatcher.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "check": "dispatcher.cli.rules_check:check",
+    "show": "dispatcher.cli.rules_check:show",
+    "test": "dispatcher.cli.rules_test:test",
+    "what-if": "dispatcher.cli.rules_whatif:what_if",
+}
+"""Each command and where it is."""
+
+
+@click.group(cls=LazyGroup, places=COMMANDS)
+def rules() -> None:
+    """Check, read, try out and predict send rules. Nothing is ever sent by these commands."""

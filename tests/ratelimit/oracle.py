@@ -1,0 +1,213 @@
+"""What the send rules ought to say, from a list of everything that was decided so far and nothing else.
+
+No counters, no memory, no keys: for each alert it looks through the whole list again. It reads the rule file's tables
+as TOML gives them, so that it shares nothing with what it is to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from dispatcher.model.event import Event
+from dispatcher.model.recipient import Recipient
+from tests.ratelimit.oracle_facts import (
+    RuleTable,
+    at_limit,
+    consented,
+    counted_on,
+    declined,
+    fingerprint,
+    length,
+    local,
+    matches,
+    ms_of,
+    next_window,
+    quiet_until,
+    scope,
+    template_of,
+    window_of,
+)
+
+MOST_MOVES = 64
+DEFAULT_AGE_MS = 24 * 3600 * 1000
+ADDRESS = {"wechat": "openid", "sms": "phone", "email": "email"}
+
+
+class Said(NamedTuple):
+    state: str
+    rule: str | None = None
+    send_ms: int = 0
+    route: tuple[str, ...] = ()
+
+
+class Past(NamedTuple):
+    event: Event
+    to: Recipient
+    said: Said
+    rules: Mapping[str, RuleTable]
+    at: int
+    at_storms: Collection[str]
+
+
+class Oracle:
+    """``past`` is all it knows. Times are epoch ms."""
+
+    def __init__(self, channels: Collection[str]) -> None:
+        self.channels = channels
+        self.past: list[Past] = []
+
+    def event(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> list[Said]:
+        """What is decided for each recipient of one event."""
+        storms = self._storms(rules, event, told, now)
+        known = {rule["id"]: rule for rule in rules}
+        said = []
+        for to in told:
+            said.append(self._say(rules, event, to, now, storms))
+            self.past.append(Past(event, to, said[-1], known, now, storms))
+        return said
+
+    def _say(
+        self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int, storms: Mapping[str, bool]
+    ) -> Said:
+        mine = [rule for rule in rules if matches(rule, event, to)]
+        if event.category in to.opt_out:
+            return Said("suppressed", "opt-out")
+        for rule in mine:
+            if rule["effect"] == "consent" and "channel" not in rule and not consented(rule, to):
+                return Said("suppressed", rule["id"])
+        route, why = self._route(mine, event, to)
+        if not route:
+            return Said("suppressed", why)
+        ages = [rule for rule in mine if rule["effect"] == "expire_after"]
+        expires = min(ms_of(event.time), now) + (length(ages[0]) if ages else DEFAULT_AGE_MS)
+        if now >= expires:
+            return Said("expired", ages[0]["id"] if ages else "default-expiry")
+        for name, stormy in storms.items():
+            if stormy:
+                return Said("held", name, expires, route)
+        return self._when(mine, event, to, now, expires, route)
+
+    def _when(
+        self, mine: Sequence[RuleTable], event: Event, to: Recipient, now: int, expires: int, route: tuple[str, ...]
+    ) -> Said:
+        send, mover = now, ""
+        for _ in range(MOST_MOVES + 1):
+            left, moved, passed = list(route), None, False
+            for rule in mine:
+                if rule["effect"] == "dedup":
+                    told = [one.said.send_ms for one in self._counted(rule, event, to, None)]
+                    if any(abs(at - send) < length(rule) for at in told):
+                        return Said("suppressed", rule["id"])
+            for rule in mine:
+                if rule["effect"] == "quiet_hours" and (until := quiet_until(rule, to.timezone, send)) and not passed:
+                    action = rule.get("then", "hold")
+                    passed = action == "pass"
+                    if action == "suppress":
+                        return Said("suppressed", rule["id"])
+                    moved = until if action == "hold" else None
+                if rule["effect"] in ("cap", "min_gap"):
+                    for channel in counted_on(rule, left):
+                        room_at = self._room_at(rule, event, to, channel, send)
+                        if room_at is None:
+                            continue
+                        if at_limit(rule) == "digest":
+                            return Said("folded", rule["id"])
+                        if at_limit(rule) == "hold":
+                            moved = room_at
+                        elif channel is not None:
+                            left.remove(channel)
+                        if at_limit(rule) == "suppress" and (channel is None or not left):
+                            return Said("suppressed", rule["id"])
+                if moved is not None:
+                    mover = rule["id"]
+                    break
+            if moved is None:
+                return Said("held" if send > now else "send", mover or None, send, tuple(left))
+            send = moved
+            if send >= expires:
+                break
+        return Said("suppressed", mover)
+
+    def _room_at(self, rule: RuleTable, event: Event, to: Recipient, channel: str | None, send: int) -> int | None:
+        """None when there is room at ``send``, otherwise when there will be."""
+        at = sorted(one.said.send_ms for one in self._counted(rule, event, to, channel))
+        if rule["effect"] == "min_gap":
+            return at[-1] + length(rule) if any(abs(send - one) < length(rule) for one in at) else None
+        if "window" in rule:
+            counted = list(self._counted(rule, event, to, channel))
+            window = window_of(rule, to.timezone, send)
+            full = sum(window_of(rule, one.to.timezone, one.said.send_ms) == window for one in counted) >= rule["limit"]
+            return next_window(rule, to.timezone, send) if full else None
+        span = (rule.get("rolling_hours", 0) * 60 + rule.get("rolling_minutes", 0)) * 60_000
+        full = sum(abs(send - one) < span for one in at) >= rule["limit"]
+        return at[-rule["limit"]] + span if full else None
+
+    def _counted(self, rule: RuleTable, event: Event, to: Recipient, channel: str | None) -> Iterator[Past]:
+        """The alerts that count for the rule together with this one: those it spoke of when they were decided."""
+        for one in self.past:
+            then = one.rules.get(rule["id"])
+            if then is None or one.said.state not in ("send", "held") or one.said.rule in one.at_storms:
+                continue
+            if matches(then, one.event, one.to):
+                for channel_then in counted_on(then, one.said.route):
+                    if scope(rule, one.event, one.to, channel_then) == scope(rule, event, to, channel):
+                        yield one
+
+    def _route(self, mine: Sequence[RuleTable], event: Event, to: Recipient) -> tuple[tuple[str, ...], str]:
+        orders = [rule["channels"] for rule in mine if rule["effect"] == "route"]
+        order = [one for one in orders[0] if one in to.channels] if orders else to.channels
+        known = [one for one in dict.fromkeys(order) if one in self.channels]
+        there = [one for one in known if getattr(to, ADDRESS[one])]
+        closed = {}
+        for channel in there:
+            for rule in mine:
+                about = rule["effect"] == "consent" and rule.get("channel") == channel
+                if about and template_of(event) == rule.get("template", template_of(event)) and not consented(rule, to):
+                    closed.setdefault(channel, rule["id"])
+        floors = {}
+        for channel in [one for one in there if one not in closed]:
+            own = to.min_amount.get(channel, {}).get(event.currency, 0)
+            asked = [
+                (-rule["amounts"].get(event.currency, 0), place, rule["id"])
+                for place, rule in enumerate(mine)
+                if rule["effect"] == "min_amount" and rule["channel"] == channel
+            ]
+            negative, _, name = min(asked, default=(0, 0, ""))
+            floors[channel] = (own, "recipient-min-amount") if own > -negative else (-negative, name)
+        route = tuple(one for one in floors if abs(event.amount) >= floors[one][0])
+        if route or not there:
+            return route, "no-address" if known else "no-channel"
+        # That of the channel which came closest to being allowed.
+        return (), min(floors.values())[1] if floors else next(iter(closed.values()))
+
+    def _storms(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> dict[str, bool]:
+        """Whether the event is held, by each storm rule that looks at it; none looks after the first that holds."""
+        held: dict[str, bool] = {}
+        for rule in rules:
+            if rule["effect"] != "storm" or True in held.values() or not self._moved_today(event, told):
+                continue
+            if any(matches(rule, event, to) for to in told):
+                span = rule["minutes"] * 60_000
+                like_it = {
+                    one.event.id
+                    for one in self.past
+                    if rule["id"] in one.at_storms
+                    and one.at // span == now // span
+                    and fingerprint(rule, one.event) == fingerprint(rule, event)
+                }
+                over, sample = len(like_it) - rule["limit"], rule.get("sample", 0)
+                held[rule["id"]] = over >= 0 and not (sample and (over + 1) % sample == 0)
+        return held
+
+    def _moved_today(self, event: Event, told: Sequence[Recipient]) -> bool:
+        """Whether the account's money in this currency has moved on this day before: one swipe is no storm."""
+        return any(
+            one.event.id != event.id
+            and (one.event.account, one.event.currency) == (event.account, event.currency)
+            and one.event.type in ("purchase", "cash", "fee", "refund")
+            and not declined(one.event)
+            and local(to.timezone, ms_of(one.event.time)).date() == local(to.timezone, ms_of(event.time)).date()
+            for one in self.past
+            for to in told[:1]
+        )
