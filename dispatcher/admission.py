@@ -15,6 +15,7 @@ from dispatcher.ledger.api import Decisions, Draft, ReadCounters
 from dispatcher.model.alert import State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
+from dispatcher.rules_in_force import RulesInForce
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.degrade import degrade
 from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Plan, Rules, Tally
@@ -52,11 +53,16 @@ class Admitter:
     ) -> None:
         self._orders = orders or None
         self._brownouts = dict(brownouts or {})
-        self._decider = Decider(rules, fenced)
+        self._fenced = dict(fenced)
+        self.in_force = RulesInForce(Decider(rules, self._fenced))
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
         }
         self._templates = {template.id: (template.pinned, template.id) for template in library}
+
+    def put_in_force(self, rules: Rules) -> None:
+        """Decide by these rules from the next batch on; what is being decided is decided by the ones before."""
+        self.in_force.decider = Decider(rules, self._fenced)
 
     def __call__(
         self,
@@ -66,7 +72,8 @@ class Admitter:
         read_counters: ReadCounters,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
-        plan, templates, orders = self._decider.plan, self._templates, self._orders
+        decider = self.in_force.decider  # once, so that a batch is decided by one set of rules
+        plan, templates, orders = decider.plan, self._templates, self._orders
         default = templates[DEFAULT_TEMPLATE]
         planned = []
         keys: list[str] = []
@@ -97,7 +104,7 @@ class Admitter:
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed)
+        return Decisions(drafts, tally.changed, ruleset=decider.rules.version_id)
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
         route, state = decision.route, decision.state

@@ -17,6 +17,7 @@ import msgspec
 
 from dispatcher.events import Accepted
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.heard import Heard
@@ -41,10 +42,14 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until)."""
+    """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until).
+
+    ``ruleset`` is the version of the rules that decided all of them, which `Ledger.ruleset` was told before.
+    """
 
     drafts: list[list[Draft]]
     counters: dict[str, tuple[int, int]]
+    ruleset: str = ""
 
 
 ReadCounters = Callable[[Sequence[str]], Mapping[str, int]]
@@ -262,7 +267,17 @@ class Ledger(Protocol):
         """
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
-        """Say which rules the following admissions are decided with."""
+        """Keep the text of rules before anything is decided by them, so that each decision can name its own."""
+
+    async def rule_act(self, act: RuleAct) -> RuleChange:
+        """Propose, approve, reject or activate rules; returns the change as it is now. See `rule_changes`, which says
+        what each of them does. At most one change is active. Raises `RuleChangeRefused`."""
+
+    async def rule_active(self, known: int) -> RuleChange | None:
+        """The change whose rules are in force; None when there is none yet, or it is the one numbered ``known``."""
+
+    async def rule_history(self, limit: int) -> list[RuleChange]:
+        """The last changes, the latest act first."""
 
     async def file_ids(self) -> bool:
         """Put a block of recent event ids where they are found for good, if there is one; False when there is none.

@@ -20,6 +20,7 @@ from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_read
 from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
@@ -117,6 +118,18 @@ class _Operations:
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
         await self._run(lambda store: store.ruleset(version, content, now_ms))
+
+    async def rule_act(self, act: RuleAct) -> RuleChange:
+        result: RuleChange = await self._run(lambda store: store.rule_act(act))
+        return result
+
+    async def rule_active(self, known: int) -> RuleChange | None:
+        result: RuleChange | None = await self._run(lambda store: store.rule_active(known))
+        return result
+
+    async def rule_history(self, limit: int) -> list[RuleChange]:
+        result: list[RuleChange] = await self._run(lambda store: store.rule_history(limit))
+        return result
 
     async def file_ids(self) -> bool:
         return bool(await self._run(lambda store: store.file_ids()))

@@ -87,10 +87,18 @@ class Tell:
     Counts the events of each account under ``told|<account>``. ``asked`` holds the ids it was asked about.
     """
 
-    def __init__(self, state: State = "sending", *, reason: str | None = None, expires_ms: int = NOW + HOUR_MS):
+    def __init__(
+        self,
+        state: State = "sending",
+        *,
+        reason: str | None = None,
+        expires_ms: int = NOW + HOUR_MS,
+        ruleset: str = "",
+    ):
         self.state = state
         self.reason = reason
         self.expires_ms = expires_ms
+        self.ruleset = ruleset
         self.asked: list[str] = []
         self.told: dict[str, Sequence[Recipient]] = {}
 
@@ -108,6 +116,7 @@ class Tell:
         return Decisions(
             [[self._draft(one) for one in recipients.get(event.event.account, ())] or [NOBODY] for event in batch],
             {key: (before.get(key, 0) + count, now_ms + HOUR_MS) for key, count in news.items()},
+            ruleset=self.ruleset,
         )
 
     def _draft(self, to: Recipient) -> Draft:
