@@ -75,10 +75,11 @@ def _content(path: Path) -> tuple[bytes, str]:
         raise RulesError(str(path), f"cannot be read: {error.strerror}") from None
     if len(content) > MAX_RULES_BYTES:
         raise RulesError(str(path), f"is over {MAX_RULES_BYTES:,} bytes; that is not a rule file")
-    return content, _name_of(found.st_uid)
+    return content, name_of(found.st_uid)
 
 
-def _name_of(account: int) -> str:
+def name_of(account: int) -> str:
+    """The name of an account of the operating system."""
     try:
         return pwd.getpwuid(account).pw_name
     except KeyError:

@@ -276,8 +276,8 @@ class Ledger(Protocol):
     async def rule_active(self, known: int) -> RuleChange | None:
         """The change whose rules are in force; None when there is none yet, or it is the one numbered ``known``."""
 
-    async def rule_history(self, limit: int) -> list[RuleChange]:
-        """The last changes, the latest act first."""
+    async def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
+        """The last changes, or those of one version; the latest act first."""
 
     async def file_ids(self) -> bool:
         """Put a block of recent event ids where they are found for good, if there is one; False when there is none.

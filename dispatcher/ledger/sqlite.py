@@ -213,9 +213,9 @@ class SqliteStore:
         """See `Ledger.rule_active`."""
         return sqlite_rules.active(self.connection, known)
 
-    def rule_history(self, limit: int) -> list[RuleChange]:
+    def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
         """See `Ledger.rule_history`."""
-        return sqlite_rules.history(self.connection, limit)
+        return sqlite_rules.history(self.connection, limit, version)
 
     @property
     def recent_ids(self) -> int:

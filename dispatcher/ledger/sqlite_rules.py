@@ -55,9 +55,10 @@ def active(connection: sqlite3.Connection, known: int) -> RuleChange | None:
     return found[0] if found else None
 
 
-def history(connection: sqlite3.Connection, limit: int) -> list[RuleChange]:
+def history(connection: sqlite3.Connection, limit: int, version: str | None) -> list[RuleChange]:
     """See `Ledger.rule_history`."""
-    return _changes(connection, "ORDER BY coalesce(decided_at, proposed_at) DESC, id DESC LIMIT ?", (limit,))
+    clause = "WHERE version=coalesce(?, version) ORDER BY coalesce(decided_at, proposed_at) DESC, id DESC LIMIT ?"
+    return _changes(connection, clause, (version, limit))
 
 
 def act(connection: sqlite3.Connection, act: RuleAct) -> RuleChange:

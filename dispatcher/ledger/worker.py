@@ -127,8 +127,8 @@ class _Operations:
         result: RuleChange | None = await self._run(lambda store: store.rule_active(known))
         return result
 
-    async def rule_history(self, limit: int) -> list[RuleChange]:
-        result: list[RuleChange] = await self._run(lambda store: store.rule_history(limit))
+    async def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
+        result: list[RuleChange] = await self._run(lambda store: store.rule_history(limit, version))
         return result
 
     async def file_ids(self) -> bool:
