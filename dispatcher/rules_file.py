@@ -66,11 +66,12 @@ def _content(path: Path) -> tuple[bytes, str]:
         with open(descriptor, "rb") as file:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is not a file"
-                raise RulesError(str(path), f"{what}; name a rule file, such as rules.toml")
+                raise RulesError(str(path), "is not a file; name a rule file, such as rules.toml")
             content = file.read(MAX_RULES_BYTES + 1)
     except FileNotFoundError:
         raise RulesError(str(path), "no such file; `swipebell init DIR` writes one") from None
+    except IsADirectoryError:
+        raise RulesError(str(path), f"is a folder; name the file, such as {path / 'rules.toml'}") from None
     except OSError as error:
         raise RulesError(str(path), f"cannot be read: {error.strerror}") from None
     if len(content) > MAX_RULES_BYTES:
