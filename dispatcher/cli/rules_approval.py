@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -45,6 +46,9 @@ MAX_CHANGES = 10_000
 PREDICTED_HOURS = 24
 MAX_PREDICTED_EVENTS = 200_000
 """A prediction looks at the last day, and at so many of its events at most (the latest): some ten seconds."""
+
+PIPED_COLUMNS = 160
+"""Width of the history where it goes to no terminal."""
 
 by_option = click.option("--by", metavar="NAME", help="Who says so. Default: this account of the operating system.")
 
@@ -245,21 +249,23 @@ def _as_data(change: RuleChange) -> dict[str, Any]:
 
 def _print_table(changes: list[RuleChange]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("version", "from", "state", "proposed", "by", "decided", "by", "effect", "note"):
-        table.add_column(name, overflow="fold")
+    for name in ("version", "state", "proposed", "decided"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("effect and notes", overflow="fold")
     for change in changes:
+        decided = "-"
+        if change.decided_at is not None:
+            decided = f"{_time(change.decided_at)}\n{change.decided_by or 'nobody was asked'}"
+        said = [_effect(change.predicted), change.note, change.decision]
         table.add_row(
-            change.version,
-            change.from_version or "-",
+            change.version + (f"\nfrom {change.from_version}" if change.from_version else ""),
             change.state,
-            _time(change.proposed_at),
-            escape(change.proposed_by),
-            "-" if change.decided_at is None else _time(change.decided_at),
-            escape(change.decided_by or "-"),
-            escape(_effect(change.predicted)),
-            escape("; ".join(filter(None, (change.note, change.decision)))),
+            escape(f"{_time(change.proposed_at)}\n{change.proposed_by}"),
+            escape(decided),
+            escape("\n".join(filter(None, said))),
         )
-    Console().print(table)
+    # In a pipe nobody has a width, and a row is not to be torn apart.
+    Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
     if not changes:
         click.echo("no rules were ever in force in this ledger")
 
