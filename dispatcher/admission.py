@@ -11,7 +11,7 @@ from typing import Protocol
 
 from dispatcher.events import Accepted
 from dispatcher.fallback import Orders
-from dispatcher.ledger.api import Decisions, Draft, ReadCounters
+from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.model.alert import State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
@@ -69,7 +69,7 @@ class Admitter:
         batch: Sequence[Accepted],
         recipients: Mapping[str, Sequence[Recipient]],
         now_ms: int,
-        read_counters: ReadCounters,
+        counted: Counted,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
         decider = self.in_force.decider  # once, so that a batch is decided by one set of rules
@@ -91,7 +91,7 @@ class Admitter:
             for one in plans:
                 keys.extend(one.counters)
             planned.append((told, pinned, plans))
-        tally = Tally(read_counters(list(dict.fromkeys(keys))) if keys else {})
+        tally = Tally(counted.counters(list(dict.fromkeys(keys))) if keys else {})
         drafts: list[list[Draft]] = []
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
             if not plans:

@@ -11,24 +11,31 @@ The conformance tests in ``tests/dispatcher/test_ledger_conformance.py`` say wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from dispatcher.events import Accepted
+from dispatcher.ledger.held import HeldView, Hold
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
+
+if TYPE_CHECKING:
+    from ratelimit.rules import Fold
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """What the send rules decided for one recipient of one event, before it has a row.
 
-    ``state`` is ``sending`` (or ``queued`` for a channel that is fenced), ``suppressed`` or ``expired``. ``reason`` is
-    the rule that decided when it ended at once. ``recipient`` None means that the account has nobody to tell.
+    ``state`` is ``sending`` (or ``queued`` for a channel that is fenced), ``held``, ``suppressed`` or ``expired``.
+    ``reason`` is the rule that decided when it is held or ended at once; ``due_ms`` is until when it is held (at
+    ``expires_ms`` a person has to release it). ``fold`` of a suppressed one is the digest that tells it.
+    ``recipient`` None means that the account has nobody to tell.
     """
 
     recipient: Recipient | None
@@ -39,29 +46,42 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     template: str
     saw: Mapping[str, int] | None = None
     day_total: int | None = None
+    due_ms: int | None = None
+    fold: Fold | None = None
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until).
-
-    ``ruleset`` is the version of the rules that decided all of them, which `Ledger.ruleset` was told before.
-    """
+    """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until),
+    ``marks`` a key to (moments in epoch ms, ascending, and until when to keep them). A kind (all of a key up to its
+    last bar) has either counters or marks. ``ruleset`` is the version of the rules that decided all of them, which
+    `Ledger.ruleset` was told before."""
 
     drafts: list[list[Draft]]
     counters: dict[str, tuple[int, int]]
+    marks: dict[str, tuple[tuple[int, ...], int]] = {}
     ruleset: str = ""
 
 
-ReadCounters = Callable[[Sequence[str]], Mapping[str, int]]
-Decide = Callable[[Sequence[Accepted], Mapping[str, Sequence[Recipient]], int, ReadCounters], Decisions]
-"""(new events, recipients by account, now in epoch ms, reader of counters) -> decisions. Pure but for the reader,
-called inside the admission transaction so that no counter can change between decision and commit."""
+class Counted(Protocol):
+    """What the ledger has counted by the moment of a decision. One that does not exist is not in the answer."""
+
+    def counters(self, keys: Sequence[str]) -> Mapping[str, int]:
+        """The values of counters, by key."""
+
+    def marks(self, keys: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        """The moments that are remembered, by key: epoch ms, ascending."""
+
+
+Decide = Callable[[Sequence[Accepted], Mapping[str, Sequence[Recipient]], int, Counted], Decisions]
+"""(new events, recipients by account, now in epoch ms, what was counted) -> decisions. Pure but for the reader,
+called inside the admission transaction so that nothing counted can change between decision and commit."""
 
 
 class Admission(msgspec.Struct, frozen=True):
     """What became of a batch. ``duplicates`` and ``conflicts`` are positions in it.
 
-    ``alerts`` are open and leased to the caller, ``ended`` counts (state, reason) of those that ended at once.
+    ``alerts`` are open and leased to the caller, ``ended`` counts (state, reason) of those that ended at once, ``held``
+    those that are held, by rule.
     """
 
     accepted: int
@@ -69,6 +89,7 @@ class Admission(msgspec.Struct, frozen=True):
     conflicts: list[int]
     alerts: list[Alert]
     ended: dict[tuple[State, str], int]
+    held: dict[str, int] = {}
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -109,7 +130,7 @@ class Books(msgspec.Struct, frozen=True):
         return self.without_alert == 0 and self.inconsistent == 0
 
 
-OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting", "interrupted"})
+OPEN_STATES: frozenset[State] = frozenset({"held", "queued", "sending", "retrying", "awaiting", "interrupted"})
 
 
 class AttemptStory(msgspec.Struct, frozen=True):
@@ -151,6 +172,9 @@ class AlertStory(msgspec.Struct, frozen=True):
     attempts: list[AttemptStory]
     receipts: list[dict[str, Any]]
     detours: list[Detour] = []
+    hold: Hold | None = None
+    consents: list[ConsentEntry] = []
+    """The word that decided, when one did."""
 
 
 class EventStory(msgspec.Struct, frozen=True):
@@ -185,12 +209,18 @@ class RateShare(msgspec.Struct, frozen=True, gc=False):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What ``import_recipients`` did. ``too_many`` are positions whose account has no room for one more."""
+    """What ``import_recipients`` did. ``too_many`` are positions whose account has no room for one more.
+
+    ``older_consents`` counts consents that changed nothing because a later word holds; ``too_many_consents`` are
+    positions whose recipient would have more of them than a card takes.
+    """
 
     added: int
     changed: int
     same: int
     too_many: list[int] = []
+    older_consents: int = 0
+    too_many_consents: list[int] = []
 
 
 class Ledger(Protocol):
@@ -236,8 +266,8 @@ class Ledger(Protocol):
     async def due(self, channel: str, now_ms: int, owner: int, limit: int, lease_as: State) -> list[Alert]:
         """Lease up to ``limit`` alerts of a channel that are due, those due for longest first.
 
-        A retry is leased as state ``lease_as``; one that waits for a receipt or for its policy keeps its state. All
-        come back with the state they had.
+        A retry and one that was held are leased as state ``lease_as``; one that waits for a receipt or for its policy
+        keeps its state. All come back with the state they had.
         """
 
     async def receipts(self, receipts: Sequence[Receipt], now_ms: int, owner: int) -> list[tuple[Alert, Receipt]]:
@@ -247,8 +277,20 @@ class Ledger(Protocol):
         """How many of these receipts, which were kept just now, say for the first time that a message arrived whose
         alert had gone on to another channel, where it rang or may have. Changes nothing."""
 
-    async def open_count(self) -> int:
-        """How many alerts have not ended."""
+    async def open_count(self, held_until: int | None = None) -> int:
+        """How many alerts have not ended. With ``held_until``, without those that are held until later than that."""
+
+    async def held(self, rule: str | None = None) -> HeldView:
+        """What the rules (or this one) hold now, and what people did with it last."""
+
+    async def release_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """Let go of some alerts that ``rule`` holds until a person decides, up to the alert ``up_to``: they are due now
+        and leave as their lanes let them. Returns how many, 0 when none is left. What goes by itself stays: it is
+        counted in the time it was held until. Calls of the same moment by the same person are one act."""
+
+    async def discard_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """End some alerts that ``rule`` holds as ``cancelled``, reason ``discarded:<rule>``; else as `release_held`,
+        but for those as well that would go by themselves."""
 
     async def books(self) -> Books:
         """The totals. Reads the whole ledger: seconds on a large one."""
@@ -256,14 +298,30 @@ class Ledger(Protocol):
     async def explain(self, event_id: str) -> EventStory | None:
         """The story of one event; None when the id was never accepted."""
 
-    async def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
-        """Add or change recipients by (account, role). A changed address clears what was refused."""
+    async def import_recipients(
+        self, lines: Sequence[RecipientLine], now_ms: int | None = None, by: str = ""
+    ) -> Imported:
+        """Add or change recipients by (account, role). A changed address clears what was refused.
 
-    async def heard(self, facts: Sequence[Heard]) -> int:
+        Of consents the later word holds, whichever came first, and one that a line does not name stays. Every word is
+        kept in the log with ``now_ms`` and ``by``; raises `ValueError` when there is one and ``now_ms`` is missing.
+        """
+
+    async def consent(self, changes: Sequence[ConsentChange], now_ms: int) -> Consented:
+        """Keep what recipients agreed to or took back, and write every word into the log, older ones too.
+
+        Idempotent, and in any order: the later word holds, and the log has each word once.
+        """
+
+    async def consents_of(self, account: str) -> list[ConsentEntry]:
+        """Every word of the recipients of an account, in the order in which they were said."""
+
+    async def heard(self, facts: Sequence[Heard], now_ms: int | None = None) -> int:
         """Keep what WeChat users did with every recipient of their openid; returns how many that changed.
 
         Idempotent, and in any order: of a follow and an unfollow the later one holds. Facts of somebody who is no
-        recipient are normal and are not kept.
+        recipient are normal and are not kept. Follows and unfollows are also written into the log of consents, with
+        ``now_ms`` or else their own time as the time at which it was written down.
         """
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:

@@ -13,10 +13,13 @@ from dispatcher.errors import LeaseLost
 from dispatcher.events import Accepted
 from dispatcher.ledger import (
     sqlite_admit,
+    sqlite_consents,
     sqlite_counters,
     sqlite_deliver,
     sqlite_fallback,
     sqlite_heard,
+    sqlite_held,
+    sqlite_marks,
     sqlite_quotas,
     sqlite_rates,
     sqlite_read,
@@ -24,7 +27,17 @@ from dispatcher.ledger import (
     sqlite_rules,
     sqlite_tokens,
 )
-from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
+from dispatcher.ledger.api import (
+    Admission,
+    Books,
+    Decide,
+    EventStory,
+    Imported,
+    RateAsk,
+    RateShare,
+    Receipt,
+)
+from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
@@ -32,6 +45,7 @@ from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import RecipientLine
 
@@ -61,6 +75,7 @@ class SqliteStore:
         except BaseException:
             self.connection.close()
             raise
+        self._swept = sqlite_marks.START
         self._ids = IdIndex()
 
     def begin(self) -> None:
@@ -181,9 +196,21 @@ class SqliteStore:
 
     # ---- looking, and what changes rarely ---------------------------------------------------------------------
 
-    def open_count(self) -> int:
+    def open_count(self, held_until: int | None = None) -> int:
         """See `Ledger.open_count`."""
-        return sqlite_read.open_count(self.connection)
+        return sqlite_read.open_count(self.connection, held_until)
+
+    def held(self, rule: str | None = None) -> HeldView:
+        """See `Ledger.held`."""
+        return sqlite_held.held(self.connection, rule)
+
+    def release_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """See `Ledger.release_held`."""
+        return sqlite_held.release(self.connection, rule, now_ms, who, up_to)
+
+    def discard_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """See `Ledger.discard_held`."""
+        return sqlite_held.discard(self.connection, rule, now_ms, who, up_to)
 
     def books(self) -> Books:
         """See `Ledger.books`."""
@@ -193,13 +220,21 @@ class SqliteStore:
         """See `Ledger.explain`."""
         return sqlite_read.explain(self.connection, event_id)
 
-    def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
+    def import_recipients(self, lines: Sequence[RecipientLine], now_ms: int | None = None, by: str = "") -> Imported:
         """See `Ledger.import_recipients`."""
-        return sqlite_recipients.import_recipients(self.connection, lines)
+        return sqlite_recipients.import_recipients(self.connection, lines, now_ms, by)
 
-    def heard(self, facts: Sequence[Heard]) -> int:
+    def consent(self, changes: Sequence[ConsentChange], now_ms: int) -> Consented:
+        """See `Ledger.consent`."""
+        return sqlite_consents.consent(self.connection, changes, now_ms)
+
+    def consents_of(self, account: str) -> list[ConsentEntry]:
+        """See `Ledger.consents_of`."""
+        return sqlite_consents.consents_of(self.connection, account)
+
+    def heard(self, facts: Sequence[Heard], now_ms: int | None = None) -> int:
         """See `Ledger.heard`."""
-        return sqlite_heard.heard(self.connection, facts)
+        return sqlite_heard.heard(self.connection, facts, now_ms)
 
     def ruleset(self, version: str, content: str, now_ms: int) -> None:
         """See `Ledger.ruleset`."""
@@ -228,7 +263,12 @@ class SqliteStore:
 
     def forget_counters(self, now_ms: int) -> int:
         """See `Ledger.forget_counters`."""
-        return sqlite_counters.forget_counters(self.connection, now_ms)
+        forgotten = sqlite_counters.forget_counters(self.connection, now_ms)
+        if forgotten:
+            return forgotten
+        # Where it had come to is only a hint: should this not be committed, the marks are met in the next round.
+        forgotten, self._swept = sqlite_marks.forget_marks(self.connection, now_ms, self._swept)
+        return forgotten
 
     # ---- the providers' rates ---------------------------------------------------------------------------------
 

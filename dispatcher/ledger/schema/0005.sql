@@ -1,21 +1,53 @@
--- Which send rules are in force, and who put them there. A row is an act: it is marked when it is decided and when
--- other rules take its place, and never taken away or written anew.
-CREATE TABLE rule_changes (
-    id           INTEGER PRIMARY KEY AUTOINCREMENT,
-    version      TEXT    NOT NULL,            -- of rulesets, as decisions record it
-    content      TEXT    NOT NULL,            -- the rule file as it was written
-    state        TEXT    NOT NULL CHECK (state IN ('proposed', 'active', 'rejected', 'replaced')),
-    from_version TEXT,                        -- in force when it was proposed; once it was active: what it replaced
-    proposed_by  TEXT    NOT NULL,
-    proposed_as  TEXT,                        -- the account of the operating system that said so
-    proposed_at  INTEGER NOT NULL,
-    note         TEXT    NOT NULL DEFAULT '',
-    predicted    TEXT,                        -- JSON: the effect as it was predicted; NULL: not predicted
-    decided_by   TEXT,                        -- who approved or rejected it; NULL: nobody was asked
-    decided_as   TEXT,
-    decided_at   INTEGER,
-    decision     TEXT    NOT NULL DEFAULT '', -- what was noted about the decision
-    CHECK ((state = 'proposed') = (decided_at IS NULL))
+-- What the send rules keep: alerts held until later, marks, who let go of what was held, and consents.
+-- See docs/decisions/0013-held-alerts-and-marks.md.
+
+-- An alert in the state `held` (open, owner 0) waits for its due_at; its reason is the rule that holds it. The few that
+-- are held are counted, released and discarded by rule.
+CREATE INDEX alerts_held ON alerts (reason, due_at) WHERE state = 'held';
+
+-- That an alert was held, for its story: the alert itself forgets it when it goes on.
+CREATE TABLE holds (
+    alert INTEGER PRIMARY KEY,
+    rule  TEXT    NOT NULL,
+    until INTEGER NOT NULL,                   -- when it was to go, or to expire if nobody released it
+    act   INTEGER                             -- of held_acts, when a person decided
 ) STRICT;
-CREATE INDEX rule_changes_version ON rule_changes (version);
-CREATE UNIQUE INDEX rule_changes_active ON rule_changes (state) WHERE state = 'active';
+
+-- Who released or discarded what was held.
+CREATE TABLE held_acts (
+    id     INTEGER PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    act    TEXT    NOT NULL,                  -- released, discarded
+    rule   TEXT    NOT NULL,
+    who    TEXT    NOT NULL,
+    alerts INTEGER NOT NULL,
+    UNIQUE (at, act, rule, who)
+) STRICT;
+
+-- Moments that a rule remembers of a key: of rolling windows, gaps and fingerprints. The kinds are those of counters, but
+-- a kind of marks has no end: each mark has its own.
+CREATE TABLE marks (
+    kind       INTEGER NOT NULL,
+    who        TEXT    NOT NULL,
+    times      TEXT    NOT NULL,              -- JSON array of epoch ms, ascending
+    keep_until INTEGER NOT NULL,
+    PRIMARY KEY (kind, who)
+) STRICT, WITHOUT ROWID;
+
+-- What recipients agreed to and took back, with its proof. What counts stands on the recipient's card; here every word
+-- stays for good. Of one word there is one line, however often it is told.
+CREATE TABLE consent_log (
+    account    TEXT    NOT NULL,
+    role       TEXT    NOT NULL,
+    key        TEXT    NOT NULL,              -- category, category/channel or category/channel/template; */… by a provider
+    given      INTEGER NOT NULL,
+    at         INTEGER NOT NULL,              -- when it was said
+    source     TEXT    NOT NULL,
+    written_at INTEGER NOT NULL,
+    by         TEXT    NOT NULL,
+    PRIMARY KEY (account, role, key, at, given, source)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER consent_log_is_not_deleted BEFORE DELETE ON consent_log
+BEGIN SELECT raise(ABORT, 'consent_log is append-only'); END;
+CREATE TRIGGER consent_log_is_not_changed BEFORE UPDATE ON consent_log
+BEGIN SELECT raise(ABORT, 'consent_log is append-only'); END;
