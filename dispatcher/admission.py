@@ -76,7 +76,6 @@ class Admitter:
         plan, templates, orders = decider.plan, self._templates, self._orders
         default = templates[DEFAULT_TEMPLATE]
         planned = []
-        keys: list[str] = []
         # Once a batch: while no quota runs low, the ladder costs nothing an alert.
         ladder = [(name, one, one.level) for name, one in self._brownouts.items() if one.level]
         for accepted in batch:
@@ -88,23 +87,22 @@ class Admitter:
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
                 plans = [_degraded(one, event, ladder) for one in plans]
-            for one in plans:
-                keys.extend(one.counters)
             planned.append((told, pinned, plans))
-        tally = Tally(counted.counters(list(dict.fromkeys(keys))) if keys else {})
+        tally = Tally(counted.counters, counted.marks)
+        tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
             if not plans:
                 drafts.append([_nobody(pinned, accepted.swiped_ms)])
                 continue
-            decisions = tally.decide_event(plans)
+            decisions = tally.decide_event(accepted.event, plans)
             drafts.append(
                 [
                     self._draft(recipient, pinned, decision, tally)
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed, ruleset=decider.rules.version_id)
+        return Decisions(drafts, tally.changed, tally.changed_marks, ruleset=decider.rules.version_id)
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
         route, state = decision.route, decision.state
@@ -112,7 +110,23 @@ class Admitter:
             total = tally.value(decision.day_total_key)
             first = self._first_state[route[0]]
             return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
-        return Draft(recipient, state, decision.rule, route, decision.expires_at_ms, template, decision.saw)
+        if state == "held":
+            total = tally.value(decision.day_total_key)
+            return Draft(
+                recipient,
+                "held",
+                decision.rule,
+                route,
+                decision.expires_at_ms,
+                template,
+                decision.saw,
+                total,
+                due_ms=decision.send_ms,
+            )
+        ended: State = "expired" if state == "expired" else "suppressed"
+        return Draft(
+            recipient, ended, decision.rule, route, decision.expires_at_ms, template, decision.saw, fold=decision.fold
+        )
 
 
 def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]]) -> Plan:
