@@ -44,8 +44,16 @@ MAX_CHANGES = 10_000
 """Most that ``--limit`` takes; each is held with its rules, some KiB."""
 
 PREDICTED_HOURS = 24
-MAX_PREDICTED_EVENTS = 200_000
-"""A prediction looks at the last day, and at so many of its events at most (the latest): some ten seconds."""
+MAX_PREDICTED_EVENTS = 500_000
+"""A prediction looks at the last day, or as many hours less as keep it below so many events (half a minute), those
+included by which the rules begin to count."""
+
+HOUR_MS = 3_600_000
+
+TOO_BUSY = (
+    "the effect is not predicted: the last hour, and what the rules count before it, is over"
+    f" {MAX_PREDICTED_EVENTS:,} events; swipebell rules what-if takes as long as it needs"
+)
 
 PIPED_COLUMNS = 160
 """Width of the history where it goes to no terminal."""
@@ -173,24 +181,30 @@ def history(version: str | None, limit: int, config_path: Path | None, as_json: 
 
 
 def predicted_effect(config: Config, rules: Rules, now_ms: int) -> dict[str, Any] | None:
-    """What ``rules`` would have changed about the last ``PREDICTED_HOURS`` hours, by `replay.whatif`; None: not
-    predicted. Reads the ledger, ``MAX_PREDICTED_EVENTS`` events of it at most."""
+    """What ``rules`` would have changed about the last ``PREDICTED_HOURS`` hours, as `rules what-if` finds it; None:
+    not predicted. ``MAX_PREDICTED_EVENTS`` events are read at most, so of a busy ledger it is a shorter time."""
     try:
-        predict = import_module("replay.whatif").predict
+        history = import_module("dispatcher.ledger.sqlite_history").history
+        predict = import_module("dispatcher.cli.rules_whatif").predict
+        warm_up_ms = import_module("replay.whatif").warm_up_ms
     except (ImportError, AttributeError):
         return None
+    warm_ms = warm_up_ms(rules.rule)
     try:
-        effect: dict[str, Any] | None = predict(
-            config,
-            rules,
-            since_ms=now_ms - PREDICTED_HOURS * 3_600_000,
-            until_ms=now_ms,
-            most_events=MAX_PREDICTED_EVENTS,
-        )
+        with history(str(config.ledger.path)) as past:
+            hours = PREDICTED_HOURS
+            while past.count(now_ms - hours * HOUR_MS - warm_ms, now_ms) > MAX_PREDICTED_EVENTS:
+                hours //= 2
+                if not hours:
+                    click.echo(f"swipebell: warning: {TOO_BUSY}", err=True)
+                    return None
+            prediction = predict(config, rules, past, now_ms - hours * HOUR_MS, now_ms)
     except SwipebellError as error:  # the proposal is worth more than its prediction
         click.echo(f"swipebell: warning: the effect is not predicted: {error}", err=True)
         return None
-    return effect
+    data: dict[str, Any] = prediction.as_data()
+    data.pop("accounts", None)  # what is kept for good names nobody
+    return {"hours": hours} | data
 
 
 # ---- the ledger -------------------------------------------------------------------------------------------------
@@ -293,8 +307,14 @@ def _difference(before: RuleChange | None, change: RuleChange) -> Iterator[str]:
 def _effect(predicted: dict[str, Any] | None) -> str:
     if predicted is None:
         return "not predicted"
-    said = predicted.get("summary")
-    return said if isinstance(said, str) else msgspec.json.encode(predicted).decode()
+    said = f"{predicted['changed']:,} of {predicted['alerts']:,} alerts of the last {predicted['hours']} h otherwise"
+    sums = {
+        word: [sum(one[side] for one in predicted.get(kind, {}).values()) for side in ("recorded", "predicted")]
+        for word, kind in (("sent", "sent"), ("held", "held"), ("suppressed", "suppressed"), ("folded", "folded"))
+    }
+    sums["SMS"] = [predicted["sms"]["recorded"], predicted["sms"]["predicted"]]
+    moved = [f"{word} {before:,} → {after:,}" for word, (before, after) in sums.items() if before != after]
+    return "; ".join([said, *moved])
 
 
 def _account(account: str | None) -> str:

@@ -24,7 +24,8 @@ facts = st.lists(
 
 
 @pytest.mark.parametrize(
-    ("kind", "window_ms"), [("message", 48 * HOUR_MS), ("tap", 60_000), ("follow", 60_000), ("scan", 60_000), ("unfollow", 0)]
+    ("kind", "window_ms"),
+    [("message", 48 * HOUR_MS), ("tap", 60_000), ("follow", 60_000), ("scan", 60_000), ("unfollow", 0)],
 )
 def test_the_window_that_each_deed_opens(kind: Kind, window_ms: int) -> None:
     after = after_hearing(TO, [Heard(OPENID, kind, T)])

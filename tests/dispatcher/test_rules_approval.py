@@ -174,11 +174,22 @@ def test_the_checker_sees_what_would_change(bank: Bank) -> None:
 
 
 def test_the_effect_is_kept_with_the_proposal(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules_approval, "predicted_effect", lambda *arguments: {"summary": "12 alerts fewer", "n": 12})
-    assert "effect: 12 alerts fewer" in bank("propose", file(bank, 2), "--by", "Anna")
+    # Given a prediction of the form that what-if gives
+    effect = {
+        "hours": 24,
+        "alerts": 5_000,
+        "changed": 1_200,
+        "sent": {"wechat": {"recorded": 3_000, "predicted": 1_900}, "sms": {"recorded": 100, "predicted": 0}},
+        "suppressed": {"cap": {"recorded": 0, "predicted": 1_200}},
+        "sms": {"recorded": 100, "predicted": 0},
+    }
+    monkeypatch.setattr(rules_approval, "predicted_effect", lambda *arguments: effect)
+    said = "effect: 1,200 of 5,000 alerts of the last 24 h otherwise; sent 3,100 → 1,900; suppressed 0 → 1,200; SMS 100 → 0"
+    # When rules are proposed and approved, then it is told and kept
+    assert said in bank("propose", file(bank, 2), "--by", "Anna")
     bank("approve", TWO, "--by", "Ben")
-    assert bank.history()[0]["predicted"] == {"summary": "12 alerts fewer", "n": 12}
-    assert "effect: 12 alerts fewer" in bank("history", TWO)
+    assert bank.history()[0]["predicted"] == effect
+    assert said in bank("history", TWO)
 
 
 def test_json_is_the_change_without_its_text(bank: Bank) -> None:
