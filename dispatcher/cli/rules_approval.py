@@ -307,6 +307,8 @@ def _difference(before: RuleChange | None, change: RuleChange) -> Iterator[str]:
 def _effect(predicted: dict[str, Any] | None) -> str:
     if predicted is None:
         return "not predicted"
+    if not predicted["alerts"]:
+        return f"nothing to predict it from: no alert in the last {predicted['hours']} h"
     said = f"{predicted['changed']:,} of {predicted['alerts']:,} alerts of the last {predicted['hours']} h otherwise"
     sums = {
         word: [sum(one[side] for one in predicted.get(kind, {}).values()) for side in ("recorded", "predicted")]
