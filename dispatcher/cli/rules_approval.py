@@ -193,7 +193,8 @@ def predicted_effect(config: Config, rules: Rules, now_ms: int) -> dict[str, Any
     try:
         with history(str(config.ledger.path)) as past:
             hours = PREDICTED_HOURS
-            while past.count(now_ms - hours * HOUR_MS - warm_ms, now_ms) > MAX_PREDICTED_EVENTS:
+            # Up to a moment that is not over: counting leaves some slack at both ends.
+            while past.count(now_ms - hours * HOUR_MS - warm_ms, now_ms + HOUR_MS) > MAX_PREDICTED_EVENTS:
                 hours //= 2
                 if not hours:
                     click.echo(f"swipebell: warning: {TOO_BUSY}", err=True)
