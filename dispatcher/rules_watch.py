@@ -83,6 +83,7 @@ class RulesWatch:
             # Another process may have been first, with another file.
             rules = found.rules if active.version == found.rules.version_id else _understood(active)
             self._in_force(active, rules)
+            _warn(found.rules)
             if rules.version_id != found.rules.version_id:
                 await self._propose(found)
         self._done = seen
@@ -126,6 +127,7 @@ class RulesWatch:
             return
         if rules_file.look(self._path) != seen:
             return  # it changed while it was read: what was read may be half of each
+        _warn(found.rules)
         if not self._approval:
             await self._ledger.rule_act(self._activation(found))
             await self._follow()
@@ -210,3 +212,8 @@ def _understood(change: RuleChange) -> Rules:
         return load_rules(change.content, f"rules {change.version}")
     except RulesError as error:
         raise ConfigurationError(f"the rules that the ledger has in force are not understood: {error}") from None
+
+
+def _warn(rules: Rules) -> None:
+    for warning in rules.warnings:
+        log.warning("rules_warning", version=rules.version_id, warning=warning)

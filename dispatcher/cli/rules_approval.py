@@ -78,6 +78,8 @@ def propose(file: Path, by: str | None, note: str, config_path: Path | None, as_
         found = rules_file.read(file)
     except RulesError as error:
         raise ConfigurationError(str(error)) from None
+    for warning in found.rules.warnings:
+        click.echo(f"swipebell: warning: {warning}", err=True)
     now_ms = _now_ms()
     act = Propose(
         version=found.rules.version_id,
@@ -302,7 +304,9 @@ def _told(change: RuleChange) -> Iterator[str]:
 def _difference(before: RuleChange | None, change: RuleChange) -> Iterator[str]:
     old = [] if before is None else before.content.splitlines()
     name = "nothing" if before is None else before.version
-    yield from difflib.unified_diff(old, change.content.splitlines(), name, change.version, lineterm="")
+    for line in difflib.unified_diff(old, change.content.splitlines(), name, change.version, lineterm=""):
+        # Nothing that a terminal obeys: it could hide a change from the one who is to approve it.
+        yield "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
 
 
 def _effect(predicted: dict[str, Any] | None) -> str:

@@ -199,6 +199,14 @@ def test_the_checker_sees_what_would_change(bank: Bank, monkeypatch: pytest.Monk
     assert all(word in table for word in (ONE, TWO, "proposed", "active", "Anna", INITIAL))
 
 
+def test_nothing_in_a_file_can_hide_a_change_from_the_checker(bank: Bank) -> None:
+    # Given a comment with characters that turn the direction of writing
+    (bank.folder / "rules2.toml").write_text("# \u202eharmless\n" + capped(2))
+    bank("propose", file(bank, 2), "--by", "Anna")
+    # Then they are shown and not obeyed
+    assert "+# \\u202eharmless" in bank("history", TWO).splitlines()
+
+
 def test_the_effect_is_kept_with_the_proposal(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a prediction of the form that what-if gives
     effect = {

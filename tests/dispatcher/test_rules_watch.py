@@ -278,9 +278,22 @@ async def test_a_file_that_is_being_written_is_left_alone(path: Path, ledger: An
             write(path, whole)
             await trio.sleep(SETTLED_S)
             assert process.in_force == version_of(whole)
-    assert loud(logs) == []
+    assert {line["event"] for line in loud(logs)} == {"rules_warning"}  # each of its caps but the first is idle
     assert (process.reloads("applied"), process.reloads("broken")) == (1, 0)
     assert len(await history(ledger)) == 2
+
+
+async def test_rules_that_never_decide_are_warned_of_and_taken(path: Path, ledger: Any, autojump_clock: Any) -> None:
+    process = Process(path, ledger)
+    text = capped(2) + capped(9, "idle")[12:]
+    async with running(process):
+        write(path, text)
+        with capture_logs() as logs:
+            await trio.sleep(60)
+        assert process.in_force == version_of(text)
+    (line,) = loud(logs)
+    assert (line["event"], line["version"]) == ("rules_warning", version_of(text))
+    assert "rule idle: " in line["warning"]
 
 
 async def test_sighup_reads_the_file_at_once(path: Path, ledger: Any, autojump_clock: Any) -> None:
