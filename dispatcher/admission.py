@@ -16,6 +16,7 @@ from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.model.alert import State
 from dispatcher.model.event import DIGEST, Event
 from dispatcher.model.recipient import Recipient
+from dispatcher.rules_in_force import RulesInForce
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.degrade import degrade
 from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Plan, Rules, Tally
@@ -53,7 +54,8 @@ class Admitter:
     ) -> None:
         self._orders = orders or None
         self._brownouts = dict(brownouts or {})
-        self._decider = Decider(rules, fenced)
+        self._fenced = dict(fenced)
+        self.in_force = RulesInForce(Decider(rules, self._fenced))
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
         }
@@ -63,6 +65,10 @@ class Admitter:
         self._for_digests: tuple[Decider, Decider] | None = None
         """(rules in force, what is left of them for digests), made when the first digest comes."""
 
+    def put_in_force(self, rules: Rules) -> None:
+        """Decide by these rules from the next batch on; what is being decided is decided by the ones before."""
+        self.in_force.decider = Decider(rules, self._fenced)
+
     def __call__(
         self,
         batch: Sequence[Accepted],
@@ -71,7 +77,8 @@ class Admitter:
         counted: Counted,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
-        plan, templates, orders = self._decider.plan, self._templates, self._orders
+        decider = self.in_force.decider  # once, so that a batch is decided by one set of rules
+        plan, templates, orders = decider.plan, self._templates, self._orders
         default = templates[DEFAULT_TEMPLATE]
         planned = []
         # Once a batch: while no quota runs low, the ladder costs nothing an alert.
@@ -83,7 +90,7 @@ class Admitter:
                 told = [orders.of(event.category, recipient) for recipient in told]
             pinned, name = templates.get(event.category, default)
             if event.digest is not None:
-                planned.append(self._digest(accepted, told, now_ms))
+                planned.append(self._digest(decider, accepted, told, now_ms))
                 continue
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
@@ -103,13 +110,12 @@ class Admitter:
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed, tally.changed_marks)
+        return Decisions(drafts, tally.changed, tally.changed_marks, ruleset=decider.rules.version_id)
 
     def _digest(
-        self, accepted: Accepted, recipients: Sequence[Recipient], now_ms: int
+        self, decider: Decider, accepted: Accepted, recipients: Sequence[Recipient], now_ms: int
     ) -> tuple[Sequence[Recipient], str, list[Plan]]:
         """(who is told, pinned template, plans) of a digest: neither folded nor browned out once more."""
-        decider = self._decider
         if self._for_digests is None or self._for_digests[0] is not decider:
             self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._first_state)
         plan, (pinned, name) = self._for_digests[1].plan, self._digest_template

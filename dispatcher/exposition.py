@@ -74,6 +74,7 @@ def _counters(totals: Totals) -> Iterable[Metric]:
         ("swipebell_alerts_ended", "Alerts that ended", "state", dict(totals.ended.items())),
         ("swipebell_unknown_codes", "Answers whose code no table knows", "channel", totals.unknown_codes),
         ("swipebell_callbacks_refused", "Callbacks that were not taken", "reason", totals.callbacks_refused),
+        ("swipebell_rules_reloads", "Changed rule files by what became of them", "result", totals.rules_reloads),
     )
     for name, help_text, label, counts in by_name:
         family = CounterMetricFamily(name, help_text, labels=[label])
@@ -135,6 +136,15 @@ def _gauges(totals: Totals) -> Iterable[Metric]:
         # Named by the provider, each of which counts in its own way.
         yield GaugeMetricFamily(f"swipebell_{channel}_quota_limit", "Attempts a day", value=limit)
         yield GaugeMetricFamily(f"swipebell_{channel}_quota_remaining", "Attempts left today", value=remaining)
+    yield GaugeMetricFamily(
+        "swipebell_rules_broken",
+        "1 while the rule file cannot be put in force and the rules before it stay",
+        value=totals.rules_broken,
+    )
+    rules = GaugeMetricFamily("swipebell_rules_info", "Processes that decide by these rules", labels=["version"])
+    for version, processes in sorted(totals.rules_versions.items()):
+        rules.add_metric([version], processes)
+    yield rules
     open_alerts = GaugeMetricFamily("swipebell_open_alerts", "Alerts in the ledger that have not ended")
     open_alerts.add_metric([], totals.open_alerts)
     yield open_alerts

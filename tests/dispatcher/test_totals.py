@@ -141,6 +141,8 @@ def test_the_metrics_have_the_names_that_dashboards_rely_on() -> None:
     meter.misconfigured("wechat", False)
     meter.lanes({"wechat": (2, 1)}, 3)
     meter.committed(2, 0.004)
+    meter.rules_in_force("3f2a9c01b7de")
+    meter.rules_reload("applied")
     text = generate_latest(registry_of(lambda: meter.totals, lambda: (2, 1))).decode()
     samples = {line for line in text.splitlines() if not line.startswith("#") and "_bucket" not in line}
     assert samples == {
@@ -158,6 +160,9 @@ def test_the_metrics_have_the_names_that_dashboards_rely_on() -> None:
         'swipebell_lane_queued_alerts{channel="wechat"} 2.0',
         'swipebell_lane_in_flight_alerts{channel="wechat"} 1.0',
         'swipebell_channel_misconfigured{channel="wechat"} 0.0',
+        "swipebell_rules_broken 0.0",
+        'swipebell_rules_info{version="3f2a9c01b7de"} 1.0',
+        'swipebell_rules_reloads_total{result="applied"} 1.0',
         "swipebell_open_alerts 3.0",
         "swipebell_delivery_latency_seconds_count 1.0",
         "swipebell_delivery_latency_seconds_sum 0.012",
