@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dispatcher.events import Accepted
-from dispatcher.fallback import Orders
 from dispatcher.ledger.api import Decisions, Draft, ReadCounters
 from dispatcher.model.alert import State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
+from dispatcher.rules_in_force import RulesInForce
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.degrade import degrade
-from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Plan, Rules, Tally
+from ratelimit.rules import NO_RECIPIENT, Decision, Plan, Tally
 from templates.library import Library
 
 DEFAULT_TEMPLATE = "swipe"
@@ -38,21 +38,18 @@ class BrownOut(Protocol):
 
 
 class Admitter:
-    """The send rules in force, for the configured channels. ``fenced`` says by channel whether an alert has to be
-    fenced before it leaves (see `delivery`), ``orders`` puts the channels of a category in its order, ``brownouts``
-    says which channels have a daily quota that may run low."""
+    """The send ``rules`` in force, for the configured channels. ``fenced`` says by channel whether an alert has to be
+    fenced before it leaves (see `delivery`), ``brownouts`` says which channels have a daily quota that may run low."""
 
     def __init__(
         self,
-        rules: Rules,
+        rules: RulesInForce,
         library: Library,
         fenced: Mapping[str, bool],
-        orders: Orders | None = None,
         brownouts: Mapping[str, BrownOut] | None = None,
     ) -> None:
-        self._orders = orders or None
+        self._rules = rules
         self._brownouts = dict(brownouts or {})
-        self._decider = Decider(rules, fenced)
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
         }
@@ -66,7 +63,8 @@ class Admitter:
         read_counters: ReadCounters,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
-        plan, templates, orders = self._decider.plan, self._templates, self._orders
+        decider, templates = self._rules.decider, self._templates  # the same for the whole batch
+        plan, is_urgent = decider.plan, decider.is_urgent if decider.has_priorities else None
         default = templates[DEFAULT_TEMPLATE]
         planned = []
         keys: list[str] = []
@@ -75,12 +73,13 @@ class Admitter:
         for accepted in batch:
             event = accepted.event
             told = recipients.get(event.account, ())
-            if orders is not None:
-                told = [orders.of(event.category, recipient) for recipient in told]
             pinned, name = templates.get(event.category, default)
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
-                plans = [_degraded(one, event, ladder) for one in plans]
+                plans = [
+                    _degraded(one, event, ladder, None if is_urgent is None else is_urgent(event, recipient))
+                    for one, recipient in zip(plans, told, strict=True)
+                ]
             for one in plans:
                 keys.extend(one.counters)
             planned.append((told, pinned, plans))
@@ -108,9 +107,9 @@ class Admitter:
         return Draft(recipient, state, decision.rule, route, decision.expires_at_ms, template, decision.saw)
 
 
-def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]]) -> Plan:
+def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]], urgent: bool | None) -> Plan:
     for channel, brownout, level in ladder:
-        plan, step = degrade(plan, event, channel, level, brownout.terms)
+        plan, step = degrade(plan, event, channel, level, brownout.terms, urgent)
         if step is not None:
             brownout.took_away(step)
     return plan

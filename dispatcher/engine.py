@@ -46,6 +46,7 @@ from dispatcher.model.heard import Heard
 from dispatcher.network.api import Network
 from dispatcher.rates import SharedRates, leased_pacers, machine_clock_ms
 from dispatcher.recorder import Recorder
+from dispatcher.rules_in_force import RulesInForce
 from dispatcher.together import Together
 from ratelimit.breaker import BreakerState
 from ratelimit.leased import LeasedPacer
@@ -70,7 +71,8 @@ def wall_clock_ms() -> int:
 class Engine:
     """One process's share of the work; use ``async with engine.running():``.
 
-    ``deadline_ms`` says by category how long a channel has for its receipt; the channel's own policy holds for others.
+    ``rules`` are those that ``decide`` goes by; the lanes ask them which alerts are urgent, which are to say that they are
+    late, and how long a channel has for its receipt.
 
     ``fail_fast``: a ledger that cannot write or a wrong secret ends the run with its error (``send``, ``demo``);
     otherwise the engine waits until it is mended, raises the alarm metric, and intake answers 503 (``run``).
@@ -84,9 +86,9 @@ class Engine:
         network: Network,
         channels: Mapping[str, tuple[Channel, Pacer | LeasedPacer]],
         decide: Decide,
+        rules: RulesInForce,
         ruleset: tuple[str, str],
         meter: Meter,
-        deadline_ms: Mapping[str, int] | None = None,
         limits: Mapping[str, Limits] = {},
         processes: int = 1,
         steady_ms: Callable[[], int] = machine_clock_ms,
@@ -116,11 +118,12 @@ class Engine:
                 network=network,
                 pacer=pacer,
                 random=random or Random(),  # noqa: S311 - jitter
-                policy_of=with_deadlines(channel.policy, deadline_ms or {}),
+                policy_of=with_deadlines(channel.policy, rules),
                 capacity=config.lane_capacity,
                 # Fenced alerts that a crash catches in flight end as unknown, so no more than can be on the wire.
                 in_flight=min(config.in_flight, channel.connections) if channel.fenced else config.in_flight,
                 limits=limits.get(name, NO_LIMITS),
+                rules=rules,
             )
             for name, (channel, pacer) in channels.items()
         }

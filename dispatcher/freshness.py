@@ -2,6 +2,7 @@
 
 A late alert is late either way; a fresh one must not be made late by it. So wherever something waits, at the door and
 in a lane, what is fresh goes first, and what is late has a small share that is its own. docs/decisions/0009 says more.
+In a lane, what the rules call urgent goes before both, however old it is.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ FRESH_S: Final = 10
 clock is a few seconds behind or which hand over by the batch of a few seconds; much more would let a queue of so many
 seconds build up in front of a swipe that is new."""
 
-FRESH, LATE = range(2)
+URGENT, FRESH, LATE = range(3)
 """Classes of a lane, the first leaves first."""
-CLASSES: Final = 2
+CLASSES: Final = 3
 
 LATE_TURNS: Final = 8
 """Of so many places one is for the lower class while the higher one would take them all: nothing starves, and what is

@@ -18,15 +18,15 @@ from dispatcher.config import Config
 from dispatcher.config_channels import ChannelSection, SecondSmsVendor
 from dispatcher.engine import Engine, wall_clock_ms
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
-from dispatcher.fallback import Orders
 from dispatcher.lane_gate import NO_LIMITS, Limits
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.rates import machine_clock_ms
+from dispatcher.rules_in_force import RulesInForce
 from ratelimit.errors import RulesError
 from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
-from ratelimit.rules import Rules, default_rules_text, load_rules
+from ratelimit.rules import Decider, Rules, default_rules_text, load_rules
 from templates.errors import TemplateError
 from templates.library import Library
 
@@ -99,21 +99,19 @@ async def service(
             # One pacer a section: what two channels of one account send together is what the provider counts.
             pacers = {name: _pacer(section.rate_per_second) for name, section in sections.items()}
             channels = {name: (channel, pacers[section_of(name)]) for name, channel in made.items()}
+            in_force = RulesInForce(Decider(rules, channels))
             engine = Engine(
                 config=config.engine,
                 ledger=ledger,
                 network=network,
                 channels=channels,
                 decide=Admitter(
-                    rules,
+                    in_force,
                     library,
                     {name: channel.fenced for name, (channel, _) in channels.items()},
-                    Orders(config.fallback.channels),
                     brownouts,
                 ),
-                deadline_ms={
-                    category: int(seconds * 1000) for category, seconds in config.fallback.deadline_seconds.items()
-                },
+                rules=in_force,
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
                 limits=_limits(channels, sections),

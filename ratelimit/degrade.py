@@ -10,20 +10,22 @@ from ratelimit.rulefile import BROWN_OUT, BROWN_OUT_DIGEST
 from ratelimit.rules import Plan
 
 
-def degrade(plan: Plan, event: Event, channel: str, level: int, terms: BrownOutTerms) -> tuple[Plan, str | None]:
+def degrade(
+    plan: Plan, event: Event, channel: str, level: int, terms: BrownOutTerms, urgent: bool | None = None
+) -> tuple[Plan, str | None]:
     """The plan at a brown-out level of ``channel``, and the step that changed it (None: it is as it was).
 
     Small swipes leave the channel for the next of their route. Without a next one they are suppressed: at level 1 as
     ``brown-out``; from level 2 on as ``brown-out-digest``, the members of a digest that is yet to be built. At level 3
     every ordinary alert that has another channel goes there; without one it stays and takes what room there is.
-    Reserved alerts stay as they are.
+    Reserved alerts stay as they are; ``urgent`` as in `BrownOutTerms.is_reserved`.
     """
     decided = plan.decided
     route = decided.route
     if (
         decided.state != "send"
         or route[0] != channel
-        or terms.is_reserved(event.amount, event.currency, event.category)
+        or terms.is_reserved(event.amount, event.currency, event.category, urgent)
     ):
         return plan, None
     below = terms.small_below(level, event.currency)
