@@ -71,8 +71,8 @@ def wall_clock_ms() -> int:
 class Engine:
     """One process's share of the work; use ``async with engine.running():``.
 
-    ``rules`` are those that ``decide`` goes by; the lanes ask them which alerts are urgent, which are to say that they are
-    late, and how long a channel has for its receipt.
+    ``rules`` are those that ``decide`` goes by; the lanes ask them which alerts are urgent, which are to say that
+    they are late, and how long a channel has for its receipt.
 
     ``fail_fast``: a ledger that cannot write or a wrong secret ends the run with its error (``send``, ``demo``);
     otherwise the engine waits until it is mended, raises the alarm metric, and intake answers 503 (``run``).

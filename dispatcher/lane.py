@@ -17,7 +17,7 @@ import trio
 from dispatcher.channels.base import CannotPrepare, Channel, ChannelPaused
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy, after_answer, after_expiry, after_refusal
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.freshness import FRESH, FRESH_SHARE, LATE, URGENT, Split
+from dispatcher.freshness import FRESH, FRESH_SHARE, LATE, URGENT, Split, telling_age
 from dispatcher.lane_gate import NO_LIMITS, LaneGate, Limits
 from dispatcher.lane_queue import LaneQueue
 from dispatcher.ledger.api import Ledger
@@ -149,7 +149,7 @@ class Lane:
 
     @property
     def free_for_due(self) -> int:
-        """Places for what is due again, counted without the others, so that a flood of fresh ones cannot keep it out."""
+        """Places for what is due again, counted without the fresh ones, so that a flood of those cannot keep it out."""
         return self.late_capacity - self.queue.length(LATE)
 
     def put(self, alerts: Sequence[Alert], *, first: bool = False) -> None:
@@ -248,7 +248,7 @@ class Lane:
         if self._budget is not None:
             leaving, back, elsewhere = self._budget.screen(list(leaving), now_ms, self._rules.is_urgent)
             steps += elsewhere
-        for alert in leaving:
+        for alert in telling_age(leaving, now_ms, self._rules.decider.say_late_ms):
             if alert.expires_ms <= now_ms:
                 steps.append(after_expiry(alert, now_ms))
                 continue

@@ -37,9 +37,9 @@ EARLY = 0.04
 class BrownOutTerms(msgspec.Struct, frozen=True):
     """What the ladder does, from the configuration; amounts are minor units by currency.
 
-    Below ``minimum`` a swipe is small from level 1 on, below ``digest`` from level 2 on; a currency that is not listed has
-    no small swipes. The reserve belongs to the alerts that the rules call urgent. Where the rules have no ``priority`` at
-    all, it belongs to those of ``categories`` and of at least ``reserve_from``, so that it does not lie idle.
+    Below ``minimum`` a swipe is small from level 1 on, below ``digest`` from level 2 on; a currency that is not listed
+    has no small swipes. The reserve belongs to the alerts that the rules call urgent. Where the rules have no
+    ``priority`` at all, it belongs to ``categories`` and amounts from ``reserve_from``, so that it does not lie idle.
     """
 
     minimum: Mapping[str, int]
