@@ -14,10 +14,11 @@ from dispatcher.ledger.api import Decisions, Draft, ReadCounters
 from dispatcher.model.alert import State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
+from dispatcher.noting import Noting
 from dispatcher.rules_in_force import RulesInForce
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.degrade import degrade
-from ratelimit.rules import NO_RECIPIENT, Decision, Plan, Tally
+from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Plan, Rules, Tally
 from templates.library import Library
 
 DEFAULT_TEMPLATE = "swipe"
@@ -38,22 +39,27 @@ class BrownOut(Protocol):
 
 
 class Admitter:
-    """The send ``rules`` in force, for the configured channels. ``fenced`` says by channel whether an alert has to be
+    """The send rules ``in_force``, for the configured channels. ``fenced`` says by channel whether an alert has to be
     fenced before it leaves (see `delivery`), ``brownouts`` says which channels have a daily quota that may run low."""
 
     def __init__(
         self,
-        rules: RulesInForce,
+        rules: Rules,
         library: Library,
         fenced: Mapping[str, bool],
         brownouts: Mapping[str, BrownOut] | None = None,
     ) -> None:
-        self._rules = rules
         self._brownouts = dict(brownouts or {})
+        self._fenced = dict(fenced)
+        self.in_force = RulesInForce(Decider(rules, self._fenced))
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
         }
         self._templates = {template.id: (template.pinned, template.id) for template in library}
+
+    def put_in_force(self, rules: Rules) -> None:
+        """Decide by these rules from the next batch on; what is being decided is decided by the ones before."""
+        self.in_force.decider = Decider(rules, self._fenced)
 
     def __call__(
         self,
@@ -63,7 +69,8 @@ class Admitter:
         read_counters: ReadCounters,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
-        decider, templates = self._rules.decider, self._templates  # the same for the whole batch
+        decider = self.in_force.decider  # once, so that a batch is decided by one set of rules
+        templates = self._templates
         plan, is_urgent = decider.plan, decider.is_urgent if decider.has_priorities else None
         default = templates[DEFAULT_TEMPLATE]
         planned = []
@@ -85,18 +92,20 @@ class Admitter:
             planned.append((told, pinned, plans))
         tally = Tally(read_counters(list(dict.fromkeys(keys))) if keys else {})
         drafts: list[list[Draft]] = []
+        noting = Noting()
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
             if not plans:
                 drafts.append([_nobody(pinned, accepted.swiped_ms)])
                 continue
             decisions = tally.decide_event(plans)
+            noting.look_at(decisions)
             drafts.append(
                 [
                     self._draft(recipient, pinned, decision, tally)
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed)
+        return Decisions(drafts, tally.changed, noted=noting.noted())
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
         route, state = decision.route, decision.state

@@ -47,6 +47,7 @@ from dispatcher.network.api import Network
 from dispatcher.rates import SharedRates, leased_pacers, machine_clock_ms
 from dispatcher.recorder import Recorder
 from dispatcher.rules_in_force import RulesInForce
+from dispatcher.storms import Storms
 from dispatcher.together import Together
 from ratelimit.breaker import BreakerState
 from ratelimit.leased import LeasedPacer
@@ -136,6 +137,7 @@ class Engine:
             steady_ms=steady_ms,
         )
         self._gate = Gate(list(self.lanes.values()), config.batch_events, now_ms)
+        self._storms = Storms(meter)
         self._together = Together(self._admit, config.batch_events)
 
     @asynccontextmanager
@@ -204,6 +206,8 @@ class Engine:
         for channel, alerts in by_channel.items():
             self.lanes[channel].put(alerts)
         self.meter.admitted(admission)
+        if admission.noted.storms:
+            self._storms.held(admission.noted.storms, self.now_ms())
         return admission
 
     async def reserve(self, events: int, newest: bytes | None = None) -> None:
@@ -261,6 +265,7 @@ class Engine:
             more = False
             for lane in self.lanes.values():
                 lane.tick()
+            self._storms.tick(self.now_ms())
             try:
                 await self._ledger.take_over(self.owner, self.now_ms())
                 await self._ledger.file_ids()

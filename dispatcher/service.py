@@ -23,10 +23,9 @@ from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.rates import machine_clock_ms
-from dispatcher.rules_in_force import RulesInForce
 from ratelimit.errors import RulesError
 from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
-from ratelimit.rules import Decider, Rules, default_rules_text, load_rules
+from ratelimit.rules import Rules, default_rules_text, load_rules
 from templates.errors import TemplateError
 from templates.library import Library
 
@@ -99,19 +98,16 @@ async def service(
             # One pacer a section: what two channels of one account send together is what the provider counts.
             pacers = {name: _pacer(section.rate_per_second) for name, section in sections.items()}
             channels = {name: (channel, pacers[section_of(name)]) for name, channel in made.items()}
-            in_force = RulesInForce(Decider(rules, channels))
+            admitter = Admitter(
+                rules, library, {name: channel.fenced for name, (channel, _) in channels.items()}, brownouts
+            )
             engine = Engine(
                 config=config.engine,
                 ledger=ledger,
                 network=network,
                 channels=channels,
-                decide=Admitter(
-                    in_force,
-                    library,
-                    {name: channel.fenced for name, (channel, _) in channels.items()},
-                    brownouts,
-                ),
-                rules=in_force,
+                decide=admitter,
+                rules=admitter.in_force,
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
                 limits=_limits(channels, sections),

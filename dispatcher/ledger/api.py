@@ -40,11 +40,21 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     day_total: int | None = None
 
 
+class Noted(msgspec.Struct, frozen=True):
+    """What the rules did in a batch beside ending alerts, for the metrics: how many alerts a storm rule held and how
+    many were folded into a digest, by rule, and how many are for a recipient whose time zone is not known."""
+
+    storms: dict[str, int] = {}
+    folded: dict[str, int] = {}
+    wrong_zones: int = 0
+
+
 class Decisions(msgspec.Struct, frozen=True):
     """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until)."""
 
     drafts: list[list[Draft]]
     counters: dict[str, tuple[int, int]]
+    noted: Noted = Noted()
 
 
 ReadCounters = Callable[[Sequence[str]], Mapping[str, int]]
@@ -56,7 +66,8 @@ called inside the admission transaction so that no counter can change between de
 class Admission(msgspec.Struct, frozen=True):
     """What became of a batch. ``duplicates`` and ``conflicts`` are positions in it.
 
-    ``alerts`` are open and leased to the caller, ``ended`` counts (state, reason) of those that ended at once.
+    ``alerts`` are open and leased to the caller, ``ended`` counts (state, reason) of those that ended at once, ``held``
+    those that are held, by rule. ``noted`` is what came with the decisions.
     """
 
     accepted: int
@@ -64,6 +75,8 @@ class Admission(msgspec.Struct, frozen=True):
     conflicts: list[int]
     alerts: list[Alert]
     ended: dict[tuple[State, str], int]
+    held: dict[str, int] = {}
+    noted: Noted = Noted()
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

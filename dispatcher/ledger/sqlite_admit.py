@@ -93,7 +93,7 @@ def admit(
     write_rows(connection, INSERT_ALERTS, rows)
     write_counters(connection, decisions.counters)
     ids.admitted(digests, first)
-    return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended))
+    return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended), noted=decisions.noted)
 
 
 def _plain_row(alert_id: int, draft: Draft, ruleset: int, owner: int) -> tuple[Any, ...]:

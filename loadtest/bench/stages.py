@@ -27,14 +27,12 @@ from dispatcher.model.alert import Alert, Step
 from dispatcher.model.private import Secret
 from dispatcher.network.api import Request, Response
 from dispatcher.network.fake import FakeNetwork
-from dispatcher.rules_in_force import RulesInForce
 from dispatcher.service import read_rules, read_templates
 from loadtest.bench.contest import Bench
 from loadtest.bench.figures import Failed, Figures, Kind
 from loadtest.bench.sinks import Sink
 from loadtest.bench.swipes import swipes
 from ratelimit.retry import RetryPolicy
-from ratelimit.rules import Decider
 
 BATCH: Final = 256
 LEASE_MS: Final = 10**9
@@ -108,7 +106,7 @@ async def measure_stages(config_path: Path, lines: list[bytes]) -> dict[str, flo
         path = _Path(
             channel=channel,
             store=SqliteStore(str(config.ledger.path)),
-            admitter=Admitter(RulesInForce(Decider(rules, (channel.name,))), library, {channel.name: channel.fenced}),
+            admitter=Admitter(rules, library, {channel.name: channel.fenced}),
         )
         try:
             path.begin(rules.version_id, rules.content)

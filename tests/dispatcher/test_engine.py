@@ -27,11 +27,10 @@ from dispatcher.model.alert import Alert
 from dispatcher.model.recipient import RecipientLine
 from dispatcher.network.api import Request, Response
 from dispatcher.network.fake import FakeNetwork
-from dispatcher.rules_in_force import RulesInForce
 from ratelimit.leased import LeasedPacer
 from ratelimit.pacing import Pacer
 from ratelimit.retry import RetryPolicy
-from ratelimit.rules import Decider, default_rules_text, load_rules
+from ratelimit.rules import default_rules_text, load_rules
 from templates.library import Library
 
 NOON_MS = 1_795_320_000_000  # 2026-11-22 04:00 UTC, noon in Shanghai
@@ -109,7 +108,7 @@ class World:
     ) -> AsyncIterator[Engine]:
         present = [channel for channel in (self.wechat, self.sms) if channel is not None]
         ruleset = load_rules(rules or default_rules_text(), "test")
-        self.rules = RulesInForce(Decider(ruleset, [channel.name for channel in present]))
+        self.admitter = Admitter(ruleset, LIBRARY, {channel.name: channel.fenced for channel in present})
         async with trio.open_nursery() as nursery:
             self.network = FakeNetwork(nursery, lambda request: (Response(request, 200, b""), self.seconds))
             engine = Engine(
@@ -119,8 +118,8 @@ class World:
                 channels={channel.name: (channel, pacer or Pacer(rate)) for channel in present},
                 limits=limits,
                 steady_ms=lambda: int(trio.current_time() * 1000),
-                decide=Admitter(self.rules, LIBRARY, {channel.name: channel.fenced for channel in present}),
-                rules=self.rules,
+                decide=self.admitter,
+                rules=self.admitter.in_force,
                 ruleset=(ruleset.version_id, ruleset.content),
                 meter=self.meter,
                 now_ms=self.now_ms,

@@ -27,12 +27,11 @@ from dispatcher.metrics import Meter
 from dispatcher.network.api import Request, Response
 from dispatcher.network.fake import FakeNetwork
 from dispatcher.network.transport import NetworkTransport
-from dispatcher.rules_in_force import RulesInForce
 from loadtest.providers.server import Providers
 from loadtest.providers.settings import DEFAULT_APPID, DEFAULT_SECRET, ProviderSettings
 from ratelimit.pacing import Pacer
 from ratelimit.retry import RetryPolicy
-from ratelimit.rules import Decider, load_rules
+from ratelimit.rules import load_rules
 from templates.library import Library
 
 EVENING_MS = 1_795_356_000_000
@@ -105,19 +104,19 @@ class World:
                 gateway = SmsConfig(base_url="https://wechat.example/sms", secret_env="SECRET")
                 channels["sms"] = GenericSmsChannel(gateway, DEFAULT_SECRET, LIBRARY, retry, None)
             assert channel.budget is not None
-            in_force = RulesInForce(Decider(rules, channels))
+            admitter = Admitter(
+                rules,
+                LIBRARY,
+                {name: one.fenced for name, one in channels.items()},
+                brownouts={"wechat": channel.budget},
+            )
             engine = Engine(
                 config=EngineConfig(),
                 ledger=ledger,
                 network=network,
                 channels={name: (one, Pacer(rate)) for name, one in channels.items()},
-                decide=Admitter(
-                    in_force,
-                    LIBRARY,
-                    {name: one.fenced for name, one in channels.items()},
-                    brownouts={"wechat": channel.budget},
-                ),
-                rules=in_force,
+                decide=admitter,
+                rules=admitter.in_force,
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
                 now_ms=self.now_ms,

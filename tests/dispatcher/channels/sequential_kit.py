@@ -33,10 +33,9 @@ from dispatcher.model.alert import Alert
 from dispatcher.model.recipient import Recipient, RecipientLine
 from dispatcher.network.api import Deliver, Network, Request, Response
 from dispatcher.network.routes import RoutedNetwork
-from dispatcher.rules_in_force import RulesInForce
 from ratelimit.pacing import Pacer
 from ratelimit.retry import RetryPolicy
-from ratelimit.rules import Decider, load_rules
+from ratelimit.rules import load_rules
 from templates.library import Library
 
 NOON_MS = 1_795_320_000_000  # 2026-11-22 04:00 UTC
@@ -141,14 +140,14 @@ async def sending(name: str, section: str, folder: Path, files: Mapping[str, str
     meter, ledger = Meter(), InlineLedger(str(file))
     network = RoutedNetwork(open_network(config, {}), {NEXT: TakesAll()})
     channels: dict[str, Channel] = {**make_channels(config, LIBRARY, network, {}), NEXT: NextChannel()}
-    rules = RulesInForce(Decider(load_rules("version = 1\n", "t"), channels))
+    admitter = Admitter(load_rules("version = 1\n", "t"), LIBRARY, {n: c.fenced for n, c in channels.items()})
     engine = Engine(
         config=EngineConfig(lease_seconds=300.0),
         ledger=ledger,
         network=network,
         channels={one: (channel, Pacer(100_000)) for one, channel in channels.items()},
-        decide=Admitter(rules, LIBRARY, {n: c.fenced for n, c in channels.items()}),
-        rules=rules,
+        decide=admitter,
+        rules=admitter.in_force,
         ruleset=("v", "version = 1\n"),
         meter=meter,
         now_ms=lambda: NOON_MS + int(trio.current_time() * 1000) % 10**10,

@@ -54,11 +54,10 @@ from dispatcher.network.api import Request as Sent
 from dispatcher.network.api import Response
 from dispatcher.network.curl import CurlNetwork
 from dispatcher.recorder import RECORD_GATHER_S
-from dispatcher.rules_in_force import RulesInForce
 from ratelimit.breaker import Breaker
 from ratelimit.pacing import Pacer
 from ratelimit.retry import RetryPolicy
-from ratelimit.rules import Decider, load_rules
+from ratelimit.rules import load_rules
 from templates.library import Library
 
 NOON_MS = 1_795_320_000_000  # 2026-11-22 04:00 UTC, noon in Shanghai
@@ -263,15 +262,15 @@ async def _deliver_all(
         made = make_channels(config, library, network, {})
         channels = {**made, NEXT: NextChannel(next_url)}
         await ledger.import_recipients([_recipient(case, number) for number in range(count)])
-        rules = RulesInForce(Decider(ruleset, channels))
+        admitter = Admitter(ruleset, library, {name: channel.fenced for name, channel in channels.items()})
         engine = Engine(
             # Without a drain: its time would stand still, too, and a failed test hang.
             config=EngineConfig(lease_seconds=300.0, drain_seconds=0.0),
             ledger=ledger,
             network=network,
             channels={name: (channel, Pacer(100_000)) for name, channel in channels.items()},
-            decide=Admitter(rules, library, {name: channel.fenced for name, channel in channels.items()}),
-            rules=rules,
+            decide=admitter,
+            rules=admitter.in_force,
             ruleset=(ruleset.version_id, ruleset.content),
             meter=meter,
             now_ms=now_ms,
