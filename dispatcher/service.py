@@ -114,6 +114,9 @@ async def service(
                 processes=processes,
                 fail_fast=fail_fast,
             )
+            if config.receipts is None and admitter.in_force.decider.has_deadlines:
+                hint = "no channel waits for a receipt without [receipts], so no rule's deadline_seconds counts"
+                log.warning("deadline_without_receipts", hint=hint)
             await _check_credentials(channels)
             if not channels:
                 log.warning("no_channel", hint="no [channels.…] section is configured; every alert will be suppressed")
