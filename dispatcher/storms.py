@@ -60,4 +60,4 @@ class Storms:
         for rule in over:
             storm = self._active.pop(rule)
             self._meter.storm(rule, False)
-            log.info("storm_over", rule=rule, held=storm.held, seconds=(storm.last_ms - storm.began_ms) // 1000)
+            log.warning("storm_over", rule=rule, held=storm.held, seconds=(storm.last_ms - storm.began_ms) // 1000)
