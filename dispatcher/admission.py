@@ -74,7 +74,6 @@ class Admitter:
         plan, is_urgent = decider.plan, decider.is_urgent if decider.has_priorities else None
         default = templates[DEFAULT_TEMPLATE]
         planned = []
-        keys: list[str] = []
         # Once a batch: while no quota runs low, the ladder costs nothing an alert.
         ladder = [(name, one, one.level) for name, one in self._brownouts.items() if one.level]
         for accepted in batch:
@@ -87,17 +86,16 @@ class Admitter:
                     _degraded(one, event, ladder, None if is_urgent is None else is_urgent(event, recipient))
                     for one, recipient in zip(plans, told, strict=True)
                 ]
-            for one in plans:
-                keys.extend(one.counters)
             planned.append((told, pinned, plans))
-        tally = Tally(read_counters(list(dict.fromkeys(keys))) if keys else {})
+        tally = Tally(read_counters, lambda _keys: {})
+        tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
         noting = Noting()
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
             if not plans:
                 drafts.append([_nobody(pinned, accepted.swiped_ms)])
                 continue
-            decisions = tally.decide_event(plans)
+            decisions = tally.decide_event(accepted.event, plans)
             noting.look_at(decisions)
             drafts.append(
                 [
@@ -113,7 +111,8 @@ class Admitter:
             total = tally.value(decision.day_total_key)
             first = self._first_state[route[0]]
             return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
-        return Draft(recipient, state, decision.rule, route, decision.expires_at_ms, template, decision.saw)
+        ended: State = "expired" if state == "expired" else "suppressed"
+        return Draft(recipient, ended, decision.rule, route, decision.expires_at_ms, template, decision.saw)
 
 
 def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]], urgent: bool | None) -> Plan:

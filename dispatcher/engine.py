@@ -255,7 +255,7 @@ class Engine:
 
     async def hear(self, facts: Sequence[Heard]) -> None:
         """Take what WeChat users did; when this returns it is durable. Of strangers, repeated and late is normal."""
-        await self._ledger.heard(facts)
+        await self._ledger.heard(facts, self.now_ms())
 
     # ---- the clock --------------------------------------------------------------------------------------------
 

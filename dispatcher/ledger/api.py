@@ -19,6 +19,7 @@ from dispatcher.events import Accepted
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
 
@@ -159,6 +160,8 @@ class AlertStory(msgspec.Struct, frozen=True):
     attempts: list[AttemptStory]
     receipts: list[dict[str, Any]]
     detours: list[Detour] = []
+    consents: list[ConsentEntry] = []
+    """The word that decided, when one did."""
 
 
 class EventStory(msgspec.Struct, frozen=True):
@@ -193,12 +196,18 @@ class RateShare(msgspec.Struct, frozen=True, gc=False):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What ``import_recipients`` did. ``too_many`` are positions whose account has no room for one more."""
+    """What ``import_recipients`` did. ``too_many`` are positions whose account has no room for one more.
+
+    ``older_consents`` counts consents that changed nothing because a later word holds; ``too_many_consents`` are
+    positions whose recipient would have more of them than a card takes.
+    """
 
     added: int
     changed: int
     same: int
     too_many: list[int] = []
+    older_consents: int = 0
+    too_many_consents: list[int] = []
 
 
 class Ledger(Protocol):
@@ -264,14 +273,30 @@ class Ledger(Protocol):
     async def explain(self, event_id: str) -> EventStory | None:
         """The story of one event; None when the id was never accepted."""
 
-    async def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
-        """Add or change recipients by (account, role). A changed address clears what was refused."""
+    async def import_recipients(
+        self, lines: Sequence[RecipientLine], now_ms: int | None = None, by: str = ""
+    ) -> Imported:
+        """Add or change recipients by (account, role). A changed address clears what was refused.
 
-    async def heard(self, facts: Sequence[Heard]) -> int:
+        Of consents the later word holds, whichever came first, and one that a line does not name stays. Every word is
+        kept in the log with ``now_ms`` and ``by``; raises `ValueError` when there is one and ``now_ms`` is missing.
+        """
+
+    async def consent(self, changes: Sequence[ConsentChange], now_ms: int) -> Consented:
+        """Keep what recipients agreed to or took back, and write every word into the log, older ones too.
+
+        Idempotent, and in any order: the later word holds, and the log has each word once.
+        """
+
+    async def consents_of(self, account: str) -> list[ConsentEntry]:
+        """Every word of the recipients of an account, in the order in which they were said."""
+
+    async def heard(self, facts: Sequence[Heard], now_ms: int | None = None) -> int:
         """Keep what WeChat users did with every recipient of their openid; returns how many that changed.
 
         Idempotent, and in any order: of a follow and an unfollow the later one holds. Facts of somebody who is no
-        recipient are normal and are not kept.
+        recipient are normal and are not kept. Follows and unfollows are also written into the log of consents, with
+        ``now_ms`` or else their own time as the time at which it was written down.
         """
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:

@@ -13,6 +13,7 @@ from dispatcher.errors import LeaseLost
 from dispatcher.events import Accepted
 from dispatcher.ledger import (
     sqlite_admit,
+    sqlite_consents,
     sqlite_counters,
     sqlite_deliver,
     sqlite_fallback,
@@ -30,6 +31,7 @@ from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import RecipientLine
 
@@ -192,13 +194,21 @@ class SqliteStore:
         """See `Ledger.explain`."""
         return sqlite_read.explain(self.connection, event_id)
 
-    def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
+    def import_recipients(self, lines: Sequence[RecipientLine], now_ms: int | None = None, by: str = "") -> Imported:
         """See `Ledger.import_recipients`."""
-        return sqlite_recipients.import_recipients(self.connection, lines)
+        return sqlite_recipients.import_recipients(self.connection, lines, now_ms, by)
 
-    def heard(self, facts: Sequence[Heard]) -> int:
+    def consent(self, changes: Sequence[ConsentChange], now_ms: int) -> Consented:
+        """See `Ledger.consent`."""
+        return sqlite_consents.consent(self.connection, changes, now_ms)
+
+    def consents_of(self, account: str) -> list[ConsentEntry]:
+        """See `Ledger.consents_of`."""
+        return sqlite_consents.consents_of(self.connection, account)
+
+    def heard(self, facts: Sequence[Heard], now_ms: int | None = None) -> int:
         """See `Ledger.heard`."""
-        return sqlite_heard.heard(self.connection, facts)
+        return sqlite_heard.heard(self.connection, facts, now_ms)
 
     def ruleset(self, version: str, content: str, now_ms: int) -> None:
         """See `Ledger.ruleset`."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dispatcher.ledger.sql import read_keys, write_rows
+from dispatcher.ledger.sqlite_consents import log_heard
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import Step
 from dispatcher.model.heard import LONGEST_WINDOW_MS, Heard, after_hearing
@@ -39,7 +40,7 @@ CLOSE = (
 )
 
 
-def heard(connection: sqlite3.Connection, told: Sequence[Heard]) -> int:
+def heard(connection: sqlite3.Connection, told: Sequence[Heard], now_ms: int | None = None) -> int:
     """See `Ledger.heard`."""
     if not told:
         return 0
@@ -57,6 +58,7 @@ def heard(connection: sqlite3.Connection, told: Sequence[Heard]) -> int:
             facts = by_openid.get(recipient.openid or "")
             if facts is None:  # another openid of the same digest
                 continue
+            log_heard(connection, recipient, facts, now_ms)
             after = after_hearing(recipient, facts)
             if after is not recipient:
                 changed.append((recipient.id, _encode(after).decode()))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
 
 from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, Detour, EventStory
+from dispatcher.ledger.sqlite_consents import words_at
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
 from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
+from dispatcher.model.consent import ConsentEntry
+from dispatcher.model.event import Event
 from dispatcher.model.recipient import ChannelName
 
 CHANNELS: tuple[str, ...] = (*get_args(ChannelName), "wechat_service")
@@ -107,6 +111,7 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
         detours = connection.execute(
             "SELECT channel, why, at FROM detours WHERE alert=? ORDER BY at, channel, why", (alert_id,)
         ).fetchall()
+        read = None if saw is None else msgspec.json.decode(saw)
         alerts.append(
             AlertStory(
                 id=alert_id,
@@ -117,7 +122,7 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 channel=channel,
                 state=state,
                 reason=reason,
-                saw=None if saw is None else msgspec.json.decode(saw),
+                saw=read,
                 day_total=total,
                 expires_at=expires,
                 due_at=due,
@@ -125,6 +130,17 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 attempts=[AttemptStory(*attempt) for attempt in attempts],
                 receipts=[dict(zip(("channel", "status", "at", "times"), one, strict=True)) for one in receipts],
                 detours=[Detour(*one) for one in detours],
+                consents=_consents(connection, account, role, payload, read),
             )
         )
     return EventStory(stored_id, account, swiped_at, accepted_at, payload, alerts)
+
+
+def _consents(
+    connection: sqlite3.Connection, account: str, role: str | None, payload: str, saw: Mapping[str, int] | None
+) -> list[ConsentEntry]:
+    """The word that the send rules looked at when they decided, with its source, which a decision does not keep."""
+    if role is None or not saw or "consent_at" not in saw:
+        return []
+    category = msgspec.json.decode(payload, type=Event).category
+    return words_at(connection, account, role, category, saw["consent_at"])

@@ -8,10 +8,12 @@ from typing import cast
 
 import msgspec
 
+from dispatcher.events import epoch_ms
 from dispatcher.ledger.api import Imported
+from dispatcher.ledger.sqlite_consents import log_all, log_refusal, with_words
 from dispatcher.ledger.sqlite_heard import catch_up, close_window, moved
 from dispatcher.model.alert import Step
-from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient, RecipientLine
+from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Consent, Recipient, RecipientLine
 
 REFUSED = "$[11]"
 """Where a card keeps what providers refused."""
@@ -32,7 +34,7 @@ def refuse(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
         elif step.refusal is not None:
             # A user who followed the account after this answer is not gone; of another channel that says nothing.
             followed = f" AND coalesce(card->>'{FOLLOWED}', 0) <= ?" if step.refusal == "wechat" else " AND ?"
-            connection.execute(
+            written = connection.execute(
                 # Only of the address that was refused: it may have been mended while the alert was on its way.
                 "UPDATE recipients SET card=json_set(card, ?, json(?)) WHERE id=? AND card->>3 IS ? AND card->>4 IS ?"
                 " AND card->>5 IS ?" + followed,
@@ -45,45 +47,70 @@ def refuse(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
                     step.alert.recipient.email,
                     step.at_ms,
                 ),
-            )
+            ).rowcount
+            if written and "/" in step.refusal:
+                log_refusal(connection, step)
 
 
-def import_recipients(connection: sqlite3.Connection, lines: Sequence[RecipientLine]) -> Imported:
+def import_recipients(
+    connection: sqlite3.Connection, lines: Sequence[RecipientLine], now_ms: int | None = None, by: str = ""
+) -> Imported:
     """See `Ledger.import_recipients`."""
-    added = changed = same = 0
+    added = changed = same = older = 0
     too_many: list[int] = []
+    too_many_consents: list[int] = []
     next_id = connection.execute("SELECT coalesce(max(id), 0) FROM recipients").fetchall()[0][0] + 1
     for position, line in enumerate(lines):
         query = "SELECT id, card FROM recipients WHERE account=? AND role=?"
         row = connection.execute(query, (line.account, line.role)).fetchall()
         before = _decode(row[0][1]) if row else None
         given = _recipient(line, next_id if before is None else before.id)
-        if before is not None:
-            if _address(given) == _address(before):
-                # A new address is a new chance: what a provider said of the old one does not hold for it.
-                given = msgspec.structs.replace(given, refused=before.refused)
-            if given.openid == before.openid:
-                given = msgspec.structs.replace(
-                    given, service_until_ms=before.service_until_ms, followed_ms=before.followed_ms
-                )
-            if given == before:
-                same += 1
-                continue
-            connection.execute("UPDATE recipients SET card=? WHERE id=?", (_encode(given).decode(), given.id))
-            if given.openid != before.openid:
-                moved(connection, given)
-            changed += 1
-        elif _has_room(connection, line.account):
+        told = _words(line)
+        consents = with_words({} if before is None else before.consents, told)
+        if consents is None:
+            too_many_consents.append(position)
+            continue
+        given = msgspec.structs.replace(given, consents=consents)
+        if before is None and not _has_room(connection, line.account):
+            too_many.append(position)
+            continue
+        if told:
+            if now_ms is None:
+                raise ValueError("consents are written down with their time: now_ms is missing")
+            log_all(connection, given, told, now_ms, by)
+            older += sum(consents[key] != word for key, word in told.items())
+        if before is None:
             connection.execute(
                 "INSERT INTO recipients (id, account, role, card) VALUES (?,?,?,?)",
                 (given.id, line.account, line.role, _encode(given).decode()),
             )
             next_id += 1
             added += 1
-        else:
-            too_many.append(position)
+            continue
+        given = _keeping(given, before)
+        if given == before:
+            same += 1
+            continue
+        connection.execute("UPDATE recipients SET card=? WHERE id=?", (_encode(given).decode(), given.id))
+        if given.openid != before.openid:
+            moved(connection, given)
+        changed += 1
     catch_up(connection)
-    return Imported(added, changed, same, too_many)
+    return Imported(added, changed, same, too_many, older, too_many_consents)
+
+
+def _keeping(given: Recipient, before: Recipient) -> Recipient:
+    """With what was learned of the same addresses."""
+    if _address(given) == _address(before):
+        # A new address is a new chance: what a provider said of the old one does not hold for it.
+        given = msgspec.structs.replace(given, refused=before.refused)
+    if given.openid == before.openid:
+        given = msgspec.structs.replace(given, service_until_ms=before.service_until_ms, followed_ms=before.followed_ms)
+    return given
+
+
+def _words(line: RecipientLine) -> dict[str, Consent]:
+    return {key: Consent(word.given, epoch_ms(word.at), word.source) for key, word in line.consents.items()}
 
 
 def _recipient(line: RecipientLine, recipient_id: int) -> Recipient:

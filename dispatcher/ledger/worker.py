@@ -24,6 +24,7 @@ from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
+from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import RecipientLine
 
@@ -108,12 +109,22 @@ class _Operations:
         result: EventStory | None = await self._run(lambda store: store.explain(event_id))
         return result
 
-    async def import_recipients(self, lines: Sequence[RecipientLine]) -> Imported:
-        result: Imported = await self._run(lambda store: store.import_recipients(lines))
+    async def import_recipients(
+        self, lines: Sequence[RecipientLine], now_ms: int | None = None, by: str = ""
+    ) -> Imported:
+        result: Imported = await self._run(lambda store: store.import_recipients(lines, now_ms, by))
         return result
 
-    async def heard(self, facts: Sequence[Heard]) -> int:
-        return int(await self._run(lambda store: store.heard(facts)))
+    async def consent(self, changes: Sequence[ConsentChange], now_ms: int) -> Consented:
+        result: Consented = await self._run(lambda store: store.consent(changes, now_ms))
+        return result
+
+    async def consents_of(self, account: str) -> list[ConsentEntry]:
+        result: list[ConsentEntry] = await self._run(lambda store: store.consents_of(account))
+        return result
+
+    async def heard(self, facts: Sequence[Heard], now_ms: int | None = None) -> int:
+        return int(await self._run(lambda store: store.heard(facts, now_ms)))
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
         await self._run(lambda store: store.ruleset(version, content, now_ms))

@@ -14,9 +14,10 @@ import msgspec
 from dispatcher.model.private import OpenId
 from dispatcher.model.recipient import Recipient, Refusal
 
-Kind = Literal["follow", "unfollow", "message", "tap"]
+Kind = Literal["follow", "scan", "unfollow", "message", "tap"]
+"""``scan``: of a code, by somebody who follows the account, maybe for long."""
 
-WINDOW_MS: dict[Kind, int] = {"message": 48 * 3_600_000, "tap": 60_000, "follow": 60_000, "unfollow": 0}
+WINDOW_MS: dict[Kind, int] = {"message": 48 * 3_600_000, "tap": 60_000, "follow": 60_000, "scan": 60_000, "unfollow": 0}
 """For how long customer-service messages may follow (providers.md section 4.2): 48 hours after a message of the user,
 a minute after a menu click, a follow or a scan. How many may (5, 3) is left to the provider: it says 45047, and then
 the window is closed for us (`sqlite_heard.close_window`)."""
@@ -51,7 +52,7 @@ def after_hearing(recipient: Recipient, facts: Iterable[Heard]) -> Recipient:
             unfollowed = max(unfollowed, fact.at_ms)
             continue
         until = max(until, fact.at_ms + WINDOW_MS[fact.kind])
-        if fact.kind == "follow":
+        if fact.kind in ("follow", "scan"):
             followed = max(followed, fact.at_ms)
     refused = recipient.refused
     known = refused.get("wechat")

@@ -16,7 +16,7 @@ HOUR_MS = 3_600_000
 OPENID = "oA-secret"
 TO = Recipient(7, "A-1", openid=OPENID)
 
-KINDS: list[Kind] = ["follow", "unfollow", "message", "tap"]
+KINDS: list[Kind] = ["follow", "scan", "unfollow", "message", "tap"]
 facts = st.lists(
     st.builds(Heard, st.just(OPENID), st.sampled_from(KINDS), st.integers(0, 6).map(lambda second: T + second * 1000)),
     max_size=8,
@@ -24,7 +24,8 @@ facts = st.lists(
 
 
 @pytest.mark.parametrize(
-    ("kind", "window_ms"), [("message", 48 * HOUR_MS), ("tap", 60_000), ("follow", 60_000), ("unfollow", 0)]
+    ("kind", "window_ms"),
+    [("message", 48 * HOUR_MS), ("tap", 60_000), ("follow", 60_000), ("scan", 60_000), ("unfollow", 0)],
 )
 def test_the_window_that_each_deed_opens(kind: Kind, window_ms: int) -> None:
     after = after_hearing(TO, [Heard(OPENID, kind, T)])

@@ -103,7 +103,7 @@ async def test_a_card_of_an_earlier_layout_is_read_and_heard_of(tmp_path: Path) 
     ledger = InlineLedger(str(tmp_path / "ledger.db"))
     await ledger.import_recipients([recipient(openid="o-1")])
     # Given a card that ends before the new fields
-    ledger.store.connection.execute("UPDATE recipients SET card=json_remove(card, '$[13]', '$[12]')")
+    ledger.store.connection.execute("UPDATE recipients SET card=json_remove(card, '$[14]', '$[13]', '$[12]')")
     assert (await told(ledger))[0].service_until_ms == 0
     assert await ledger.heard([Heard("o-1", "message", NOW)]) == 1
     assert (await told(ledger))[0].service_until_ms > NOW

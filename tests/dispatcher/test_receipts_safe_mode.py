@@ -118,7 +118,7 @@ EXTERNAL = b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><xml><Event>&
 EVENTS: list[tuple[bytes, str | None]] = [
     (xml("event", "subscribe"), "follow"),
     (xml("event", "subscribe", "<EventKey><![CDATA[qrscene_7]]></EventKey><Ticket><![CDATA[T]]></Ticket>"), "follow"),
-    (xml("event", "SCAN", "<EventKey><![CDATA[7]]></EventKey><Ticket><![CDATA[T]]></Ticket>"), "follow"),
+    (xml("event", "SCAN", "<EventKey><![CDATA[7]]></EventKey><Ticket><![CDATA[T]]></Ticket>"), "scan"),
     (xml("event", "unsubscribe"), "unfollow"),
     (xml("event", "CLICK", "<EventKey><![CDATA[menu]]></EventKey>"), "tap"),
     (xml("event", "scancode_push", "<EventKey>k</EventKey><ScanCodeInfo/>"), "tap"),

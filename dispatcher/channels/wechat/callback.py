@@ -28,7 +28,7 @@ MAX_DELIVERY_CHARS = 200
 
 KINDS: dict[str, Kind] = {
     "subscribe": "follow",
-    "SCAN": "follow",
+    "SCAN": "scan",
     "unsubscribe": "unfollow",
     "CLICK": "tap",
     "scancode_push": "tap",
