@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dispatcher.events import Accepted
-from dispatcher.ledger.api import Decisions, Draft, ReadCounters
+from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.model.alert import State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
@@ -66,7 +66,7 @@ class Admitter:
         batch: Sequence[Accepted],
         recipients: Mapping[str, Sequence[Recipient]],
         now_ms: int,
-        read_counters: ReadCounters,
+        counted: Counted,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
         decider = self.in_force.decider  # once, so that a batch is decided by one set of rules
@@ -87,7 +87,7 @@ class Admitter:
                     for one, recipient in zip(plans, told, strict=True)
                 ]
             planned.append((told, pinned, plans))
-        tally = Tally(read_counters, lambda _keys: {})
+        tally = Tally(counted.counters, counted.marks)
         tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
         noting = Noting()
@@ -103,7 +103,7 @@ class Admitter:
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed, noted=noting.noted())
+        return Decisions(drafts, tally.changed, tally.changed_marks, decider.rules.version_id, noting.noted())
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
         route, state = decision.route, decision.state
@@ -111,8 +111,23 @@ class Admitter:
             total = tally.value(decision.day_total_key)
             first = self._first_state[route[0]]
             return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
+        if state == "held":
+            total = tally.value(decision.day_total_key)
+            return Draft(
+                recipient,
+                "held",
+                decision.rule,
+                route,
+                decision.expires_at_ms,
+                template,
+                decision.saw,
+                total,
+                due_ms=decision.send_ms,
+            )
         ended: State = "expired" if state == "expired" else "suppressed"
-        return Draft(recipient, ended, decision.rule, route, decision.expires_at_ms, template, decision.saw)
+        return Draft(
+            recipient, ended, decision.rule, route, decision.expires_at_ms, template, decision.saw, fold=decision.fold
+        )
 
 
 def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]], urgent: bool | None) -> Plan:

@@ -120,9 +120,11 @@ class MetricsConfig(Section, frozen=True, kw_only=True):
 
 
 class RulesConfig(Section, frozen=True, kw_only=True):
-    """``file`` replaces the shipped rules."""
+    """``file`` replaces the shipped rules. ``approval``: other rules take effect only once somebody else than who
+    proposed them has approved them."""
 
     file: Path | None = None
+    approval: bool = False
 
 
 class TemplatesConfig(Section, frozen=True, kw_only=True):

@@ -2,16 +2,20 @@
 
 Pure: no clock, no network, no ledger. The same code serves the engine, ``explain`` and replay.
 
-An alert is open in one of five states and ends in one of five::
+An alert is open in one of six states and ends in one of five::
 
-    queued ──▶ sending ──▶ delivered
-                 │  ▲  ├──▶ awaiting ──▶ delivered | failed | (next channel)
-                 │  │  ├──▶ retrying ──▶ sending
-                 │  │  └──▶ failed
-                 ▼  │
-             interrupted        (the process died: its outcome is unknown)
+    held ──▶ queued ──▶ sending ──▶ delivered
+                          │  ▲  ├──▶ awaiting ──▶ delivered | failed | (next channel)
+                          │  │  ├──▶ retrying ──▶ sending
+                          │  │  └──▶ failed
+                          ▼  │
+                      interrupted        (the process died: its outcome is unknown)
 
     at admission also: suppressed(rule) · expired;  at any time while open: expired · cancelled(by)
+
+``held`` is an alert that a send rule keeps until later: until its night is over, its window has room, or, held by a
+storm rule, a person releases it or its age ends. It was never tried; when it comes due it is leased as a retry is, and
+goes the way of any other. Only admission holds: nothing returns to ``held``.
 
 The step to the next channel is a fence, passed once in the ledger. A success of the channel before that comes later
 changes nothing that was sent, but it is a success (docs/decisions/0011-fallback-fence.md):
@@ -37,7 +41,7 @@ from dispatcher.model.alert import Alert, State, Step
 from ratelimit.retry import RetryPolicy, next_retry
 
 ENDED: frozenset[State] = frozenset({"delivered", "suppressed", "failed", "expired", "cancelled"})
-OPEN: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting", "interrupted"})
+OPEN: frozenset[State] = frozenset({"held", "queued", "sending", "retrying", "awaiting", "interrupted"})
 
 
 FIRST_PAUSE_MS = 2_000

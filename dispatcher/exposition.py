@@ -78,6 +78,7 @@ def _counters(totals: Totals) -> Iterable[Metric]:
         ("swipebell_held", "Alerts that a rule held until later", "rule", totals.held_by),
         ("swipebell_folded", "Alerts that a rule folded into a digest", "rule", totals.folded_by),
         ("swipebell_storm_held", "Alerts that a storm rule held until a person decides", "rule", totals.storm_held),
+        ("swipebell_rules_reloads", "Changed rule files by what became of them", "result", totals.rules_reloads),
     )
     for name, help_text, label, counts in by_name:
         family = CounterMetricFamily(name, help_text, labels=[label])
@@ -150,6 +151,15 @@ def _gauges(totals: Totals) -> Iterable[Metric]:
     for rule, active in sorted(totals.storms.items()):
         storms.add_metric([rule], active)
     yield storms
+    yield GaugeMetricFamily(
+        "swipebell_rules_broken",
+        "1 while the rule file cannot be put in force and the rules before it stay",
+        value=totals.rules_broken,
+    )
+    rules = GaugeMetricFamily("swipebell_rules_info", "Processes that decide by these rules", labels=["version"])
+    for version, processes in sorted(totals.rules_versions.items()):
+        rules.add_metric([version], processes)
+    yield rules
     open_alerts = GaugeMetricFamily("swipebell_open_alerts", "Alerts in the ledger that have not ended")
     open_alerts.add_metric([], totals.open_alerts)
     yield open_alerts

@@ -158,6 +158,18 @@ class Meter:
         if count:
             self.totals.browned_out[channel, step] += count
 
+    def rules_in_force(self, version: str) -> None:
+        """This process decides by these rules now."""
+        self.totals.rules_versions = {version: 1}
+
+    def rules_reload(self, result: str) -> None:
+        """A changed rule file was looked at; ``result`` is one of `rules_watch.RESULTS`."""
+        self.totals.rules_reloads[result] += 1
+
+    def rules_broken(self, value: bool) -> None:
+        """The rule file cannot be put in force, or can be again."""
+        self.totals.rules_broken = int(value)
+
     def lanes(self, lengths: Mapping[str, tuple[int, int]], open_alerts: int) -> None:
         """Set the gauges: (queued, in flight) by channel, and the ledger's open alerts."""
         self.totals.lanes = dict(lengths)

@@ -131,13 +131,16 @@ class Totals(msgspec.Struct, kw_only=True):
     ``callbacks_refused`` by `receipts.REASONS`; ``token_refreshes`` by channel; ``browned_out`` by (channel, step);
     ``held_by``, ``folded_by`` and ``storm_held`` (the part of ``held_by`` that a storm rule held) alerts by rule;
     ``wrong_zones`` alerts for recipients whose time zone is not known;
+    ``rules_reloads`` by `rules_watch.RESULTS`;
     ``latencies`` from the event's acceptance and ``swipe_latencies`` from the swipe's own time to the provider's
     acceptance.
 
     Gauges: ``lanes`` by channel (queued, in flight); ``open_alerts`` of the whole ledger; ``waiting_channels`` by
     channel, 1 while it waits for a person; ``open_breakers`` 1 while its provider is down; ``token_storms`` 1 while
     there are far too many refreshes; ``quotas`` (used, limit, remaining, brown-out level) as the process last heard;
-    ``storms`` by rule, 1 while it holds alerts.
+    ``storms`` by rule, 1 while it holds alerts;
+    ``rules_broken`` 1 while the rule file cannot be put in force; ``rules_versions`` how many processes decide by each
+    version of the rules.
     """
 
     events: dict[str, int] = {}
@@ -167,6 +170,9 @@ class Totals(msgspec.Struct, kw_only=True):
     storm_held: dict[str, int] = {}
     wrong_zones: int = 0
     storms: dict[str, int] = {}
+    rules_reloads: dict[str, int] = {}
+    rules_broken: int = 0
+    rules_versions: dict[str, int] = {}
 
     def __post_init__(self) -> None:
         for name in COUNTERS:
@@ -199,6 +205,9 @@ class Totals(msgspec.Struct, kw_only=True):
             ours = self.quotas.get(channel, theirs)
             used, limit, level = max(ours[0], theirs[0]), max(ours[1], theirs[1]), max(ours[3], theirs[3])
             self.quotas[channel] = used, limit, min(ours[2], theirs[2]), level
+        self.rules_broken = max(self.rules_broken, other.rules_broken)
+        for version, processes in other.rules_versions.items():
+            self.rules_versions[version] = self.rules_versions.get(version, 0) + processes
 
     def drop_gauges(self) -> None:
         """Forget what was true only while the process lived; the counts stay."""
@@ -209,12 +218,14 @@ class Totals(msgspec.Struct, kw_only=True):
         self.token_storms = dict.fromkeys(self.token_storms, 0)
         self.quotas = {}
         self.storms = dict.fromkeys(self.storms, 0)
+        self.rules_broken = 0
+        self.rules_versions = {}
 
 
 COUNTERS = (
     *("events", "ended", "suppressed_by", "failed_by", "attempts", "delivered_by", "outcomes", "unknown_codes"),
     "callbacks_refused",
-    *("token_refreshes", "browned_out"),
+    *("token_refreshes", "browned_out", "rules_reloads"),
     *("held_by", "folded_by", "storm_held"),
 )
 

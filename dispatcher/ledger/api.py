@@ -11,24 +11,31 @@ The conformance tests in ``tests/dispatcher/test_ledger_conformance.py`` say wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from dispatcher.events import Accepted
+from dispatcher.ledger.held import HeldView, Hold
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
 
+if TYPE_CHECKING:
+    from ratelimit.rules import Fold
+
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """What the send rules decided for one recipient of one event, before it has a row.
 
-    ``state`` is ``sending`` (or ``queued`` for a channel that is fenced), ``suppressed`` or ``expired``. ``reason`` is
-    the rule that decided when it ended at once. ``recipient`` None means that the account has nobody to tell.
+    ``state`` is ``sending`` (or ``queued`` for a channel that is fenced), ``held``, ``suppressed`` or ``expired``.
+    ``reason`` is the rule that decided when it is held or ended at once; ``due_ms`` is until when it is held (at
+    ``expires_ms`` a person has to release it). ``fold`` of a suppressed one is the digest that tells it.
+    ``recipient`` None means that the account has nobody to tell.
     """
 
     recipient: Recipient | None
@@ -39,6 +46,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     template: str
     saw: Mapping[str, int] | None = None
     day_total: int | None = None
+    due_ms: int | None = None
+    fold: Fold | None = None
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -51,17 +60,31 @@ class Noted(msgspec.Struct, frozen=True):
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until)."""
+    """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until),
+    ``marks`` a key to (moments in epoch ms, ascending, and until when to keep them). A kind (all of a key up to its
+    last bar) has either counters or marks. ``ruleset`` is the version of the rules that decided all of them, which
+    `Ledger.ruleset` was told before."""
 
     drafts: list[list[Draft]]
     counters: dict[str, tuple[int, int]]
+    marks: dict[str, tuple[tuple[int, ...], int]] = {}
+    ruleset: str = ""
     noted: Noted = Noted()
 
 
-ReadCounters = Callable[[Sequence[str]], Mapping[str, int]]
-Decide = Callable[[Sequence[Accepted], Mapping[str, Sequence[Recipient]], int, ReadCounters], Decisions]
-"""(new events, recipients by account, now in epoch ms, reader of counters) -> decisions. Pure but for the reader,
-called inside the admission transaction so that no counter can change between decision and commit."""
+class Counted(Protocol):
+    """What the ledger has counted by the moment of a decision. One that does not exist is not in the answer."""
+
+    def counters(self, keys: Sequence[str]) -> Mapping[str, int]:
+        """The values of counters, by key."""
+
+    def marks(self, keys: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        """The moments that are remembered, by key: epoch ms, ascending."""
+
+
+Decide = Callable[[Sequence[Accepted], Mapping[str, Sequence[Recipient]], int, Counted], Decisions]
+"""(new events, recipients by account, now in epoch ms, what was counted) -> decisions. Pure but for the reader,
+called inside the admission transaction so that nothing counted can change between decision and commit."""
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -118,7 +141,7 @@ class Books(msgspec.Struct, frozen=True):
         return self.without_alert == 0 and self.inconsistent == 0
 
 
-OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "retrying", "awaiting", "interrupted"})
+OPEN_STATES: frozenset[State] = frozenset({"held", "queued", "sending", "retrying", "awaiting", "interrupted"})
 
 
 class AttemptStory(msgspec.Struct, frozen=True):
@@ -160,6 +183,7 @@ class AlertStory(msgspec.Struct, frozen=True):
     attempts: list[AttemptStory]
     receipts: list[dict[str, Any]]
     detours: list[Detour] = []
+    hold: Hold | None = None
     consents: list[ConsentEntry] = []
     """The word that decided, when one did."""
 
@@ -253,8 +277,8 @@ class Ledger(Protocol):
     async def due(self, channel: str, now_ms: int, owner: int, limit: int, lease_as: State) -> list[Alert]:
         """Lease up to ``limit`` alerts of a channel that are due, those due for longest first.
 
-        A retry is leased as state ``lease_as``; one that waits for a receipt or for its policy keeps its state. All
-        come back with the state they had.
+        A retry and one that was held are leased as state ``lease_as``; one that waits for a receipt or for its policy
+        keeps its state. All come back with the state they had.
         """
 
     async def receipts(self, receipts: Sequence[Receipt], now_ms: int, owner: int) -> list[tuple[Alert, Receipt]]:
@@ -264,8 +288,20 @@ class Ledger(Protocol):
         """How many of these receipts, which were kept just now, say for the first time that a message arrived whose
         alert had gone on to another channel, where it rang or may have. Changes nothing."""
 
-    async def open_count(self) -> int:
-        """How many alerts have not ended."""
+    async def open_count(self, held_until: int | None = None) -> int:
+        """How many alerts have not ended. With ``held_until``, without those that are held until later than that."""
+
+    async def held(self, rule: str | None = None) -> HeldView:
+        """What the rules (or this one) hold now, and what people did with it last."""
+
+    async def release_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """Let go of some alerts that ``rule`` holds until a person decides, up to the alert ``up_to``: they are due now
+        and leave as their lanes let them. Returns how many, 0 when none is left. What goes by itself stays: it is
+        counted in the time it was held until. Calls of the same moment by the same person are one act."""
+
+    async def discard_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """End some alerts that ``rule`` holds as ``cancelled``, reason ``discarded:<rule>``; else as `release_held`,
+        but for those as well that would go by themselves."""
 
     async def books(self) -> Books:
         """The totals. Reads the whole ledger: seconds on a large one."""
@@ -300,7 +336,17 @@ class Ledger(Protocol):
         """
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
-        """Say which rules the following admissions are decided with."""
+        """Keep the text of rules before anything is decided by them, so that each decision can name its own."""
+
+    async def rule_act(self, act: RuleAct) -> RuleChange:
+        """Propose, approve, reject or activate rules; returns the change as it is now. See `rule_changes`, which says
+        what each of them does. At most one change is active. Raises `RuleChangeRefused`."""
+
+    async def rule_active(self, known: int) -> RuleChange | None:
+        """The change whose rules are in force; None when there is none yet, or it is the one numbered ``known``."""
+
+    async def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
+        """The last changes, or those of one version; the latest act first."""
 
     async def file_ids(self) -> bool:
         """Put a block of recent event ids where they are found for good, if there is one; False when there is none.

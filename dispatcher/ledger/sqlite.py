@@ -18,15 +18,29 @@ from dispatcher.ledger import (
     sqlite_deliver,
     sqlite_fallback,
     sqlite_heard,
+    sqlite_held,
+    sqlite_marks,
     sqlite_quotas,
     sqlite_rates,
     sqlite_read,
     sqlite_recipients,
+    sqlite_rules,
     sqlite_tokens,
 )
-from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
+from dispatcher.ledger.api import (
+    Admission,
+    Books,
+    Decide,
+    EventStory,
+    Imported,
+    RateAsk,
+    RateShare,
+    Receipt,
+)
+from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
@@ -61,7 +75,7 @@ class SqliteStore:
         except BaseException:
             self.connection.close()
             raise
-        self._rules: str | None = None
+        self._swept = sqlite_marks.START
         self._ids = IdIndex()
 
     def begin(self) -> None:
@@ -152,7 +166,7 @@ class SqliteStore:
     def admit(self, batch: Sequence[Accepted], now_ms: int, owner: int, decide: Decide) -> Admission:
         """See `Ledger.admit`."""
         self._must_be_alive(owner)
-        return sqlite_admit.admit(self.connection, self._ids, batch, now_ms, owner, self._rules_row(), decide)
+        return sqlite_admit.admit(self.connection, self._ids, batch, now_ms, owner, decide)
 
     def fence(self, alert_ids: Sequence[int], owner: int) -> list[int]:
         """See `Ledger.fence`."""
@@ -182,9 +196,21 @@ class SqliteStore:
 
     # ---- looking, and what changes rarely ---------------------------------------------------------------------
 
-    def open_count(self) -> int:
+    def open_count(self, held_until: int | None = None) -> int:
         """See `Ledger.open_count`."""
-        return sqlite_read.open_count(self.connection)
+        return sqlite_read.open_count(self.connection, held_until)
+
+    def held(self, rule: str | None = None) -> HeldView:
+        """See `Ledger.held`."""
+        return sqlite_held.held(self.connection, rule)
+
+    def release_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """See `Ledger.release_held`."""
+        return sqlite_held.release(self.connection, rule, now_ms, who, up_to)
+
+    def discard_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        """See `Ledger.discard_held`."""
+        return sqlite_held.discard(self.connection, rule, now_ms, who, up_to)
 
     def books(self) -> Books:
         """See `Ledger.books`."""
@@ -212,16 +238,19 @@ class SqliteStore:
 
     def ruleset(self, version: str, content: str, now_ms: int) -> None:
         """See `Ledger.ruleset`."""
-        self.connection.execute(
-            "INSERT OR IGNORE INTO rulesets (version, content, since) VALUES (?,?,?)",
-            (version, content, now_ms),
-        )
-        self._rules = version
+        sqlite_rules.keep_ruleset(self.connection, version, content, now_ms)
 
-    def _rules_row(self) -> int:
-        # Looked up each time: the commit that wrote it may have failed, and another process's rules may have its row.
-        found = self.connection.execute("SELECT id FROM rulesets WHERE version=?", (self._rules,)).fetchall()
-        return int(found[0][0]) if found else 0
+    def rule_act(self, act: RuleAct) -> RuleChange:
+        """See `Ledger.rule_act`."""
+        return sqlite_rules.act(self.connection, act)
+
+    def rule_active(self, known: int) -> RuleChange | None:
+        """See `Ledger.rule_active`."""
+        return sqlite_rules.active(self.connection, known)
+
+    def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
+        """See `Ledger.rule_history`."""
+        return sqlite_rules.history(self.connection, limit, version)
 
     @property
     def recent_ids(self) -> int:
@@ -234,7 +263,12 @@ class SqliteStore:
 
     def forget_counters(self, now_ms: int) -> int:
         """See `Ledger.forget_counters`."""
-        return sqlite_counters.forget_counters(self.connection, now_ms)
+        forgotten = sqlite_counters.forget_counters(self.connection, now_ms)
+        if forgotten:
+            return forgotten
+        # Where it had come to is only a hint: should this not be committed, the marks are met in the next round.
+        forgotten, self._swept = sqlite_marks.forget_marks(self.connection, now_ms, self._swept)
+        return forgotten
 
     # ---- the providers' rates ---------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,9 +13,13 @@ from dispatcher.events import Accepted, same_content
 from dispatcher.ledger.api import Admission, Decide, Draft
 from dispatcher.ledger.sql import read_keys, write_rows
 from dispatcher.ledger.sqlite_counters import read_counters, write_counters
+from dispatcher.ledger.sqlite_digests import Folded, fold_members
+from dispatcher.ledger.sqlite_held import write_holds
 from dispatcher.ledger.sqlite_ids import IdIndex
+from dispatcher.ledger.sqlite_marks import read_marks, write_marks
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.ledger.sqlite_reversals import any_early, is_reversal, settle_reversals
+from dispatcher.ledger.sqlite_rules import ruleset_row
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient
@@ -34,6 +38,25 @@ INSERT_PLAIN_ALERTS = (
     "INSERT INTO alerts (id, recipient, template, route, channel, state, ruleset, day_total,"
     " expires_at, owner) {values}"
 )
+INSERT_HELD = (
+    "INSERT INTO alerts (id, recipient, template, route, channel, state, reason, saw, ruleset, day_total,"
+    " expires_at, due_at) {values}"
+)
+
+
+class _Counted:
+    """See `Counted`: what is counted in this transaction."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def counters(self, keys: Sequence[str]) -> Mapping[str, int]:
+        return read_counters(self._connection, keys)
+
+    def marks(self, keys: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        return read_marks(self._connection, keys)
 
 
 def admit(
@@ -42,18 +65,18 @@ def admit(
     batch: Sequence[Accepted],
     now_ms: int,
     owner: int,
-    ruleset: int,
     decide: Decide,
 ) -> Admission:
-    """See `Ledger.admit`; ``ruleset`` is the row of the rules that ``decide`` goes by."""
+    """See `Ledger.admit`."""
     digests = [digest_of(accepted.event.id) for accepted in batch]
     fresh, duplicates, conflicts = _deduplicate(connection, ids, batch, digests)
     if not fresh:
         return Admission(0, duplicates, conflicts, [], {})
     recipients = _recipients_of(connection, {accepted.event.account for accepted in fresh})
-    decisions = decide(fresh, recipients, now_ms, lambda keys: read_counters(connection, keys))
+    decisions = decide(fresh, recipients, now_ms, _Counted(connection))
     if len(decisions.drafts) != len(fresh):
         raise ValueError(f"{len(decisions.drafts)} decisions for {len(fresh)} events")
+    ruleset = ruleset_row(connection, decisions.ruleset)
     ended: Counter[tuple[State, str]] = Counter()
     reversals = [place for place, one in enumerate(fresh) if one.event.refers_to is not None and is_reversal(one.event)]
     if reversals or any_early(connection):
@@ -68,6 +91,8 @@ def admit(
     plain: list[tuple[Any, ...]] = []
     rows: list[tuple[Any, ...]] = []
     alerts: list[Alert] = []
+    held: list[tuple[Any, ...]] = []
+    folds: list[Folded] = []
     for accepted, digest, drafts in zip(fresh, digests, decisions.drafts, strict=True):
         # An event without an alert would have vanished; a seventeenth alert would have the id of the next event's.
         if not 0 < len(drafts) <= MAX_RECIPIENTS_PER_ACCOUNT:
@@ -83,17 +108,28 @@ def admit(
                     plain.append(_plain_row(alert_id, draft, ruleset, owner))
                 else:
                     rows.append(_alert_row(alert_id, draft, ruleset, owner, None))
+            elif draft.state == "held":
+                held.append(_held_row(alert_id, draft, ruleset))
             else:
                 rows.append(_alert_row(alert_id, draft, ruleset, 0, now_ms))
                 ended[draft.state, draft.reason or ""] += 1
+                if draft.fold is not None and draft.state == "suppressed":
+                    folds.append(_folded(alert_id, draft))
             alert_id += 1
         seq += 1
     write_rows(connection, INSERT_EVENTS, events)
     write_rows(connection, INSERT_PLAIN_ALERTS, plain)
     write_rows(connection, INSERT_ALERTS, rows)
+    if held:
+        write_rows(connection, INSERT_HELD, held)
+        write_holds(connection, [(row[0], row[6], row[-1]) for row in held])
+    if folds:
+        fold_members(connection, folds, now_ms)
     write_counters(connection, decisions.counters)
+    write_marks(connection, decisions.marks)
     ids.admitted(digests, first)
-    return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended), noted=decisions.noted)
+    by_rule = dict(Counter(row[6] for row in held)) if held else {}
+    return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended), by_rule, decisions.noted)
 
 
 def _plain_row(alert_id: int, draft: Draft, ruleset: int, owner: int) -> tuple[Any, ...]:
@@ -129,6 +165,33 @@ def _alert_row(alert_id: int, draft: Draft, ruleset: int, owner: int, ended_at: 
         owner,
         ended_at,
     )
+
+
+def _held_row(alert_id: int, draft: Draft, ruleset: int) -> tuple[Any, ...]:
+    if draft.recipient is None or not draft.route or draft.due_ms is None or draft.reason is None:
+        raise ValueError("an alert that is held needs a recipient, a channel, a rule and a time")
+    return (
+        alert_id,
+        draft.recipient.id,
+        draft.template,
+        ",".join(draft.route),
+        draft.route[0],
+        "held",
+        draft.reason,
+        None if draft.saw is None else _encode(draft.saw).decode(),
+        ruleset,
+        draft.day_total,
+        draft.expires_ms,
+        # At its age it is looked at in any case.
+        min(draft.due_ms, draft.expires_ms),
+    )
+
+
+def _folded(alert_id: int, draft: Draft) -> Folded:
+    if draft.recipient is None or draft.fold is None:
+        raise ValueError("an alert that is folded needs a recipient and a digest")
+    fold, to = draft.fold, draft.recipient
+    return Folded(alert_id, to.account, to.role, fold.rule, fold.due_ms, fold.count)
 
 
 def _leased(alert_id: int, event: Event, draft: Draft, now_ms: int) -> Alert:

@@ -44,7 +44,7 @@ def read_counters(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[s
     for key in keys:
         kind, who = split(key)
         wanted.setdefault(kind, []).append(who)
-    numbers = _numbers(connection, list(wanted))
+    numbers = kind_numbers(connection, list(wanted))
     values: dict[str, int] = {}
     for kind, known in numbers.items():
         for text in read_keys(connection, VALUES, sorted(wanted[kind]), (known[0],)):
@@ -64,7 +64,7 @@ def write_counters(connection: sqlite3.Connection, counters: Mapping[str, tuple[
         rows[kind].append((who, value))
         if keep_until > keep[kind]:
             keep[kind] = keep_until
-    numbers = _numbers(connection, list(rows))
+    numbers = kind_numbers(connection, list(rows))
     for kind, several in rows.items():
         number, kept_until = numbers.get(kind, (0, -1))
         if kept_until < keep[kind]:
@@ -88,7 +88,7 @@ def forget_counters(connection: sqlite3.Connection, now_ms: int) -> int:
     return forgotten
 
 
-def _numbers(connection: sqlite3.Connection, kinds: Sequence[Any]) -> dict[str, tuple[int, int]]:
+def kind_numbers(connection: sqlite3.Connection, kinds: Sequence[Any]) -> dict[str, tuple[int, int]]:
     """(number, keep until) of the kinds that exist. Asked for each time: the commit that made one may have failed."""
     found: dict[str, tuple[int, int]] = {}
     for text in read_keys(connection, KINDS, kinds):

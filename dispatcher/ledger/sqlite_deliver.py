@@ -107,9 +107,9 @@ DUE = (
     " AND ended_at IS NULL ORDER BY due_at, id LIMIT ?)"
 )
 
-# An alert whose receipt or policy is still to be applied is not about to be sent: only a retry is.
+# An alert whose receipt or policy is still to be applied is not about to be sent: a retry is, and what was held.
 LEASE = (
-    "UPDATE alerts SET owner=v.column2, due_at=NULL, state=iif(state='retrying', v.column3, state)"
+    "UPDATE alerts SET owner=v.column2, due_at=NULL, state=iif(state IN ('retrying','held'), v.column3, state)"
     " FROM ({values}) AS v WHERE alerts.id=v.column1"
 )
 

@@ -12,6 +12,7 @@ import msgspec
 from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, Detour, EventStory
 from dispatcher.ledger.sqlite_consents import words_at
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
+from dispatcher.ledger.sqlite_held import held_later, hold_of
 from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
@@ -30,9 +31,10 @@ FINGERPRINT = ("count({0})", "sum({0})", "sum(({0}) * ({0}) % 1000003)")
 OPEN_COUNT = "SELECT count(*) FROM alerts INDEXED BY alerts_open WHERE ended_at IS NULL"
 
 
-def open_count(connection: sqlite3.Connection) -> int:
-    """How many alerts have not ended, from the index that holds no others."""
-    return int(connection.execute(OPEN_COUNT).fetchall()[0][0])
+def open_count(connection: sqlite3.Connection, held_until: int | None = None) -> int:
+    """How many alerts have not ended, from the index that holds no others; see `Ledger.open_count`."""
+    count = int(connection.execute(OPEN_COUNT).fetchall()[0][0])
+    return count if held_until is None else count - held_later(connection, held_until)
 
 
 def books(connection: sqlite3.Connection) -> Books:
@@ -130,6 +132,7 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 attempts=[AttemptStory(*attempt) for attempt in attempts],
                 receipts=[dict(zip(("channel", "status", "at", "times"), one, strict=True)) for one in receipts],
                 detours=[Detour(*one) for one in detours],
+                hold=hold_of(connection, alert_id),
                 consents=_consents(connection, account, role, payload, read),
             )
         )

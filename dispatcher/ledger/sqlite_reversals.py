@@ -4,8 +4,8 @@ Inside the admission transaction, and only for batches that hold a reversal (or 
 reversal *undoes* an event when it takes all of it back: the same account, the same currency, the same amount. Then of
 each recipient
 
-- an alert that is certainly untouched (in its lane but not fenced, or waiting for a retry after nothing but definite
-  refusals) ends as ``cancelled`` by the reversal, and the reversal's own alert for that recipient as
+- an alert that is certainly untouched (held by a rule, in its lane but not fenced, or waiting for a retry after nothing
+  but definite refusals) ends as ``cancelled`` by the reversal, and the reversal's own alert for that recipient as
   ``suppressed(reversed-before-sending)``: who was not told of a purchase would only wonder about its reversal;
 - anything else may have been seen, so the reversal's alert goes out as the correction.
 
@@ -39,7 +39,7 @@ rule. It bounds the table, too, to the strays of one day."""
 # Held by nobody who could be sending it, and no attempt that anybody can have seen.
 CANCEL = (
     "UPDATE alerts SET state='cancelled', reason=?, owner=0, due_at=NULL, ended_at=? WHERE id BETWEEN ? AND ?"
-    " AND ended_at IS NULL AND state IN ('queued','retrying') AND answered_at IS NULL AND NOT EXISTS"
+    " AND ended_at IS NULL AND state IN ('held','queued','retrying') AND answered_at IS NULL AND NOT EXISTS"
     " (SELECT 1 FROM attempts t WHERE t.alert=alerts.id AND t.outcome IN ('accepted','unknown'))"
 )
 UNTOLD = "SELECT recipient FROM alerts WHERE id BETWEEN ? AND ? AND state='cancelled'"
@@ -146,6 +146,6 @@ def _without(drafts: list[Draft], untold: set[int]) -> list[Draft]:
 
 def _ended(draft: Draft, state: EndState, reason: str) -> Draft:
     """The draft with this end, unless the rules had given it one already."""
-    if draft.state not in ("sending", "queued"):
+    if draft.state not in ("sending", "queued", "held"):
         return draft
     return msgspec.structs.replace(draft, state=state, reason=reason)

@@ -17,9 +17,20 @@ import trio
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.events import Accepted
-from dispatcher.ledger import sqlite_read
-from dispatcher.ledger.api import Admission, Books, Decide, EventStory, Imported, RateAsk, RateShare, Receipt
+from dispatcher.ledger import sqlite_held, sqlite_read
+from dispatcher.ledger.api import (
+    Admission,
+    Books,
+    Decide,
+    EventStory,
+    Imported,
+    RateAsk,
+    RateShare,
+    Receipt,
+)
+from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
@@ -98,8 +109,18 @@ class _Operations:
     async def new_doubles(self, receipts: Sequence[Receipt]) -> int:
         return int(await self._run(lambda store: store.new_doubles(receipts)))
 
-    async def open_count(self) -> int:
-        return int(await self._run(lambda store: store.open_count()))
+    async def open_count(self, held_until: int | None = None) -> int:
+        return int(await self._run(lambda store: store.open_count(held_until)))
+
+    async def held(self, rule: str | None = None) -> HeldView:
+        result: HeldView = await self._run(lambda store: store.held(rule))
+        return result
+
+    async def release_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        return int(await self._run(lambda store: store.release_held(rule, now_ms, who, up_to)))
+
+    async def discard_held(self, rule: str, now_ms: int, who: str, up_to: int) -> int:
+        return int(await self._run(lambda store: store.discard_held(rule, now_ms, who, up_to)))
 
     async def books(self) -> Books:
         result: Books = await self._run(lambda store: store.books())
@@ -128,6 +149,18 @@ class _Operations:
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
         await self._run(lambda store: store.ruleset(version, content, now_ms))
+
+    async def rule_act(self, act: RuleAct) -> RuleChange:
+        result: RuleChange = await self._run(lambda store: store.rule_act(act))
+        return result
+
+    async def rule_active(self, known: int) -> RuleChange | None:
+        result: RuleChange | None = await self._run(lambda store: store.rule_active(known))
+        return result
+
+    async def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
+        result: list[RuleChange] = await self._run(lambda store: store.rule_history(limit, version))
+        return result
 
     async def file_ids(self) -> bool:
         return bool(await self._run(lambda store: store.file_ids()))
@@ -212,9 +245,13 @@ class ThreadedLedger(_Operations):
         """See `Ledger.explain`."""
         return await self._read_apart(lambda connection: sqlite_read.explain(connection, event_id))
 
-    async def open_count(self) -> int:
+    async def open_count(self, held_until: int | None = None) -> int:
         """See `Ledger.open_count`. Reads apart: counting a large backlog must not keep anybody from writing."""
-        return await self._read_apart(sqlite_read.open_count)
+        return await self._read_apart(lambda connection: sqlite_read.open_count(connection, held_until))
+
+    async def held(self, rule: str | None = None) -> HeldView:
+        """See `Ledger.held`. Reads apart."""
+        return await self._read_apart(lambda connection: sqlite_held.held(connection, rule))
 
     async def _read_apart(self, read: Callable[[sqlite3.Connection], _Read]) -> _Read:
         self._must_be_usable()

@@ -14,7 +14,7 @@ ALERT_ID_BITS = 4
 """An alert's id is its event's sequence number shifted by this, plus its position among the event's recipients, so
 that the alerts of an event are found by a range of the primary key and need no index of their own."""
 
-OpenState = Literal["queued", "sending", "retrying", "awaiting", "interrupted"]
+OpenState = Literal["held", "queued", "sending", "retrying", "awaiting", "interrupted"]
 EndState = Literal["delivered", "suppressed", "failed", "expired", "cancelled"]
 State = OpenState | EndState
 

@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from dispatcher.delivery import ENDED
 from dispatcher.events import Accepted, decode_event
-from dispatcher.ledger.api import AlertStory, Decisions, Draft, Ledger, ReadCounters, Receipt
+from dispatcher.ledger.api import AlertStory, Counted, Decisions, Draft, Ledger, Receipt
 from dispatcher.ledger.worker import InlineLedger, ThreadedLedger
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.recipient import Recipient, RecipientLine
@@ -84,13 +84,24 @@ def receipt(channel: str, msgid: str, status: str = "delivered") -> Receipt:
 class Tell:
     """Stands in for the send rules: everybody is told, on every channel of theirs that nobody refused.
 
-    Counts the events of each account under ``told|<account>``. ``asked`` holds the ids it was asked about.
+    Counts the events of each account under ``told|<account>``. ``asked`` holds the ids it was asked about. ``due_ms``
+    is until when those in the state ``held`` are held.
     """
 
-    def __init__(self, state: State = "sending", *, reason: str | None = None, expires_ms: int = NOW + HOUR_MS):
+    def __init__(
+        self,
+        state: State = "sending",
+        *,
+        reason: str | None = None,
+        expires_ms: int = NOW + HOUR_MS,
+        due_ms: int | None = None,
+        ruleset: str = "",
+    ) -> None:
         self.state = state
         self.reason = reason
         self.expires_ms = expires_ms
+        self.due_ms = due_ms
+        self.ruleset = ruleset
         self.asked: list[str] = []
         self.told: dict[str, Sequence[Recipient]] = {}
 
@@ -99,15 +110,16 @@ class Tell:
         batch: Sequence[Accepted],
         recipients: Mapping[str, Sequence[Recipient]],
         now_ms: int,
-        read_counters: ReadCounters,
+        counted: Counted,
     ) -> Decisions:
         self.asked += [one.event.id for one in batch]
         self.told.update(recipients)
         news = Counter(f"told|{one.event.account}" for one in batch)
-        before = read_counters(list(news))
+        before = counted.counters(list(news))
         return Decisions(
             [[self._draft(one) for one in recipients.get(event.event.account, ())] or [NOBODY] for event in batch],
             {key: (before.get(key, 0) + count, now_ms + HOUR_MS) for key, count in news.items()},
+            ruleset=self.ruleset,
         )
 
     def _draft(self, to: Recipient) -> Draft:
@@ -115,7 +127,7 @@ class Tell:
         if not route:
             return Draft(to, "suppressed", "recipient-gone", (), self.expires_ms, "swipe@1")
         saw = {"amount": 7261, "threshold/sms": 10_000}
-        return Draft(to, self.state, self.reason, route, self.expires_ms, "swipe@1", saw, -42)
+        return Draft(to, self.state, self.reason, route, self.expires_ms, "swipe@1", saw, -42, self.due_ms)
 
 
 NOBODY = Draft(None, "suppressed", "no-recipient", (), NOW, "swipe@1")
@@ -178,8 +190,8 @@ class _Seen(Exception):
 async def counted(ledger: Ledger, owner: int, key: str) -> int:
     """A counter as the rules would see it; 0 when there is none. Leaves no trace."""
 
-    def peek(batch: object, told: object, now_ms: int, read_counters: ReadCounters) -> Decisions:
-        raise _Seen(read_counters([key]).get(key, 0))
+    def peek(batch: object, told: object, now_ms: int, counted: Counted) -> Decisions:
+        raise _Seen(counted.counters([key]).get(key, 0))
 
     try:
         await ledger.admit([accepted("never admitted")], NOW, owner, peek)

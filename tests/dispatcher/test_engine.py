@@ -20,7 +20,7 @@ from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.lane_gate import Limits
-from dispatcher.ledger.api import Receipt
+from dispatcher.ledger.api import Decide, Receipt
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert
@@ -104,11 +104,16 @@ class World:
         fail_fast: bool = False,
         pacer: LeasedPacer | None = None,
         limits: Mapping[str, Limits] = {},
+        admitter: Admitter | None = None,
+        decide: Decide | None = None,
         **config: Any,
     ) -> AsyncIterator[Engine]:
         present = [channel for channel in (self.wechat, self.sms) if channel is not None]
-        ruleset = load_rules(rules or default_rules_text(), "test")
-        self.admitter = Admitter(ruleset, LIBRARY, {channel.name: channel.fenced for channel in present})
+        if admitter is None:
+            ruleset = load_rules(rules or default_rules_text(), "test")
+            admitter = Admitter(ruleset, LIBRARY, {channel.name: channel.fenced for channel in present})
+        ruleset = admitter.in_force.decider.rules
+        self.admitter = admitter
         async with trio.open_nursery() as nursery:
             self.network = FakeNetwork(nursery, lambda request: (Response(request, 200, b""), self.seconds))
             engine = Engine(
@@ -118,8 +123,8 @@ class World:
                 channels={channel.name: (channel, pacer or Pacer(rate)) for channel in present},
                 limits=limits,
                 steady_ms=lambda: int(trio.current_time() * 1000),
-                decide=self.admitter,
-                rules=self.admitter.in_force,
+                decide=decide or admitter,
+                rules=admitter.in_force,
                 ruleset=(ruleset.version_id, ruleset.content),
                 meter=self.meter,
                 now_ms=self.now_ms,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dispatcher.events import Accepted, restamp
-from dispatcher.ledger.api import Decisions, Draft, Ledger, ReadCounters
+from dispatcher.ledger.api import Counted, Decisions, Draft, Ledger
 from dispatcher.model.alert import State
 from dispatcher.model.event import MAX_INT64, MIN_INT64
 from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient
@@ -315,8 +315,8 @@ async def test_a_decision_that_fails_leaves_nothing_behind(ledger: Ledger) -> No
     owner = await owner_of(ledger)
     await admitted(ledger, owner, accepted("e-0"))
 
-    def broken(batch: Sequence[Accepted], told: Any, now_ms: int, read_counters: ReadCounters) -> Decisions:
-        assert read_counters(["told|A-1"]) == {"told|A-1": 1}
+    def broken(batch: Sequence[Accepted], told: Any, now_ms: int, counted_now: Counted) -> Decisions:
+        assert counted_now.counters(["told|A-1"]) == {"told|A-1": 1}
         raise BrokenRules
 
     # When they are asked, then their error comes out
@@ -359,8 +359,8 @@ async def test_counters_are_read_in_the_transaction_and_written_as_they_are(ledg
     edges = {"low%'\u2028": MIN_INT64, "high": MAX_INT64, "zero": 0}
 
     def counting(values: Mapping[str, int]) -> Callable[..., Decisions]:
-        def decide(batch: Any, told: Any, now_ms: int, read_counters: ReadCounters) -> Decisions:
-            seen.append(read_counters([*edges, "never written"]))
+        def decide(batch: Any, told: Any, now_ms: int, counted_now: Counted) -> Decisions:
+            seen.append(counted_now.counters([*edges, "never written"]))
             return Decisions([[NOBODY]], {key: (value, NOW + 10) for key, value in values.items()})
 
         return decide
@@ -384,8 +384,8 @@ async def test_many_counters_in_one_batch(ledger: Ledger) -> None:
     owner = await owner_of(ledger)
     wanted = {f"day|2024-01-01|GBP|{number}": number for number in range(1000)}
 
-    def decide(batch: Any, told: Any, now_ms: int, read_counters: ReadCounters) -> Decisions:
-        found.update(read_counters(list(wanted)))
+    def decide(batch: Any, told: Any, now_ms: int, counted_now: Counted) -> Decisions:
+        found.update(counted_now.counters(list(wanted)))
         return Decisions([[NOBODY]], {key: (value, NOW) for key, value in wanted.items()})
 
     found: dict[str, int] = {}
