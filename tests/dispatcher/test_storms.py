@@ -84,7 +84,8 @@ async def test_a_faulty_source_pages_once_and_the_fleet_shows_it(world: World, a
             # Then a few were told and the others are held
             told = len(w.wechat.tried)
             assert 1 <= told <= 5
-            assert w.meter.totals.storm_held == {"burst": 200 - told}
+            assert w.meter.totals.storm_held == w.meter.totals.held_by == {"burst": 200 - told}
+            assert (await w.ledger.books()).states["held"] == 200 - told
             # And a fleet's page shows the storm while it lasts
             text = shown(merged([w.meter.totals, Meter().totals]))
             assert f'swipebell_storm_held_total{{rule="burst"}} {200.0 - told}' in text
