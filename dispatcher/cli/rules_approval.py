@@ -193,7 +193,8 @@ def predicted_effect(config: Config, rules: Rules, now_ms: int) -> dict[str, Any
     try:
         with history(str(config.ledger.path)) as past:
             hours = PREDICTED_HOURS
-            while past.count(now_ms - hours * HOUR_MS - warm_ms, now_ms) > MAX_PREDICTED_EVENTS:
+            # Up to a moment that is not over: counting leaves some slack at both ends.
+            while past.count(now_ms - hours * HOUR_MS - warm_ms, now_ms + HOUR_MS) > MAX_PREDICTED_EVENTS:
                 hours //= 2
                 if not hours:
                     click.echo(f"swipebell: warning: {TOO_BUSY}", err=True)
@@ -307,6 +308,8 @@ def _difference(before: RuleChange | None, change: RuleChange) -> Iterator[str]:
 def _effect(predicted: dict[str, Any] | None) -> str:
     if predicted is None:
         return "not predicted"
+    if not predicted["alerts"]:
+        return f"nothing to predict it from: no alert in the last {predicted['hours']} h"
     said = f"{predicted['changed']:,} of {predicted['alerts']:,} alerts of the last {predicted['hours']} h otherwise"
     sums = {
         word: [sum(one[side] for one in predicted.get(kind, {}).values()) for side in ("recorded", "predicted")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from dispatcher.admission import Admitter
 from dispatcher.cli import rules_approval
 from dispatcher.cli.rules import rules
 from dispatcher.config import RulesConfig
@@ -22,6 +25,8 @@ from dispatcher.metrics import Meter
 from dispatcher.rules_file import name_of
 from dispatcher.rules_watch import RulesWatch
 from ratelimit.rules import load_rules
+from templates.library import Library
+from tests.dispatcher.ledger_kit import accepted, recipient
 
 NOW = 1_795_320_000_000
 
@@ -62,6 +67,26 @@ class Bank:
                 await ledger.aclose()
 
         return trio.run(first)
+
+    def swipe(self, count: int) -> None:
+        """So many swipes of one account, decided by the rules of the file and accepted now."""
+        now_ms = time.time_ns() // 1_000_000
+        loaded = load_rules(capped(1), "test")
+        at = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat()
+        events = [accepted(f"e{number}", account="acc", time=at, currency="CNY") for number in range(count)]
+
+        async def admit() -> None:
+            ledger = ThreadedLedger(str(self.folder / "ledger.db"))
+            try:
+                await ledger.import_recipients([recipient("acc", channels=("wechat",), timezone="Asia/Shanghai")])
+                await ledger.ruleset(loaded.version_id, loaded.content, now_ms)
+                owner = await ledger.register("test", now_ms, now_ms + 60_000)
+                await ledger.admit(events, now_ms, owner, Admitter(loaded, Library.load(), {"wechat": False}))
+                await ledger.leave(owner, now_ms)
+            finally:
+                await ledger.aclose()
+
+        trio.run(admit)
 
     def __call__(self, *arguments: str) -> str:
         """Run ``swipebell rules …``; returns what it printed. Raises its error."""
@@ -160,7 +185,8 @@ def test_a_rejected_proposal_says_why(bank: Bank) -> None:
     assert "are proposed by Anna" in bank("propose", file(bank, 2), "--by", "Anna")
 
 
-def test_the_checker_sees_what_would_change(bank: Bank) -> None:
+def test_the_checker_sees_what_would_change(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_approval, "predicted_effect", lambda *arguments: None)
     bank("propose", file(bank, 2), "--by", "Anna", "--note", "customers [asked]")
     said = bank("history", TWO).splitlines()
     assert said[0] == f"rules {TWO}: proposed"
@@ -184,12 +210,34 @@ def test_the_effect_is_kept_with_the_proposal(bank: Bank, monkeypatch: pytest.Mo
         "sms": {"recorded": 100, "predicted": 0},
     }
     monkeypatch.setattr(rules_approval, "predicted_effect", lambda *arguments: effect)
-    said = "effect: 1,200 of 5,000 alerts of the last 24 h otherwise; sent 3,100 → 1,900; suppressed 0 → 1,200; SMS 100 → 0"
+    said = "effect: 1,200 of 5,000 alerts of the last 24 h otherwise; sent 3,100 → 1,900; suppressed 0 → 1,200"
     # When rules are proposed and approved, then it is told and kept
     assert said in bank("propose", file(bank, 2), "--by", "Anna")
     bank("approve", TWO, "--by", "Ben")
     assert bank.history()[0]["predicted"] == effect
     assert said in bank("history", TWO)
+
+
+def test_the_effect_is_predicted_from_what_was_recorded(bank: Bank) -> None:
+    pytest.importorskip("dispatcher.cli.rules_whatif", reason="this tree has no what-if yet")
+    # Given three swipes of today, of which the cap of one a day let one through
+    bank.configure('approval = true\n[channels.wechat]\nappid = "wx0"\nsecret_file = "secret"')
+    (bank.folder / "secret").write_text("s")
+    bank.swipe(3)
+    # When a cap of two is proposed, then its effect is told and kept, without any account
+    said = bank("propose", file(bank, 2), "--by", "Anna")
+    assert "effect: 1 of 3 alerts of the last 24 h otherwise; sent 1 → 2; suppressed 2 → 1\n" in said
+    kept = bank.history()[0]["predicted"]
+    assert (kept["changed"], kept["hours"]) == (1, 24)
+    assert "acc" not in str(kept)
+
+
+def test_a_ledger_too_large_for_a_prediction_says_so(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dispatcher.cli.rules_whatif", reason="this tree has no what-if yet")
+    monkeypatch.setattr(rules_approval, "MAX_PREDICTED_EVENTS", 1)
+    bank.swipe(3)
+    assert "effect: not predicted" in bank("propose", file(bank, 2), "--by", "Anna")
+    assert bank.history()[0]["predicted"] is None
 
 
 def test_json_is_the_change_without_its_text(bank: Bank) -> None:
