@@ -24,6 +24,7 @@ from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.rates import machine_clock_ms
+from dispatcher.rules_in_force import RulesInForce
 from dispatcher.rules_watch import RulesWatch
 from ratelimit.errors import RulesError
 from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
@@ -115,9 +116,7 @@ async def service(
                 processes=processes,
                 fail_fast=fail_fast,
             )
-            if config.receipts is None and admitter.in_force.decider.has_deadlines:
-                hint = "no channel waits for a receipt without [receipts], so no rule's deadline_seconds counts"
-                log.warning("deadline_without_receipts", hint=hint)
+            warn_of_idle_rules(config, admitter.in_force)
             await _check_credentials(channels)
             if not channels:
                 log.warning("no_channel", hint="no [channels.…] section is configured; every alert will be suppressed")
@@ -133,6 +132,13 @@ async def service(
             await network.aclose()
     finally:
         await ledger.aclose()
+
+
+def warn_of_idle_rules(config: Config, rules: RulesInForce) -> None:
+    """Say in the log which rules can do nothing under this configuration."""
+    if config.receipts is None and rules.decider.has_deadlines:
+        hint = "no channel waits for a receipt without the section [receipts], so no rule's deadline_seconds counts"
+        log.warning("deadline_without_receipts", hint=hint)
 
 
 def _pacer(rate: int) -> LeasedPacer:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 
+from dispatcher.config import Config, ReceiptsConfig
 from dispatcher.config_load import load_config
 from dispatcher.delivery import ChannelPolicy, after_receipt
 from dispatcher.errors import ConfigurationError
@@ -18,6 +20,7 @@ from dispatcher.fallback import with_deadlines
 from dispatcher.ledger.api import Receipt
 from dispatcher.model.recipient import RecipientLine
 from dispatcher.rules_in_force import RulesInForce
+from dispatcher.service import warn_of_idle_rules
 from ratelimit.retry import RetryPolicy
 from ratelimit.rules import Decider, load_rules
 from replay.explain import tell
@@ -113,6 +116,15 @@ def test_a_configuration_that_orders_channels_is_told_which_rule_to_write(
     assert message in told
     assert "\n" not in told
     assert "LIVE" not in told
+
+
+def test_a_deadline_for_which_no_receipt_can_come_is_said_at_the_start() -> None:
+    with structlog.testing.capture_logs() as logs:
+        warn_of_idle_rules(Config(), in_force("version = 1"))
+        warn_of_idle_rules(Config(receipts=ReceiptsConfig()), in_force(A_MINUTE))
+        assert logs == []
+        warn_of_idle_rules(Config(), in_force(A_MINUTE))
+    assert [line["event"] for line in logs] == ["deadline_without_receipts"]
 
 
 def test_the_rule_that_is_told_is_one_that_can_be_loaded(tmp_path: Path) -> None:
