@@ -22,6 +22,8 @@ class Noting:
         for decision in decisions:
             if decision.zone_fallback:
                 self._wrong_zones += 1
+            if decision.state == "send":  # nearly all
+                continue
             if decision.state == "held":
                 if decision.saw is not None and "storm" in decision.saw:
                     self._storms[decision.rule] += 1
