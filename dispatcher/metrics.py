@@ -63,6 +63,14 @@ class Meter:
                 self.events[result] += count
         for (state, reason), count in admission.ended.items():
             self._end(state, reason, count)
+        noted = admission.noted
+        if admission.held:
+            self.totals.held_by.update(admission.held)
+        if noted.storms:
+            self.totals.storm_held.update(noted.storms)
+        if noted.folded:
+            self.totals.folded_by.update(noted.folded)
+        self.totals.wrong_zones += noted.wrong_zones
 
     def recorded(self, steps: Sequence[Step]) -> None:
         """Steps are in the ledger."""
@@ -137,6 +145,10 @@ class Meter:
     def token_storm(self, channel: str, storm: bool) -> None:
         """The fleet gets new tokens far too often, or no longer."""
         self.totals.token_storms[channel] = int(storm)
+
+    def storm(self, rule: str, active: bool) -> None:
+        """A storm rule holds alerts, or does so no longer."""
+        self.totals.storms[rule] = int(active)
 
     def quota(self, channel: str, *, used: int, limit: int, remaining: int, level: int) -> None:
         """How a provider's quota of the day stands, and the brown-out level."""

@@ -19,12 +19,12 @@ from dispatcher.config import Config
 from dispatcher.config_channels import ChannelSection, SecondSmsVendor
 from dispatcher.engine import Engine, wall_clock_ms
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
-from dispatcher.fallback import Orders
 from dispatcher.lane_gate import NO_LIMITS, Limits
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.rates import machine_clock_ms
+from dispatcher.rules_in_force import RulesInForce
 from dispatcher.rules_watch import RulesWatch
 from ratelimit.errors import RulesError
 from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
@@ -101,11 +101,7 @@ async def service(
             pacers = {name: _pacer(section.rate_per_second) for name, section in sections.items()}
             channels = {name: (channel, pacers[section_of(name)]) for name, channel in made.items()}
             admitter = Admitter(
-                rules,
-                library,
-                {name: channel.fenced for name, (channel, _) in channels.items()},
-                Orders(config.fallback.channels),
-                brownouts,
+                rules, library, {name: channel.fenced for name, (channel, _) in channels.items()}, brownouts
             )
             engine = Engine(
                 config=config.engine,
@@ -113,15 +109,14 @@ async def service(
                 network=network,
                 channels=channels,
                 decide=admitter,
-                deadline_ms={
-                    category: int(seconds * 1000) for category, seconds in config.fallback.deadline_seconds.items()
-                },
+                rules=admitter.in_force,
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
                 limits=_limits(channels, sections),
                 processes=processes,
                 fail_fast=fail_fast,
             )
+            warn_of_idle_rules(config, admitter.in_force)
             await _check_credentials(channels)
             if not channels:
                 log.warning("no_channel", hint="no [channels.…] section is configured; every alert will be suppressed")
@@ -137,6 +132,13 @@ async def service(
             await network.aclose()
     finally:
         await ledger.aclose()
+
+
+def warn_of_idle_rules(config: Config, rules: RulesInForce) -> None:
+    """Say in the log which rules can do nothing under this configuration."""
+    if config.receipts is None and rules.decider.has_deadlines:
+        hint = "no channel waits for a receipt without the section [receipts], so no rule's deadline_seconds counts"
+        log.warning("deadline_without_receipts", hint=hint)
 
 
 def _pacer(rate: int) -> LeasedPacer:

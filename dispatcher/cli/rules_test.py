@@ -12,7 +12,6 @@ from dispatcher.cli.common import config_option, json_option, print_json
 from dispatcher.cli.rules_check import config_or_none, counted, in_force, rules_of
 from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError
-from dispatcher.fallback import Orders
 from dispatcher.service import read_templates
 from ratelimit.rules import Rules
 from replay.errors import ScenarioError
@@ -70,8 +69,7 @@ def _admitter(config: Config | None, scenarios: ScenarioFile, rules: Rules) -> A
     configured = () if config is None else tuple(config.channels.configured())
     channels = scenarios.channels or configured or ALL_CHANNELS
     library = Library.load() if config is None else read_templates(config)
-    orders = None if config is None else Orders(config.fallback.channels)
-    return Admitter(rules, library, dict.fromkeys(channels, False), orders)
+    return Admitter(rules, library, dict.fromkeys(channels, False))
 
 
 def _print(result: Result) -> None:

@@ -18,7 +18,6 @@ from dispatcher.cli.common import config_option, json_option, load, print_json
 from dispatcher.cli.rules_check import counted, rules_of
 from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError
-from dispatcher.fallback import Orders
 from dispatcher.ledger.sqlite_history import History, history
 from dispatcher.service import read_templates
 from ratelimit.brownout import BrownOutTerms
@@ -95,8 +94,7 @@ def predict(config: Config, rules: Rules, past: History, since_ms: int, until_ms
         brownouts["wechat"] = RecordedBrownOut(terms)
         if wechat.service_messages:
             channels.append(WechatServiceChannel.name)
-    orders = Orders(config.fallback.channels)
-    admitter = Admitter(rules, read_templates(config), dict.fromkeys(channels, False), orders, brownouts)
+    admitter = Admitter(rules, read_templates(config), dict.fromkeys(channels, False), brownouts)
     memory = Memory(day_totals=any(isinstance(rule, Storm) for rule in rules.rule))
     run = WhatIf(admitter, memory, brownouts)
     warm_ms = warm_up_ms(rules.rule)

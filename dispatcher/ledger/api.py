@@ -49,6 +49,15 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     fold: Fold | None = None
 
 
+class Noted(msgspec.Struct, frozen=True):
+    """What the rules did in a batch beside ending alerts, for the metrics: how many alerts a storm rule held and how
+    many were folded into a digest, by rule, and how many are for a recipient whose time zone is not known."""
+
+    storms: dict[str, int] = {}
+    folded: dict[str, int] = {}
+    wrong_zones: int = 0
+
+
 class Decisions(msgspec.Struct, frozen=True):
     """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until),
     ``marks`` a key to (moments in epoch ms, ascending, and until when to keep them). A kind (all of a key up to its
@@ -59,6 +68,7 @@ class Decisions(msgspec.Struct, frozen=True):
     counters: dict[str, tuple[int, int]]
     marks: dict[str, tuple[tuple[int, ...], int]] = {}
     ruleset: str = ""
+    noted: Noted = Noted()
 
 
 class Counted(Protocol):
@@ -80,7 +90,7 @@ class Admission(msgspec.Struct, frozen=True):
     """What became of a batch. ``duplicates`` and ``conflicts`` are positions in it.
 
     ``alerts`` are open and leased to the caller, ``ended`` counts (state, reason) of those that ended at once, ``held``
-    those that are held, by rule.
+    those that are held, by rule. ``noted`` is what came with the decisions.
     """
 
     accepted: int
@@ -89,6 +99,7 @@ class Admission(msgspec.Struct, frozen=True):
     alerts: list[Alert]
     ended: dict[tuple[State, str], int]
     held: dict[str, int] = {}
+    noted: Noted = Noted()
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

@@ -129,7 +129,7 @@ def admit(
     write_marks(connection, decisions.marks)
     ids.admitted(digests, first)
     by_rule = dict(Counter(row[6] for row in held)) if held else {}
-    return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended), by_rule)
+    return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended), by_rule, decisions.noted)
 
 
 def _plain_row(alert_id: int, draft: Draft, ruleset: int, owner: int) -> tuple[Any, ...]:

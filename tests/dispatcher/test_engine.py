@@ -102,7 +102,6 @@ class World:
         rate: float = 1e6,
         rules: str = "",
         fail_fast: bool = False,
-        deadline_ms: dict[str, int] | None = None,
         pacer: LeasedPacer | None = None,
         limits: Mapping[str, Limits] = {},
         admitter: Admitter | None = None,
@@ -114,6 +113,7 @@ class World:
             ruleset = load_rules(rules or default_rules_text(), "test")
             admitter = Admitter(ruleset, LIBRARY, {channel.name: channel.fenced for channel in present})
         ruleset = admitter.in_force.decider.rules
+        self.admitter = admitter
         async with trio.open_nursery() as nursery:
             self.network = FakeNetwork(nursery, lambda request: (Response(request, 200, b""), self.seconds))
             engine = Engine(
@@ -124,12 +124,12 @@ class World:
                 limits=limits,
                 steady_ms=lambda: int(trio.current_time() * 1000),
                 decide=decide or admitter,
+                rules=admitter.in_force,
                 ruleset=(ruleset.version_id, ruleset.content),
                 meter=self.meter,
                 now_ms=self.now_ms,
                 random=Random(1),
                 fail_fast=fail_fast,
-                deadline_ms=deadline_ms,
             )
             async with engine.running():
                 yield engine
