@@ -42,8 +42,8 @@ SENTENCES = [
     (
         'effect = "quiet_hours"\nfrom = "22:00"\nto = "08:00"\ndays = ["fri", "sat"]\n'
         'when = { currency = "CNY", amount_below = 50000, role = "primary" }',
-        "from 22:00 to 08:00 by the recipient's clock beginning on Friday or Saturday, those of currency CNY below 500.00"
-        " CNY for primary are held until 08:00",
+        "from 22:00 to 08:00 by the recipient's clock beginning on Friday or Saturday, those of currency CNY below"
+        " 500.00 CNY for primary are held until 08:00",
     ),
     (
         'effect = "quiet_hours"\nfrom = "21:00"\nto = "08:00"\nthen = "pass"\nwhen = { category = "fraud" }',
