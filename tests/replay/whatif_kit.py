@@ -43,6 +43,7 @@ class Bank:
         self.path = str(path)
         self.brownouts = dict(brownouts or {})
         self.store = SqliteStore(self.path)
+        self.store.connection.execute("PRAGMA synchronous=OFF")  # no power fails in here
         self.store.begin()
         self.owner = self.store.register("test", 0, ms(START) + 10**11)
         self.store.commit()
