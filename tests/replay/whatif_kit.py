@@ -43,7 +43,6 @@ class Bank:
         self.path = str(path)
         self.brownouts = dict(brownouts or {})
         self.store = SqliteStore(self.path)
-        self.store.connection.execute("PRAGMA synchronous=OFF")  # no power fails in here
         self.store.begin()
         self.owner = self.store.register("test", 0, ms(START) + 10**11)
         self.store.commit()
@@ -51,7 +50,7 @@ class Bank:
 
     def put_in_force(self, rules: str) -> None:
         self.rules = load_rules(rules, "t")
-        self.admitter = Admitter(self.rules, LIBRARY, CHANNELS, None, self.brownouts)
+        self.admitter = Admitter(self.rules, LIBRARY, CHANNELS, self.brownouts)
         self.store.begin()
         self.store.ruleset(self.rules.version_id, self.rules.content, ms(START))
         self.store.commit()
@@ -88,7 +87,7 @@ class Bank:
         rules = load_rules(draft, "draft") if isinstance(draft, str) else draft
         brownouts = {name: RecordedBrownOut(one.terms) for name, one in self.brownouts.items()}
         memory = Memory(day_totals=any(isinstance(rule, Storm) for rule in rules.rule))
-        run = WhatIf(Admitter(rules, LIBRARY, CHANNELS, None, brownouts), memory, brownouts)
+        run = WhatIf(Admitter(rules, LIBRARY, CHANNELS, brownouts), memory, brownouts)
         with history(self.path) as past:
             return run.run(past, ms(since), ms(until), warm_up_ms(rules.rule))
 
