@@ -62,7 +62,7 @@ def explain_decision(
     if "held_until_ms" in saw:
         by = _word_of(saw, "by/") or rule
         until = f"until {_moment(saw['held_until_ms'], saw)}"
-        return f"held by rule {by} {until}, because {_against(saw)}{_left_out(saw)}{_on(route)}"
+        return f"held by rule {by} {until}, because {_against(saw)}{_left_out(saw)}"
     return _allowed(saw, currency, route)
 
 

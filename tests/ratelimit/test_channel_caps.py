@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ratelimit.rules_kit import DAY_MS, Book, a_recipient, an_event, at, rule
+from tests.ratelimit.book_kit import DAY_MS, Book, a_recipient, an_event, at, rule
 
 NIGHT = rule("quiet_hours", from_='"22:00"', to='"08:00"')
 MONTH = rule("expire_after", id='"age"', category='"swipe"', hours="744")

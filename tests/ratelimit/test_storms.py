@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ratelimit.rules import Decider, Tally, default_rules_text, load_rules
-from tests.ratelimit.rules_kit import DAY_MS, HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
+from tests.ratelimit.book_kit import DAY_MS, HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
 
 NOW = at("2026-11-28T04:00Z")  # noon in Shanghai
 BURST = {"fingerprint": '["merchant", "amount"]', "limit": "2", "minutes": "10"}
