@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ratelimit.asked import MAX_MOVES, Against, Asked, Counted, Pass, channel_of
 from ratelimit.decision import Decision, Fold, State
+from ratelimit.limits import LimitRule, fold_of
 from ratelimit.routes import SERVICE
-from ratelimit.timed import MAX_MOVES, Against, Asked, Counted, LimitRule, Pass, channel_of, fold_of
+
+_TIMES = frozenset({"quiet_at_ms", "last_ms", "digest_due_ms"})
 
 
 def walk(asked: Asked, planned: Decision, ledger: Counted) -> Decision:
@@ -14,35 +17,50 @@ def walk(asked: Asked, planned: Decision, ledger: Counted) -> Decision:
     while True:
         zone = asked.recipient.timezone
         day = asked.today if moves == 0 else asked.windows.days.of(zone, send_ms)
-        now = Pass(asked, ledger, planned.route, send_ms, day)
-        found = _round(now, first=moves == 0)
+        now = Pass(asked, ledger, planned.route, send_ms, day, [], [], {})
+        found = _round(now)
         if found is None:
             return _allowed(now, planned, mover)
         rule, against = found
+        if moves:
+            against.saw["moves"] = moves + 1
         if against.what == "digest" and isinstance(rule, LimitRule):
-            return _ended(planned, "folded", against.rule, against.saw, fold_of(rule, now))
+            fold = fold_of(rule, now)
+            against.saw["digest_due_ms"] = fold.due_ms
+        else:
+            fold = None
+        if against.saw.keys() & _TIMES:  # nobody needs a zone to read a count
+            against.saw[f"zone/{day.zone}"] = 0 if day.fallback else 1
+        if fold is not None:
+            return _ended(planned, "folded", against.rule, against.saw, fold)
         if against.what == "suppress":
             return _ended(planned, "suppressed", against.rule, against.saw)
         if mover is not None and moves == MAX_MOVES:
             return _ended(planned, "suppressed", mover.rule, {"moves": moves, "held_until_ms": send_ms})
+        against.saw[f"zone/{day.zone}"] = 0 if day.fallback else 1
         if against.until_ms >= asked.expires_ms:
             saw = against.saw | {"held_until_ms": against.until_ms, "expires_ms": asked.expires_ms}
-            return _ended(planned, "suppressed", against.rule, saw | _zone(now))
+            return _ended(planned, "suppressed", against.rule, saw)
         mover, send_ms, moves = against, against.until_ms, moves + 1
-        mover.saw.update(_zone(now))
 
 
-def _round(now: Pass, *, first: bool) -> tuple[object, Against] | None:
+def _round(now: Pass) -> tuple[object, Against] | None:
     """The first rule that has something against this time; None when none has, and then all is counted in ``now``."""
     asked = now.asked
-    for dedup, key in asked.dedups:
-        against = dedup.ask(now, key)
+    event, recipient = asked.event, asked.recipient
+    for dedup in asked.dedups:
+        if dedup.rest is not None and not dedup.rest(event, recipient):
+            continue
+        against = dedup.ask(now, dedup.key(event, recipient))
         if against is not None:
             return dedup, against
-    keys_of = asked.first if first else [rule.keys(asked, now.route, now.day) for rule in asked.rules]
     by_channel = []
     begun = channel_of(now.route[0])
-    for rule, keys in zip(asked.rules, keys_of, strict=True):
+    route = now.route
+    for rule in asked.rules:
+        if rule.rest is not None and not rule.rest(event, recipient):
+            continue
+        keys = rule.keys(asked, route, now.day)
         against = rule.ask(now, keys)
         if against is not None:
             return rule, against
@@ -71,7 +89,9 @@ def _allowed(now: Pass, planned: Decision, mover: Against | None) -> Decision:
     rule = planned.rule
     if mover is not None:
         state, rule = "held", mover.rule
-        saw = {**(planned.saw or {}), **mover.saw, **now.full, "held_until_ms": now.send_ms}
+        # The rule's name too: the ledger keeps a reason for an alert's end, and this one goes on.
+        held = {"held_until_ms": now.send_ms, f"by/{rule}": 1}
+        saw = {**(planned.saw or {}), **mover.saw, **now.full, **held}
         if SERVICE in route and now.asked.recipient.service_until_ms <= now.send_ms:
             # WeChat will not take a customer-service message any more by then.
             route = tuple(name for name in route if name != SERVICE)
@@ -105,8 +125,3 @@ def _ended(planned: Decision, state: State, rule: str, saw: dict[str, int], fold
         planned.send_ms,
         fold,
     )
-
-
-def _zone(now: Pass) -> dict[str, int]:
-    """The zone as a key, since what is seen are numbers; 0 for the default one of somebody whose own is not known."""
-    return {f"zone/{now.day.zone}": 0 if now.day.fallback else 1}
