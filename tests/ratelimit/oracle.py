@@ -16,11 +16,11 @@ from tests.ratelimit.oracle_facts import (
     at_limit,
     consented,
     counted_on,
-    declined,
     fingerprint,
     length,
     local,
     matches,
+    moves_money,
     ms_of,
     next_window,
     quiet_until,
@@ -59,17 +59,25 @@ class Oracle:
 
     def event(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> list[Said]:
         """What is decided for each recipient of one event."""
-        storms = self._storms(rules, event, told, now)
+        plain = [self._plain(rules, event, to, now) for to in told]
+        # Of what rings nobody in any case there is no storm.
+        storms = self._storms(rules, event, told, now) if any(one.state == "send" for one in plain) else {}
         known = {rule["id"]: rule for rule in rules}
         said = []
-        for to in told:
-            said.append(self._say(rules, event, to, now, storms))
-            self.past.append(Past(event, to, said[-1], known, now, storms))
+        for to, one in zip(told, plain, strict=True):
+            if one.state == "send":
+                stormy = [name for name, is_held in storms.items() if is_held]
+                one = (
+                    Said("held", stormy[0], one.send_ms, one.route)
+                    if stormy
+                    else self._when(rules, event, to, now, one)
+                )
+            said.append(one)
+            self.past.append(Past(event, to, one, known, now, storms))
         return said
 
-    def _say(
-        self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int, storms: Mapping[str, bool]
-    ) -> Said:
+    def _plain(self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int) -> Said:
+        """What can be said without the list; of what may be sent, its route and until when it may."""
         mine = [rule for rule in rules if matches(rule, event, to)]
         if event.category in to.opt_out:
             return Said("suppressed", "opt-out")
@@ -83,17 +91,13 @@ class Oracle:
         expires = min(ms_of(event.time), now) + (length(ages[0]) if ages else DEFAULT_AGE_MS)
         if now >= expires:
             return Said("expired", ages[0]["id"] if ages else "default-expiry")
-        for name, stormy in storms.items():
-            if stormy:
-                return Said("held", name, expires, route)
-        return self._when(mine, event, to, now, expires, route)
+        return Said("send", None, expires, route)
 
-    def _when(
-        self, mine: Sequence[RuleTable], event: Event, to: Recipient, now: int, expires: int, route: tuple[str, ...]
-    ) -> Said:
+    def _when(self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int, plain: Said) -> Said:
+        mine = [rule for rule in rules if matches(rule, event, to)]
         send, mover = now, ""
         for _ in range(MOST_MOVES + 1):
-            left, moved, passed = list(route), None, False
+            left, moved, passed = list(plain.route), None, False
             for rule in mine:
                 if rule["effect"] == "dedup":
                     told = [one.said.send_ms for one in self._counted(rule, event, to, None)]
@@ -125,7 +129,7 @@ class Oracle:
             if moved is None:
                 return Said("held" if send > now else "send", mover or None, send, tuple(left))
             send = moved
-            if send >= expires:
+            if send >= plain.send_ms:
                 break
         return Said("suppressed", mover)
 
@@ -133,7 +137,8 @@ class Oracle:
         """None when there is room at ``send``, otherwise when there will be."""
         at = sorted(one.said.send_ms for one in self._counted(rule, event, to, channel))
         if rule["effect"] == "min_gap":
-            return at[-1] + length(rule) if any(abs(send - one) < length(rule) for one in at) else None
+            near = [one for one in at if abs(send - one) < length(rule)]
+            return near[-1] + length(rule) if near else None
         if "window" in rule:
             counted = list(self._counted(rule, event, to, channel))
             window = window_of(rule, to.timezone, send)
@@ -182,10 +187,10 @@ class Oracle:
         return (), min(floors.values())[1] if floors else next(iter(closed.values()))
 
     def _storms(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> dict[str, bool]:
-        """Whether the event is held, by each storm rule that looks at it; none looks after the first that holds."""
+        """Whether the event is held, by each storm rule that looks at it."""
         held: dict[str, bool] = {}
         for rule in rules:
-            if rule["effect"] != "storm" or True in held.values() or not self._moved_today(event, told):
+            if rule["effect"] != "storm" or self._is_first_of_day(event, told):
                 continue
             if any(matches(rule, event, to) for to in told):
                 span = rule["minutes"] * 60_000
@@ -200,14 +205,12 @@ class Oracle:
                 held[rule["id"]] = over >= 0 and not (sample and (over + 1) % sample == 0)
         return held
 
-    def _moved_today(self, event: Event, told: Sequence[Recipient]) -> bool:
-        """Whether the account's money in this currency has moved on this day before: one swipe is no storm."""
-        return any(
-            one.event.id != event.id
-            and (one.event.account, one.event.currency) == (event.account, event.currency)
-            and one.event.type in ("purchase", "cash", "fee", "refund")
-            and not declined(one.event)
-            and local(to.timezone, ms_of(one.event.time)).date() == local(to.timezone, ms_of(event.time)).date()
+    def _is_first_of_day(self, event: Event, told: Sequence[Recipient]) -> bool:
+        """Whether it is the first that moves the account's money in this currency on its day: that is no storm yet."""
+        days = {local(to.timezone, ms_of(event.time)).date() for to in told[:1]}
+        return moves_money(event) and not any(
+            (one.event.account, one.event.currency) == (event.account, event.currency)
+            and moves_money(one.event)
+            and local(told[0].timezone, ms_of(one.event.time)).date() in days
             for one in self.past
-            for to in told[:1]
         )

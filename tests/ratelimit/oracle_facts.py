@@ -48,6 +48,10 @@ def declined(event: Event) -> bool:
     return (event.status or "").lower().startswith("declined")
 
 
+def moves_money(event: Event) -> bool:
+    return event.type in ("purchase", "cash", "fee", "refund") and not declined(event)
+
+
 def fingerprint(rule: RuleTable, event: Event) -> tuple[Any, ...]:
     return (event.account, *(getattr(event, one) for one in rule.get("fingerprint", FINGERPRINT)))
 

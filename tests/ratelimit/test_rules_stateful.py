@@ -188,10 +188,13 @@ class RulesMachine(RuleBasedStateMachine):
                 found[event_id].append(Said("held", reason, due, tuple(route.split(","))))
             else:
                 found[event_id].append(Said(state, reason))
-        assert found == {
+        wanted = {
             event_id: [Said("suppressed", one.rule) if one.state == "folded" else one for one in said]
             for event_id, said in self.expected.items()
         }
+        assert found.keys() == wanted.keys()
+        wrong = [(one, found[one], said) for one, said in wanted.items() if found[one] != said]
+        assert not wrong, wrong
 
     @invariant()
     def no_cap_is_exceeded(self) -> None:
