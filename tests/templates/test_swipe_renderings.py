@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from templates.facts import DEFAULT_TIMEZONE, FIELDS, MAX_CACHED_ZONES, SwipeFacts, context, kind_of, zone
+from templates.facts import DEFAULT_TIMEZONE, FIELDS, MAX_CACHED_ZONES, SWIPE_FIELDS, SwipeFacts, context, kind_of, zone
 from templates.library import Template
 from templates.limits import check
 
@@ -245,7 +245,7 @@ def test_any_number_of_locales_takes_a_bounded_memory(swipe: Template, make_fact
 def test_context_has_every_field_as_a_plain_string(make_facts: Any) -> None:
     for locale in ("zh-CN", "en"):
         values = context(make_facts(), locale)
-        assert values.keys() == FIELDS.keys()
+        assert values.keys() == SWIPE_FIELDS.keys()
         assert {type(value) for value in values.values()} == {str}
         assert all(values[name] for name, field in FIELDS.items() if not field.optional)
         assert values["city"] == "上海"
