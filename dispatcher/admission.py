@@ -60,7 +60,8 @@ class Admitter:
         self._templates = {template.id: (template.pinned, template.id) for template in library}
         # It tells the digest's facts, which an event from outside has not, whatever its category.
         self._digest_template = self._templates.pop(DIGEST, self._templates[DEFAULT_TEMPLATE])
-        self._for_digests = Decider(rules_for_digests(rules), fenced)
+        self._for_digests: tuple[Decider, Decider] | None = None
+        """(rules in force, what is left of them for digests), made when the first digest comes."""
 
     def __call__(
         self,
@@ -73,7 +74,6 @@ class Admitter:
         plan, templates, orders = self._decider.plan, self._templates, self._orders
         default = templates[DEFAULT_TEMPLATE]
         planned = []
-        keys: list[str] = []
         # Once a batch: while no quota runs low, the ladder costs nothing an alert.
         ladder = [(name, one, one.level) for name, one in self._brownouts.items() if one.level]
         for accepted in batch:
@@ -83,47 +83,59 @@ class Admitter:
                 told = [orders.of(event.category, recipient) for recipient in told]
             pinned, name = templates.get(event.category, default)
             if event.digest is not None:
-                told, pinned, plans = self._digest(accepted, event, told, now_ms)
-                keys.extend(key for one in plans for key in one.counters)
-                planned.append((told, pinned, plans))
+                planned.append(self._digest(accepted, told, now_ms))
                 continue
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
                 plans = [_degraded(one, event, ladder) for one in plans]
-            for one in plans:
-                keys.extend(one.counters)
             planned.append((told, pinned, plans))
-        tally = Tally(counted.counters(list(dict.fromkeys(keys))) if keys else {})
+        tally = Tally(counted.counters, counted.marks)
+        tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
             if not plans:
                 drafts.append([_nobody(pinned, accepted.swiped_ms)])
                 continue
-            decisions = tally.decide_event(plans)
+            decisions = tally.decide_event(accepted.event, plans)
             drafts.append(
                 [
                     self._draft(recipient, pinned, decision, tally)
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed)
+        return Decisions(drafts, tally.changed, tally.changed_marks)
 
     def _digest(
-        self, accepted: Accepted, event: Event, recipients: Sequence[Recipient], now_ms: int
+        self, accepted: Accepted, recipients: Sequence[Recipient], now_ms: int
     ) -> tuple[Sequence[Recipient], str, list[Plan]]:
         """(who is told, pinned template, plans) of a digest: neither folded nor browned out once more."""
-        pinned, name = self._digest_template
-        told = told_by(event, recipients)
-        plans = [self._for_digests.plan(event, accepted.swiped_ms, one, now_ms, name) for one in told]
-        return told, pinned, plans
+        decider = self._decider
+        if self._for_digests is None or self._for_digests[0] is not decider:
+            self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._first_state)
+        plan, (pinned, name) = self._for_digests[1].plan, self._digest_template
+        told = told_by(accepted.event, recipients)
+        return told, pinned, [plan(accepted.event, accepted.swiped_ms, one, now_ms, name) for one in told]
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
         route, state = decision.route, decision.state
-        if state == "send":
+        if state == "send" or state == "held":
             total = tally.value(decision.day_total_key)
-            first = self._first_state[route[0]]
-            return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
-        return Draft(recipient, state, decision.rule, route, decision.expires_at_ms, template, decision.saw)
+            if state == "send":
+                first = self._first_state[route[0]]
+                return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
+            held, expires_ms, due_ms = decision.rule, decision.expires_at_ms, decision.send_ms
+            return Draft(recipient, "held", held, route, expires_ms, template, decision.saw, total, due_ms)
+        ended: State = "expired" if state == "expired" else "suppressed"
+        return Draft(
+            recipient,
+            ended,
+            decision.rule,
+            route,
+            decision.expires_at_ms,
+            template,
+            decision.saw,
+            fold=decision.fold,
+        )
 
 
 def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]]) -> Plan:

@@ -18,6 +18,7 @@ from dispatcher.ledger.api import Ledger
 from dispatcher.ledger.digests import DueDigest
 from dispatcher.model.event import DIGEST, DigestFacts, Event
 from dispatcher.model.recipient import Recipient
+from ratelimit.effects import Rule, When
 from ratelimit.rules import Rules
 from templates.facts import main_currency
 
@@ -62,9 +63,13 @@ def as_event(digest: DueDigest, now_ms: int) -> Accepted:
 
 
 def rules_for_digests(rules: Rules) -> Rules:
-    """Those of the rules that a digest is decided by."""
-    kept = tuple(rule for rule in rules.rule if type(rule).__struct_config__.tag not in NOT_FOR_DIGESTS)
-    return msgspec.structs.replace(rules, rule=kept)
+    """Those of the rules that a digest is decided by; one that names the category ``digest`` is always among them."""
+
+    def holds(rule: Rule) -> bool:
+        effect, when = type(rule).__struct_config__.tag, getattr(rule, "when", None)
+        return effect not in NOT_FOR_DIGESTS or (isinstance(when, When) and DIGEST in when.category)
+
+    return msgspec.structs.replace(rules, rule=tuple(rule for rule in rules.rule if holds(rule)))
 
 
 def told_by(event: Event, recipients: Sequence[Recipient]) -> list[Recipient]:

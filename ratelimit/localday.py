@@ -59,6 +59,10 @@ class LocalDays:
         day = self._slots.get(key)
         return self._look_up(key, at_ms) if day is None else day
 
+    def info(self, zone: str) -> ZoneInfo:
+        """The zone of that name; the default one when there is none."""
+        return self._zone(zone) or self._default
+
     def _look_up(self, key: tuple[str, int], at_ms: int) -> LocalDay:
         zone, slot = key
         day = self._compute(zone, at_ms)

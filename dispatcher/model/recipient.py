@@ -51,7 +51,7 @@ class Consent(msgspec.Struct, frozen=True, gc=False):
 class Recipient(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A recipient as the ledger keeps it.
 
-        ``channels`` is in the order of preference. ``min_amount`` is the recipient's own threshold, in minor units:
+    ``channels`` is in the order of preference. ``min_amount`` is the recipient's own threshold, in minor units:
     ``{"sms": {"CNY": 10000}}``. ``refused`` has one entry per channel (``"wechat"``) or per channel and template
     (``"wechat/swipe"``, WeChat 43101) that the provider says is closed. ``service_until_ms`` is until when WeChat takes
     customer-service messages (epoch ms, 0: not), ``followed_ms`` when the account was last followed, as far as it was

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from templates.facts import DEFAULT_TIMEZONE, FIELDS, MAX_CACHED_ZONES, SWIPE_FIELDS, SwipeFacts, context, kind_of, zone
+from templates.facts import DEFAULT_TIMEZONE, MAX_CACHED_ZONES, SWIPE_FIELDS, SwipeFacts, context, kind_of, zone
 from templates.library import Template
 from templates.limits import check
 
@@ -247,5 +247,5 @@ def test_context_has_every_field_as_a_plain_string(make_facts: Any) -> None:
         values = context(make_facts(), locale)
         assert values.keys() == SWIPE_FIELDS.keys()
         assert {type(value) for value in values.values()} == {str}
-        assert all(values[name] for name, field in FIELDS.items() if not field.optional)
+        assert all(values[name] for name, field in SWIPE_FIELDS.items() if not field.optional)
         assert values["city"] == "上海"

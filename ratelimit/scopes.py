@@ -1,0 +1,58 @@
+"""The keys under which counters and marks are kept. Pure.
+
+A key is text up to its last bar, then who is counted: the ledger keeps the first part once for all who share it. So
+what has few values (rule, window, channel, category, template) stands before that bar, and who has many behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+
+from dispatcher.model.event import Event
+from dispatcher.model.recipient import Recipient
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+Who = Callable[[Event, Recipient], str]
+
+
+def digest_of(*parts: object) -> str:
+    """16 hex digits for values of any kind, different for different ones but by an accident of 1 in 2**64."""
+    return hashlib.blake2b("\0".join(map(repr, parts)).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
+
+
+def word(text: str) -> str:
+    """A category or template as part of a key: itself, or its digest when it is no plain word."""
+    return text if _PLAIN.fullmatch(text) else f"~{digest_of(text)}"
+
+
+def who_of(per: Sequence[str]) -> Who:
+    """Who is counted, of the scopes that have many values: recipient, merchant, account."""
+    many = [scope for scope in ("recipient", "merchant", "account") if scope in per]
+    if many == ["account"]:
+        return lambda event, _recipient: event.account
+    if many == ["recipient"]:
+        return lambda _event, recipient: str(recipient.id)
+    if not many:
+        return lambda _event, _recipient: ""
+    recipients, merchants, accounts = "recipient" in per, "merchant" in per, "account" in per
+
+    def who(event: Event, recipient: Recipient) -> str:
+        # The account comes last: it is the only part that may hold anything.
+        parts = []
+        if recipients:
+            parts.append(str(recipient.id))
+        if merchants:
+            parts.append(digest_of(event.merchant))
+        if accounts:
+            parts.append(event.account)
+        return ":".join(parts)
+
+    return who
+
+
+def fingerprint_of(event: Event, fields: Sequence[str], *more: object) -> str:
+    """A digest of some fields of an event, and of ``more`` (the account, say)."""
+    return digest_of(*more, *(getattr(event, field) for field in fields))

@@ -1,0 +1,206 @@
+"""The counters and marks of one batch while it is being decided, so that its alerts see each other.
+
+Pure but for the two readers, which the admission transaction brings.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from dispatcher.model.event import Event
+from ratelimit.decision import Decision, Increment, Mark, Plan
+from ratelimit.storms import StormGuard
+from ratelimit.walk import walk
+
+ReadCounters = Callable[[Sequence[str]], Mapping[str, int]]
+"""Keys to the values of those counters that exist."""
+
+ReadMarks = Callable[[Sequence[str]], Mapping[str, Sequence[int]]]
+"""Keys to the times of those marks that exist (epoch ms, in any order)."""
+
+_StormKey = tuple[StormGuard, str, int]
+
+
+class Tally:
+    """Counters and marks, each read at most once.
+
+    ``changed`` and ``changed_marks`` are what to write: key to the new value (or times, the oldest first) and until
+    when to keep it (epoch ms).
+    """
+
+    def __init__(self, read: ReadCounters, read_marks: ReadMarks) -> None:
+        self._read = read
+        self._read_marks = read_marks
+        self._values: dict[str, int | None] = {}
+        self._times: dict[str, list[int]] = {}
+        self._storms: dict[str, list[_StormKey]] = {}
+        self.changed: dict[str, tuple[int, int]] = {}
+        self.changed_marks: dict[str, tuple[tuple[int, ...], int]] = {}
+
+    def prefetch(self, planned: Sequence[Sequence[Plan]]) -> None:
+        """Read what the plans of a batch, by event, will look at: all at once, and then the few storm counters.
+
+        Without it every key is read when it is looked at, with the same decisions.
+        """
+        counters: list[str] = []
+        marks: list[str] = []
+        guarded: list[tuple[Event, Plan]] = []
+        for plans in planned:
+            for plan in plans:
+                counters.extend(plan.counters)
+                if plan.marks:
+                    marks.extend(plan.marks)
+                if plan.storms is not None and plan is plans[0]:
+                    guarded.append((plan.event, plan))
+        self._fetch(counters)
+        self._fetch_times(marks)
+        if guarded:
+            self._fetch_storms(guarded)
+
+    def value(self, key: str) -> int:
+        """The counter as it stands now."""
+        values = self._values
+        if key not in values:
+            self._fetch((key,))
+        return values[key] or 0
+
+    def times(self, key: str) -> Sequence[int]:
+        """The times of a mark as they stand now, the oldest first."""
+        if key not in self._times:
+            self._fetch_times((key,))
+        return self._times[key]
+
+    def decide_event(self, event: Event, plans: Sequence[Plan]) -> list[Decision]:
+        """Decide the alerts of one event, in the order of its recipients, and count them.
+
+        The day total counts once for each zone, however many recipients live there and whether or not they
+        are told: money that moved belongs to the day's balance also when a rule kept the alert back.
+        """
+        if len(plans) == 1:  # nearly every event
+            plan = plans[0]
+            storms = plan.storms
+            if plan.asked is None and (storms is None or not (storms.has_volume or self._has_counted(plan))):
+                if plan.decided.day_total is not None:
+                    self._add(plan.decided.day_total)
+                return [plan.decided]
+        held = self._ask_storms(event, plans)
+        decisions: list[Decision] = []
+        totals: dict[Increment, None] = {}
+        for plan in plans:
+            decision = plan.decided
+            if decision.state == "send":
+                if held is not None:
+                    decision = _held_by_storm(decision, *held)
+                elif plan.asked is not None:
+                    decision = walk(plan.asked, decision, self)
+                    for increment in decision.increments:
+                        self._add(increment)
+                    for mark in decision.times:
+                        self._mark(mark, plan.now_ms)
+            if decision.day_total is not None:
+                totals[decision.day_total] = None
+            decisions.append(decision)
+        for increment in totals:
+            self._add(increment)
+        return decisions
+
+    def _has_counted(self, plan: Plan) -> bool:
+        """Whether a fingerprint looks at the event: not at the first one that moves money of its account and currency
+        on its local day, as the first recipient's zone has it."""
+        if plan.decided.day_total is None:
+            return True
+        key = plan.decided.day_total_key
+        if key not in self._values:
+            self._fetch((key,))
+        return self._values[key] is not None
+
+    def _ask_storms(self, event: Event, plans: Sequence[Plan]) -> tuple[str, dict[str, int]] | None:
+        """The first storm rule that holds the event back, and what it saw; counts the event for all of them.
+
+        An event that is told to nobody anyway is not counted.
+        """
+        plan = next((plan for plan in plans if plan.storms is not None and plan.decided.state == "send"), None)
+        if plan is None:
+            return None
+        has_counted = self._has_counted(plans[0])
+        held: tuple[str, dict[str, int]] | None = None
+        for guard, key, keep_until_ms in self._storms.get(event.id) or _storm_keys(event, plan):
+            if not (has_counted or guard.is_volume):
+                continue
+            before = self.value(key)
+            self._add((key, 1, keep_until_ms))
+            limit = guard.limit_now(plan.now_ms, self._known(guard.past_keys(plan.now_ms)))
+            if held is None and limit is not None and not guard.passes(before, limit):
+                held = guard.id, {"counter": before, "limit": limit, "storm": 1}
+        return held
+
+    def _known(self, keys: Sequence[str]) -> dict[str, int]:
+        """Those of these counters that exist."""
+        self._fetch([key for key in keys if key not in self._values])
+        found = ((key, self._values[key]) for key in keys)
+        return {key: value for key, value in found if value is not None}
+
+    def _fetch(self, keys: Sequence[str]) -> None:
+        if keys:
+            fetched: dict[str, int | None] = dict.fromkeys(keys)
+            fetched.update(self._read(list(fetched)))
+            self._values.update(fetched)
+
+    def _fetch_times(self, keys: Sequence[str]) -> None:
+        if keys:
+            unique = list(dict.fromkeys(keys))
+            found = self._read_marks(unique)
+            self._times.update((key, sorted(found.get(key, ()))) for key in unique)
+
+    def _fetch_storms(self, guarded: Sequence[tuple[Event, Plan]]) -> None:
+        """Those of events that are not the first of their day, in the ledger or in this batch."""
+        seen: set[str] = set()
+        keys: list[str] = []
+        for event, plan in guarded:
+            total = plan.decided.day_total_key
+            if plan.storms is None or not (plan.storms.has_volume or total in seen or self._has_counted(plan)):
+                seen.add(total)
+                continue
+            found = self._storms[event.id] = _storm_keys(event, plan)
+            for guard, key, _ in found:
+                keys.append(key)
+                keys.extend(guard.past_keys(plan.now_ms))
+        self._fetch(keys)
+
+    def _add(self, increment: Increment) -> None:
+        key, delta, keep_until_ms = increment
+        value = (self._values.get(key) or 0) + delta
+        self._values[key] = value
+        self.changed[key] = (value, keep_until_ms)
+
+    def _mark(self, mark: Mark, now_ms: int) -> None:
+        key, time, most, keep_until_ms = mark
+        times = self._times[key]
+        insort(times, time)
+        # The newest ones up to now, and all that are still to come: those are as many as may be held.
+        past = bisect_right(times, now_ms)
+        if past > most:
+            del times[: past - most]
+        kept_until = self.changed_marks.get(key, ((), 0))[1]
+        self.changed_marks[key] = (tuple(times), max(keep_until_ms, kept_until))
+
+
+def decide(plan: Plan, counters: Mapping[str, int], marks: Mapping[str, Sequence[int]] | None = None) -> Decision:
+    """The decision about a single alert, with these counters and marks (a missing one is 0, or no time)."""
+    tally = Tally(lambda keys: {key: counters[key] for key in keys if key in counters}, lambda _keys: marks or {})
+    return tally.decide_event(plan.event, [plan])[0]
+
+
+def _storm_keys(event: Event, plan: Plan) -> list[_StormKey]:
+    guards = () if plan.storms is None else plan.storms.guards
+    return [(guard, *guard.key(event, plan.now_ms)) for guard in guards]
+
+
+def _held_by_storm(planned: Decision, rule: str, saw: dict[str, int]) -> Decision:
+    """Until somebody releases or discards it, or it expires. It counts nothing: nobody has been told."""
+    return msgspec.structs.replace(
+        planned, state="held", rule=rule, saw={**(planned.saw or {}), **saw}, send_ms=planned.expires_at_ms
+    )

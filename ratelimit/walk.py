@@ -1,0 +1,112 @@
+"""One alert through the timed rules, now that the counters are known. Pure but for the counters it is given."""
+
+from __future__ import annotations
+
+from ratelimit.decision import Decision, Fold, State
+from ratelimit.routes import SERVICE
+from ratelimit.timed import MAX_MOVES, Against, Asked, Counted, LimitRule, Pass, channel_of, fold_of
+
+
+def walk(asked: Asked, planned: Decision, ledger: Counted) -> Decision:
+    """The decision about an alert that could be sent now on ``planned.route``."""
+    send_ms, moves = asked.now_ms, 0
+    mover: Against | None = None
+    while True:
+        zone = asked.recipient.timezone
+        day = asked.today if moves == 0 else asked.windows.days.of(zone, send_ms)
+        now = Pass(asked, ledger, planned.route, send_ms, day)
+        found = _round(now, first=moves == 0)
+        if found is None:
+            return _allowed(now, planned, mover)
+        rule, against = found
+        if against.what == "digest" and isinstance(rule, LimitRule):
+            return _ended(planned, "folded", against.rule, against.saw, fold_of(rule, now))
+        if against.what == "suppress":
+            return _ended(planned, "suppressed", against.rule, against.saw)
+        if mover is not None and moves == MAX_MOVES:
+            return _ended(planned, "suppressed", mover.rule, {"moves": moves, "held_until_ms": send_ms})
+        if against.until_ms >= asked.expires_ms:
+            saw = against.saw | {"held_until_ms": against.until_ms, "expires_ms": asked.expires_ms}
+            return _ended(planned, "suppressed", against.rule, saw | _zone(now))
+        mover, send_ms, moves = against, against.until_ms, moves + 1
+        mover.saw.update(_zone(now))
+
+
+def _round(now: Pass, *, first: bool) -> tuple[object, Against] | None:
+    """The first rule that has something against this time; None when none has, and then all is counted in ``now``."""
+    asked = now.asked
+    for dedup, key in asked.dedups:
+        against = dedup.ask(now, key)
+        if against is not None:
+            return dedup, against
+    keys_of = asked.first if first else [rule.keys(asked, now.route, now.day) for rule in asked.rules]
+    by_channel = []
+    begun = channel_of(now.route[0])
+    for rule, keys in zip(asked.rules, keys_of, strict=True):
+        against = rule.ask(now, keys)
+        if against is not None:
+            return rule, against
+        if rule.by_channel:
+            by_channel.append((rule, keys))
+    if by_channel and channel_of(now.route[0]) != begun:
+        # Another channel has come first: those that hold or fold for it have not been asked about it yet.
+        for rule, keys in by_channel:
+            if isinstance(rule, LimitRule) and rule.at != "suppress":
+                against = rule.ask(now, keys)
+                if against is not None:
+                    return rule, against
+    for rule, keys in by_channel:
+        if isinstance(rule, LimitRule):
+            rule.count_channels(now, keys)
+    return None
+
+
+def _allowed(now: Pass, planned: Decision, mover: Against | None) -> Decision:
+    route, saw = now.route, planned.saw
+    if now.tightest is not None:
+        saw = {**(saw or {}), "counter": now.tightest[1], "limit": now.tightest[2]}
+    if now.full:
+        saw = {**(saw or {}), **now.full}
+    state: State = "send"
+    rule = planned.rule
+    if mover is not None:
+        state, rule = "held", mover.rule
+        saw = {**(planned.saw or {}), **mover.saw, **now.full, "held_until_ms": now.send_ms}
+        if SERVICE in route and now.asked.recipient.service_until_ms <= now.send_ms:
+            # WeChat will not take a customer-service message any more by then.
+            route = tuple(name for name in route if name != SERVICE)
+    return Decision(
+        state,
+        route,
+        rule,
+        saw,
+        planned.expires_at_ms,
+        tuple(now.counted),
+        planned.day_total_key,
+        planned.day_total,
+        planned.zone_fallback,
+        now.send_ms,
+        None,
+        tuple(now.marks),
+    )
+
+
+def _ended(planned: Decision, state: State, rule: str, saw: dict[str, int], fold: Fold | None = None) -> Decision:
+    return Decision(
+        state,
+        (),
+        rule,
+        {**(planned.saw or {}), **saw},
+        planned.expires_at_ms,
+        (),
+        planned.day_total_key,
+        planned.day_total,
+        planned.zone_fallback,
+        planned.send_ms,
+        fold,
+    )
+
+
+def _zone(now: Pass) -> dict[str, int]:
+    """The zone as a key, since what is seen are numbers; 0 for the default one of somebody whose own is not known."""
+    return {f"zone/{now.day.zone}": 0 if now.day.fallback else 1}
