@@ -40,6 +40,7 @@ from dispatcher.gate import Gate
 from dispatcher.lane import Lane
 from dispatcher.lane_gate import NO_LIMITS, Limits
 from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
+from dispatcher.ledger.held import HELD_WAIT_MS
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert, State, Step
@@ -383,8 +384,9 @@ class Engine:
     # ---- the end ----------------------------------------------------------------------------------------------
 
     async def idle(self) -> None:
-        """Wait until no alert in the whole ledger is open."""
-        while self._busy() or (left := await self._ledger.open_count()):  # noqa: ASYNC110
+        """Wait until no alert in the whole ledger is open, but for those that a rule holds for longer than a minute."""
+        held_until = self.now_ms() + HELD_WAIT_MS
+        while self._busy() or (left := await self._ledger.open_count(held_until)):  # noqa: ASYNC110
             # Polled, because other processes may hold some of them; counting a backlog takes its time.
             await trio.sleep(0.05 if self._busy() else min(1.0, 0.05 + left / 100_000))
 

@@ -15,7 +15,8 @@ ENDS = ("delivered", "suppressed", "failed", "expired", "cancelled")
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What one run did. ``alerts`` counts those that ended during the run (also ones that an earlier run had left),
-    ``open`` those that the ledger still holds; ``ledger`` has the totals since it was made."""
+    ``open`` those that the ledger still holds, ``held`` the part of them that a send rule keeps until later;
+    ``ledger`` has the totals since it was made."""
 
     events: dict[str, int]
     alerts: dict[str, int]
@@ -29,6 +30,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: dict[str, float]
     ledger: dict[str, Any]
     known_doubles: int = 0
+    held: int = 0
 
 
 def summarize(counted: Meter | Totals, books: Books, seconds: float) -> Summary:
@@ -53,6 +55,7 @@ def summarize(counted: Meter | Totals, books: Books, seconds: float) -> Summary:
         failed_by=dict(meter.failed_by),
         unknown_attempts=sum(count for (_, outcome), count in meter.outcomes.items() if outcome == "unknown"),
         known_doubles=meter.known_doubles,
+        held=books.states.get("held", 0),
         balanced=books.balanced and read_balances,
         seconds=round(seconds, 3),
         alerts_per_second=round(delivered / seconds, 1) if seconds > 0 else 0.0,

@@ -10,6 +10,7 @@ import msgspec
 from dispatcher.cards import mask_text
 from dispatcher.channels.tables import is_known
 from dispatcher.ledger.api import AlertStory, AttemptStory, Detour, EventStory
+from dispatcher.ledger.held import DISCARDED, Hold
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision
 from replay.explain_digests import tell_digest, tell_folded, tell_members
@@ -60,12 +61,17 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
     decided = alert.state if alert.state in ("suppressed",) or not alert.route else "sent"
     if alert.state == "expired" and alert.saw and "age_seconds" in alert.saw:
         decided = "expired"
-    sentence = explain_decision(decided, alert.reason, alert.saw, currency=event.currency, route=alert.route)
+    rule = alert.reason
+    if alert.hold is not None:  # it was decided so, whatever became of it since
+        decided, rule = "held", alert.hold.rule
+    sentence = explain_decision(decided, rule, alert.saw, currency=event.currency, route=alert.route)
     lines.append(f"  decision: {sentence}")
     if alert.digest is not None:
         lines.append(f"  {tell_folded(alert.digest)}")
     if alert.day_total is not None:
         lines.append(f"  balance of the day: {format_money(alert.day_total, event.currency, 'en')}")
+    if alert.hold is not None:
+        lines += [f"  {sentence}" for sentence in _tell_hold(alert.hold, alert)]
     lines += [f"  {_detour(detour)}" for detour in alert.detours]
     lines += [f"  {_attempt(attempt)}" for attempt in alert.attempts]
     for receipt in alert.receipts:
@@ -79,6 +85,8 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
 
 def _ending(alert: AlertStory) -> str:
     if alert.ended_at is None:
+        if alert.state == "held" and alert.hold is not None:
+            return _held_until(alert.hold, alert)
         return {
             "queued": "waiting in its lane",
             "sending": f"on its way by {alert.channel}",
@@ -88,9 +96,28 @@ def _ending(alert: AlertStory) -> str:
         }.get(alert.state, alert.state)
     how = f"delivered by {delivered_by(alert)}" if alert.state == "delivered" else alert.state
     why = f" ({alert.reason})" if alert.reason else ""
-    if alert.state == "cancelled" and alert.reason:
+    if alert.state == "cancelled" and alert.reason and alert.reason.startswith(DISCARDED):
+        why = f" by a person, who discarded what rule {alert.reason.removeprefix(DISCARDED)} held,"
+    elif alert.state == "cancelled" and alert.reason:
         why = f" by event {alert.reason}, which took it back before it was sent,"
     return f"{how}{why} {moment(alert.ended_at)}"
+
+
+def _held_until(hold: Hold, alert: AlertStory) -> str:
+    if hold.act is not None:  # released, and not yet taken up
+        return "released, on its way to its lane"
+    if hold.until < alert.expires_at:
+        return f"held by rule {hold.rule} until {moment(hold.until)}"
+    expiry = f"otherwise it expires {moment(alert.expires_at)}"
+    return f"held by rule {hold.rule} until somebody releases or discards it; {expiry}"
+
+
+def _tell_hold(hold: Hold, alert: AlertStory) -> list[str]:
+    until = moment(hold.until) if hold.until < alert.expires_at else "somebody releases or discards it"
+    lines = [f"held by rule {hold.rule} until {until}"]
+    if hold.act is not None and hold.at is not None:
+        lines.append(f"{hold.act} {moment(hold.at)} by {hold.who}")
+    return lines
 
 
 def _detour(detour: Detour) -> str:

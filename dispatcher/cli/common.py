@@ -118,7 +118,7 @@ def print_summary(summary: Summary, console: Console, *, since: str = "acceptanc
         "delivered": ", ".join(f"{name} {counts['delivered']:,}" for name, counts in summary.by_channel.items()),
         "suppressed": _reasons(summary.suppressed_by),
         "failed": _reasons(summary.failed_by),
-        "open": "not ended yet",
+        "open": f"not ended yet; {summary.held:,} held until later by a rule" if summary.held else "not ended yet",
     }
     for state, count in alerts.items():
         if count or state in ("delivered", "open"):

@@ -14,6 +14,7 @@ from dispatcher.logs import get_logger
 COMMANDS = {
     "demo": "loadtest.demo:demo",
     "explain": "dispatcher.cli.explain:explain",
+    "held": "dispatcher.cli.held:held",
     "init": "dispatcher.cli.init:init",
     "loadtest": "loadtest.load.command:loadtest",
     "providers": "loadtest.providers.command:providers_command",

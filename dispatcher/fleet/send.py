@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
@@ -21,6 +22,7 @@ from dispatcher.fleet.signals import until_signal
 from dispatcher.fleet.sockets import bind_all, close_all, sections_to_listen
 from dispatcher.fleet.supervisor import Fleet
 from dispatcher.ledger.api import Books
+from dispatcher.ledger.held import HELD_WAIT_MS
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.summary import Summary, summarize
 from dispatcher.totals import Totals
@@ -91,11 +93,12 @@ async def send_fleet(
 
 
 async def _idle(fleet: Fleet, ledger: ThreadedLedger) -> None:
-    """Wait until no alert in the whole ledger is open."""
+    """Wait until no alert in the whole ledger is open, as `Engine.idle` does."""
+    held_until = time.time_ns() // 1_000_000 + HELD_WAIT_MS
     while True:
         await fleet.refresh()
         # The ledger is asked only when the lanes are empty: it has better things to do until then.
-        left = 0 if fleet.busy else await ledger.open_count()
+        left = 0 if fleet.busy else await ledger.open_count(held_until)
         if not fleet.busy and not left:
             return
         await trio.sleep(0.05 if fleet.busy else min(1.0, 0.05 + left / 100_000))

@@ -17,6 +17,7 @@ import msgspec
 
 from dispatcher.events import Accepted
 from dispatcher.ledger.digests import DigestBooks, DigestStory, DueDigest, Member
+from dispatcher.ledger.held import HeldView, Hold
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
@@ -151,17 +152,6 @@ class Detour(msgspec.Struct, frozen=True):
     at: int
 
 
-class Hold(msgspec.Struct, frozen=True):
-    """That an alert was held: by ``rule`` until ``until`` (epoch ms). ``act`` (released, discarded), ``who`` and ``at``
-    say what a person decided."""
-
-    rule: str
-    until: int
-    act: str | None = None
-    who: str | None = None
-    at: int | None = None
-
-
 class AlertStory(msgspec.Struct, frozen=True):
     """One alert as ``explain`` tells it."""
 
@@ -199,38 +189,6 @@ class EventStory(msgspec.Struct, frozen=True):
     alerts: list[AlertStory]
     members: list[Member] = []
     more_members: int = 0
-
-
-class HeldBy(msgspec.Struct, frozen=True):
-    """What one rule holds now. Of ``alerts``, ``waiting`` are held by a storm rule and expire unless a person releases
-    them; the others go by themselves. ``oldest`` and ``newest`` say when they were accepted, ``first_due`` and
-    ``last_due`` when they go or expire (epoch ms). ``up_to`` is the newest alert's id."""
-
-    rule: str
-    alerts: int
-    waiting: int
-    oldest: int
-    newest: int
-    first_due: int
-    last_due: int
-    up_to: int
-
-
-class HeldAct(msgspec.Struct, frozen=True):
-    """What a person did with held alerts: ``act`` is released or discarded, ``at`` in epoch ms."""
-
-    at: int
-    act: str
-    rule: str
-    who: str
-    alerts: int
-
-
-class HeldView(msgspec.Struct, frozen=True):
-    """What is held, by rule, and what people did last, the latest first."""
-
-    rules: list[HeldBy]
-    acts: list[HeldAct]
 
 
 class RateAsk(msgspec.Struct, frozen=True, gc=False):

@@ -32,13 +32,13 @@ from dispatcher.ledger.api import (
     Books,
     Decide,
     EventStory,
-    HeldView,
     Imported,
     RateAsk,
     RateShare,
     Receipt,
 )
 from dispatcher.ledger.digests import DueDigest
+from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block

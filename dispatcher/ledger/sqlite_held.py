@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.ledger.api import HeldAct, HeldBy, HeldView, Hold
+from dispatcher.ledger.held import DISCARDED, HeldAct, HeldBy, HeldView, Hold
 from dispatcher.ledger.sql import write_rows
 from dispatcher.model.alert import ALERT_ID_BITS
 
@@ -57,9 +57,6 @@ ACT = (
     " ON CONFLICT (at, act, rule, who) DO UPDATE SET alerts=alerts+excluded.alerts RETURNING id"
 )
 DECIDED = "UPDATE holds SET act=? WHERE alert IN (SELECT value FROM json_each(?))"
-
-DISCARDED = "discarded:"
-"""Begins the reason of an alert that was discarded; the rule that held it follows."""
 
 
 def write_holds(connection: sqlite3.Connection, held: Sequence[tuple[Any, ...]]) -> None:

@@ -63,12 +63,14 @@ def write_marks(connection: sqlite3.Connection, marks: Mapping[str, tuple[tuple[
         rows.setdefault(kind, []).append((who, _encode(times[-MAX_TIMES:]).decode(), keep_until))
     numbers = kind_numbers(connection, list(rows))
     for kind, several in rows.items():
-        if kind in numbers:
-            number = numbers[kind][0]
-        else:  # one row for each rule there ever was
-            number = connection.execute(KEEP, (kind, MAX_INT64)).fetchall()[0][0]
+        number = numbers[kind][0] if kind in numbers else _new_kind(connection, kind)
         several.sort()  # as the table is, so that its pages are gone through once
         write_rows(connection, WRITE, [(number, *row) for row in several])
+
+
+def _new_kind(connection: sqlite3.Connection, kind: str) -> int:
+    # It stays: one row for each rule there ever was.
+    return int(connection.execute(KEEP, (kind, MAX_INT64)).fetchall()[0][0])
 
 
 def forget_marks(connection: sqlite3.Connection, now_ms: int, after: tuple[int, str]) -> tuple[int, tuple[int, str]]:

@@ -23,13 +23,13 @@ from dispatcher.ledger.api import (
     Books,
     Decide,
     EventStory,
-    HeldView,
     Imported,
     RateAsk,
     RateShare,
     Receipt,
 )
 from dispatcher.ledger.digests import DueDigest
+from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading

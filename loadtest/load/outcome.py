@@ -132,6 +132,7 @@ def _summary(plan: Plan, seen: Seen, books: Mapping[str, int]) -> Summary:
         suppressed_by={} if ledger is None else ledger.suppressed_by,
         failed_by={} if ledger is None else ledger.failed_by,
         unknown_attempts=books.get("unknown", 0),
+        held=ended.get("held", 0),
         balanced=balanced,
         seconds=round(seen.seconds, 3),
         alerts_per_second=round(delivered / seen.seconds, 1) if seen.seconds > 0 else 0.0,

@@ -84,13 +84,22 @@ def receipt(channel: str, msgid: str, status: str = "delivered") -> Receipt:
 class Tell:
     """Stands in for the send rules: everybody is told, on every channel of theirs that nobody refused.
 
-    Counts the events of each account under ``told|<account>``. ``asked`` holds the ids it was asked about.
+    Counts the events of each account under ``told|<account>``. ``asked`` holds the ids it was asked about. ``due_ms``
+    is until when those in the state ``held`` are held.
     """
 
-    def __init__(self, state: State = "sending", *, reason: str | None = None, expires_ms: int = NOW + HOUR_MS):
+    def __init__(
+        self,
+        state: State = "sending",
+        *,
+        reason: str | None = None,
+        expires_ms: int = NOW + HOUR_MS,
+        due_ms: int | None = None,
+    ) -> None:
         self.state = state
         self.reason = reason
         self.expires_ms = expires_ms
+        self.due_ms = due_ms
         self.asked: list[str] = []
         self.told: dict[str, Sequence[Recipient]] = {}
 
@@ -115,7 +124,7 @@ class Tell:
         if not route:
             return Draft(to, "suppressed", "recipient-gone", (), self.expires_ms, "swipe@1")
         saw = {"amount": 7261, "threshold/sms": 10_000}
-        return Draft(to, self.state, self.reason, route, self.expires_ms, "swipe@1", saw, -42)
+        return Draft(to, self.state, self.reason, route, self.expires_ms, "swipe@1", saw, -42, self.due_ms)
 
 
 NOBODY = Draft(None, "suppressed", "no-recipient", (), NOW, "swipe@1")

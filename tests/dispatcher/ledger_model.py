@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from dispatcher.model.alert import Alert, State, Step
-from tests.dispatcher.ledger_kit import accepted, receipt, step
+from tests.dispatcher.ledger_kit import HOUR_MS, NOW, accepted, receipt, step
 
 ACCOUNTS = {"A": ("primary",), "B": ("primary", "second"), "C": ()}
 ROUTE = ("wechat", "sms")
@@ -16,6 +16,10 @@ REVERSALS = [accepted(f"r-{n}", account="ABC"[n % 3], type="reversal", refers_to
 """They undo those of the events below that have the amount 1."""
 
 EVENTS = [accepted(f"e-{n}", account="ABC"[n % 3], amount=amount) for n in range(9) for amount in (1, 2)]
+
+EXPIRES = NOW + HOUR_MS
+HOLDS: dict[str, int | None] = {"night": 1500, "storm": None}
+"""Rules that hold: for how many ms, or until a person decides or the alert expires."""
 
 some = st.integers(0, 2**16)
 """Which of those that there are."""
@@ -52,6 +56,7 @@ class Modelled:
     due: int | None = None
     attempts: int = 0
     msgid: str | None = None
+    held_by: str | None = None
 
     @property
     def channel(self) -> str:

@@ -109,7 +109,7 @@ class Reversals:
     def _untouched(self, one: Modelled) -> bool:
         alert_id = next(key for key, value in self.alerts.items() if value is one)
         seen = any(key[0] == alert_id and told[1] in ("accepted", "unknown") for key, told in self.tries.items())
-        return one.state in ("queued", "retrying") and not seen
+        return one.state in ("held", "queued", "retrying") and not seen
 
 
 def _open(one: Modelled) -> bool:

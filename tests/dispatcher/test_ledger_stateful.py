@@ -24,13 +24,25 @@ from dispatcher.ledger.api import Receipt
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State, Step
 from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, recipient
-from tests.dispatcher.ledger_model import ACCOUNTS, EVENTS, REVERSALS, ROUTE, TURN, Modelled, some, step_of, words
+from tests.dispatcher.ledger_model import (
+    ACCOUNTS,
+    EVENTS,
+    HOLDS,
+    REVERSALS,
+    ROUTE,
+    TURN,
+    Modelled,
+    some,
+    step_of,
+    words,
+)
+from tests.dispatcher.ledger_people import Holds
 from tests.dispatcher.ledger_words import Reversals, Words
 
 EXAMPLES, STEPS = (2000, 80) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (60, 30)
 
 
-class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
+class LedgerMachine(Words, Reversals, Holds, RuleBasedStateMachine):
     """What every rule does to the ledger it does to the model, and what the ledger answers is what the model says."""
 
     def __init__(self) -> None:
@@ -162,13 +174,14 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
     @rule(
         batch=st.lists(st.sampled_from(EVENTS + REVERSALS), min_size=1, max_size=6),
         which=some,
-        first=st.sampled_from(["sending", "queued"]),
+        first=st.sampled_from(["sending", "queued", *HOLDS]),
     )
-    def admit(self, batch: list[Accepted], which: int, first: State) -> None:
+    def admit(self, batch: list[Accepted], which: int, first: str) -> None:
         owner = self._owner(which)
-        if self._refused_when_lost(owner, self.ledger.admit, batch, self.now, owner, Tell(first)):
+        decide = self._decide(first)
+        if self._refused_when_lost(owner, self.ledger.admit, batch, self.now, owner, decide):
             return
-        admission = self._ask(self.ledger.admit, batch, self.now, owner, Tell(first))
+        admission = self._ask(self.ledger.admit, batch, self.now, owner, decide)
         fresh: list[Accepted] = []
         duplicates: list[int] = []
         conflicts: list[int] = []
@@ -186,6 +199,9 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
             told += self._admit_one(seqs[one.event.id], one.event.account, owner, first)
         taken_back = self._reverse({one.event.id: one for one in fresh}, seqs)
         told = [alert_id for alert_id in told if alert_id not in taken_back]
+        held = Counter(self.alerts[alert_id].held_by for alert_id in told if self.alerts[alert_id].state == "held")
+        assert admission.held == held
+        told = [alert_id for alert_id in told if self.alerts[alert_id].state != "held"]
         assert (admission.accepted, admission.duplicates, admission.conflicts) == (len(fresh), duplicates, conflicts)
         assert sum(count for (state, _), count in admission.ended.items() if state == "cancelled") == sum(
             self.alerts[alert_id].state == "cancelled" for alert_id in taken_back
@@ -193,12 +209,16 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
         assert [alert.id for alert in admission.alerts] == told
         self.handed[owner].update((alert.id, alert) for alert in admission.alerts)
 
-    def _admit_one(self, seq: int, account: str, owner: int, first: State) -> list[int]:
+    def _admit_one(self, seq: int, account: str, owner: int, first: str) -> list[int]:
         told: list[int] = []
         for place, role in enumerate(ACCOUNTS[account]):
             person, alert_id = (account, role), (seq << ALERT_ID_BITS) + place
             route = tuple(channel for channel in ROUTE if channel not in self.refused[person])
-            if route:
+            if route and first in HOLDS:
+                told.append(alert_id)
+                due = self._held_until(first)
+                self.alerts[alert_id] = Modelled(person, "held", 0, ended=False, route=route, due=due, held_by=first)
+            elif route:
                 told.append(alert_id)
                 self.alerts[alert_id] = Modelled(person, first, owner, ended=False, route=route)
             else:
@@ -315,7 +335,7 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
             one = self.alerts[alert.id]
             assert (alert.state, alert.attempts, alert.position) == (one.state, one.attempts, one.position)
             assert alert.receipt == self._word(alert.id)
-            one.state = lease_as if one.state == "retrying" else one.state
+            one.state = lease_as if one.state in ("retrying", "held") else one.state
             one.owner, one.due = owner, None
             self.handed[owner][alert.id] = alert
 
@@ -378,6 +398,8 @@ class LedgerMachine(Words, Reversals, RuleBasedStateMachine):
         assert books.balanced
         assert books.events == len(self.events)
         assert books.open == self.ledger.store.open_count() == len(self.alerts) - ended
+        later = sum(one.state == "held" and (one.due or 0) > self.now for one in self.alerts.values())
+        assert self.ledger.store.open_count(self.now) == books.open - later
         assert books.known_doubles == self._doubles()
         assert books.states == Counter(one.state for one in self.alerts.values())
         assert books.unknown_attempts == sum(outcome == "unknown" for _, outcome, _ in self.tries.values())
