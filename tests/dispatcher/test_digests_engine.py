@@ -140,18 +140,23 @@ async def test_a_process_that_dies_on_the_way_leaves_it_to_the_next(
     path = str(tmp_path / "ledger.db")
     dying, heir = world(path=path), world(path=path)
     await dying.tell()
-    ledger = dying.ledger
+    ledger, admit = dying.ledger, dying.ledger.admit
+
+    async def no_digests(batch: Sequence[Accepted], *arguments: Any) -> Any:
+        if batch[0].event.digest is not None:
+            raise LedgerUnavailable("the disk is full")
+        return await admit(batch, *arguments)
 
     async def unavailable(*arguments: Any) -> Any:
         raise LedgerUnavailable("the disk is full")
 
+    if dies == "before the event":
+        ledger.admit = no_digests
+    else:
+        ledger.digests_sent = unavailable
     async with dying.running() as engine:
         folding(engine, count=3)
         await engine.admit([swipe(number) for number in range(3)])
-        if dies == "before the event":
-            ledger.admit = unavailable
-        else:
-            ledger.digests_sent = unavailable
         await trio.sleep(5)
     before = (await heir.ledger.books()).digests.states
     # When another one runs
@@ -263,9 +268,62 @@ async def test_such_an_event_is_told_as_a_swipe(world: Any, autojump_clock: Any)
     assert (await w.state("e1")).template == "swipe@1"
 
 
-def test_of_the_rules_those_about_consent_and_time_are_left_for_a_digest() -> None:
-    text = (
-        'version = 1\n[[rule]]\nid = "old"\neffect = "expire_after"\ncategory = "digest"\nhours = 6\n'
-        '[[rule]]\nid = "daily"\neffect = "cap"\nlimit = 1\nper = "account"\nwindow = "day"\n'
-    )
-    assert [rule.id for rule in rules_for_digests(load_rules(text, "test")).rule] == ["old"]
+EVERY_DAY = """
+version = 1
+[[rule]]
+id = "two-a-day"
+effect = "cap"
+limit = 2
+per = "account"
+window = "day"
+at_cap = "digest"
+digest = { after_minutes = 1, count = 3 }
+"""
+
+
+async def test_a_cap_folds_what_it_does_not_let_through(world: Any, autojump_clock: Any) -> None:  # noqa: F811
+    # Given a rule of two alerts a day, that folds the others by threes or after a minute
+    w = world()
+    texts = remember_texts(w)
+    await w.tell()
+    async with w.running(rules=EVERY_DAY) as engine:
+        # When six swipes come
+        await engine.admit([swipe(number, amount=1_000 + number) for number in range(6)])
+        await engine.idle()
+        told_at_once = len(texts)
+        await trio.sleep(62)
+        await engine.idle()
+    # Then two are told by themselves, three in a digest at once, and the last one a minute later
+    assert told_at_once == 3
+    assert [text[:13] for text in texts[2:]] == ["您的信用卡另有3笔消费未逐", "您的信用卡另有1笔消费未逐"]
+    assert await digests(w) == DigestBooks(folded=4, states={"sent": 2})
+    books = await w.ledger.books()
+    assert (books.states, books.suppressed_by) == ({"delivered": 4, "suppressed": 4}, {"two-a-day": 4})
+
+
+LEFT = """
+version = 1
+[[rule]]
+id = "of-digests"
+effect = "cap"
+limit = 1
+per = "account"
+window = "day"
+when = { category = "digest" }
+[[rule]]
+id = "old"
+effect = "expire_after"
+category = "digest"
+hours = 6
+[[rule]]
+id = "of-everything"
+effect = "cap"
+limit = 1
+per = "account"
+window = "day"
+"""
+
+
+def test_a_digest_is_decided_by_what_had_no_say_about_its_members() -> None:
+    rules = rules_for_digests(load_rules(LEFT, "test"))
+    assert [rule.id for rule in rules.rule] == ["of-digests", "old"]
