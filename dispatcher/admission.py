@@ -1,7 +1,7 @@
 """The decisions of a batch: where the ledger's transaction meets the send rules.
 
 `Admitter` is called by the ledger inside the admission transaction, with the new events, their recipients and a
-reader of counters. It reads no clock and writes nothing; the ledger writes what it returns.
+reader of what was counted. It reads no clock and writes nothing; the ledger writes what it returns.
 """
 
 from __future__ import annotations
@@ -117,25 +117,16 @@ class Admitter:
         return told, pinned, [plan(accepted.event, accepted.swiped_ms, one, now_ms, name) for one in told]
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
-        route, state = decision.route, decision.state
-        if state == "send" or state == "held":
+        route, state, expires_ms, saw = decision.route, decision.state, decision.expires_at_ms, decision.saw
+        if state == "send":
             total = tally.value(decision.day_total_key)
-            if state == "send":
-                first = self._first_state[route[0]]
-                return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
-            held, expires_ms, due_ms = decision.rule, decision.expires_at_ms, decision.send_ms
-            return Draft(recipient, "held", held, route, expires_ms, template, decision.saw, total, due_ms)
+            return Draft(recipient, self._first_state[route[0]], None, route, expires_ms, template, saw, total)
+        rule = decision.rule
+        if state == "held":
+            total = tally.value(decision.day_total_key)
+            return Draft(recipient, "held", rule, route, expires_ms, template, saw, total, decision.send_ms)
         ended: State = "expired" if state == "expired" else "suppressed"
-        return Draft(
-            recipient,
-            ended,
-            decision.rule,
-            route,
-            decision.expires_at_ms,
-            template,
-            decision.saw,
-            fold=decision.fold,
-        )
+        return Draft(recipient, ended, rule, route, expires_ms, template, saw, fold=decision.fold)
 
 
 def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]]) -> Plan:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
+from ratelimit.asked import KEEP_COUNTER_MS
 from ratelimit.decision import Decision, Plan, State
 from ratelimit.effects import ExpireAfter, Priority, Route
 from ratelimit.localday import LocalDays
@@ -13,7 +14,6 @@ from ratelimit.match import is_declined
 from ratelimit.matched import Matched, holds
 from ratelimit.routes import SERVICE, Found, missing_consent
 from ratelimit.rulefile import OPT_OUT, Rules
-from ratelimit.timed import KEEP_COUNTER_MS, Asked
 from ratelimit.windows import Windows
 
 MAX_COUNTED_AMOUNT = 10**14
@@ -66,7 +66,11 @@ class Decider:
         # not keep an alert open for longer.
         expires_ms = (swipe_ms if swipe_ms < now_ms else now_ms) + age_ms
         template = template or event.category
-        route, rule, saw = self._route(matched, event, recipient, template, now_ms)
+        minimums = matched.straight
+        if minimums is not None and not recipient.opt_out:  # nearly every event
+            route, rule, saw = minimums.route(event, recipient, recipient.channels, template, now_ms, ())
+        else:
+            route, rule, saw = self._route(matched, event, recipient, template, now_ms)
         if recipient.service_until_ms > now_ms and self._serves and "wechat" in route:
             at = route.index("wechat")
             route = (*route[:at], SERVICE, *route[at:])
@@ -77,13 +81,11 @@ class Decider:
         decided = Decision(state, route, rule, saw, expires_ms, (), total_key, total, day.fallback, now_ms)
         if state != "send":
             return Plan(event, (total_key,), decided, now_ms)
-        guards = matched.guards_of(event, recipient)
-        if matched.asks:
-            rules, dedups = matched.asked_of(event, recipient)
-            if rules or dedups:
-                asked = Asked(event, recipient, template, now_ms, expires_ms, rules, dedups, self._windows)
-                counters, marks = asked.read(route)
-                return Plan(event, (*counters, total_key), decided, now_ms, tuple(marks), asked, guards)
+        guards = matched.guards if matched.guards_all else matched.guards_of(event, recipient)
+        questions = matched.questions
+        if questions is not None:
+            asked, counters, marks = questions.ask(event, recipient, template, now_ms, expires_ms, route, self._windows)
+            return Plan(event, (*counters, total_key), decided, now_ms, tuple(marks), asked, guards)
         return Plan(event, (total_key,), decided, now_ms, (), None, guards)
 
     def is_urgent(self, event: Event, recipient: Recipient) -> bool:

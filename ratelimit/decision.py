@@ -12,8 +12,8 @@ import msgspec
 from dispatcher.model.event import Event
 
 if TYPE_CHECKING:
+    from ratelimit.asked import Asked
     from ratelimit.storms import StormGuards
-    from ratelimit.timed import Asked
 
 Increment = tuple[str, int, int]
 """Counter key, what to add, and until when to keep the counter (epoch ms)."""

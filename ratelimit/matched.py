@@ -19,11 +19,13 @@ from ratelimit.effects import (
     Rule,
     Storm,
 )
+from ratelimit.limits import LimitRule
 from ratelimit.match import Test, may_match, rest_of
+from ratelimit.questions import Questions, TimedRule, timed_rule
 from ratelimit.routes import ChannelConsent, Minimums
 from ratelimit.rulefile import DEFAULT_EXPIRE_AFTER_SECONDS, DEFAULT_EXPIRY
 from ratelimit.storms import StormGuard, StormGuards
-from ratelimit.timed import DedupRule, LimitRule, TimedRule, timed_rule
+from ratelimit.timed import DedupRule
 
 DIGEST_CATEGORY = "digest"
 """What tells the members of a digest. It is never folded itself: rules that fold do not ask about it."""
@@ -42,7 +44,8 @@ def holds(test: Test | None, event: Event, recipient: Recipient) -> bool:
 class Matched:
     """The rules that may match an event of one category, type and currency.
 
-    The plain attributes are what holds for every such event; the pairs in ``_some`` attributes have a test each.
+    ``age``, ``minimums`` and ``guards`` are what holds for every such event, None where that depends on the rest of a
+    ``when``; ``straight`` is the minimums when nothing else has a say in the route.
     """
 
     def __init__(self, rules: Sequence[Rule], channels: Sequence[str], category: str, kind: str, currency: str) -> None:
@@ -84,15 +87,15 @@ class Matched:
                     timed.append(one)
         self._ages = [*ages, (_DEFAULT_EXPIRY, None)]
         self.age = self._ages[0][0] if self._ages[0][1] is None else None
-        self._timed, self._dedups, self._storms = timed, dedups, storms
-        self.asks = bool(timed or dedups)
-        self._asks_all = all(rule.rest is None for rule in (*timed, *dedups))
-        self._guards = StormGuards(storms) if storms else None
-        self._guards_all = all(guard.rest is None for guard in storms)
+        self._storms = storms
+        self.questions = Questions(timed, dedups) if timed or dedups else None
+        self.guards = StormGuards(storms) if storms else None
+        self.guards_all = all(guard.rest is None for guard in storms)
         self._minimums = minimums
         self._made: dict[tuple[bool, ...], Minimums] = {}
         plain = all(rest is None for _, rest in minimums)
         self.minimums = Minimums(channels, [rule for rule, _ in minimums]) if plain else None
+        self.straight = None if self.consents or self.channel_consents or self.routes else self.minimums
 
     def age_of(self, event: Event, recipient: Recipient) -> tuple[int, str]:
         """The age limit in ms and its rule: of those that match the first, which is mostly ``age``."""
@@ -109,18 +112,7 @@ class Matched:
             made = self._made[which] = Minimums(self._channels, rules)
         return made
 
-    def asked_of(self, event: Event, recipient: Recipient) -> tuple[Sequence[TimedRule], Sequence[DedupRule]]:
-        """The timed rules and the deduplication that match."""
-        if self._asks_all:
-            return self._timed, self._dedups
-        return (
-            [rule for rule in self._timed if rule.rest is None or rule.rest(event, recipient)],
-            [rule for rule in self._dedups if rule.rest is None or rule.rest(event, recipient)],
-        )
-
     def guards_of(self, event: Event, recipient: Recipient) -> StormGuards | None:
-        """The storm rules that match."""
-        if self._guards_all:
-            return self._guards
+        """The storm rules that match; ``guards`` when ``guards_all``."""
         guards = [guard for guard in self._storms if holds(guard.rest, event, recipient)]
         return StormGuards(guards) if guards else None

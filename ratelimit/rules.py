@@ -19,6 +19,7 @@ exactly.
 
 from __future__ import annotations
 
+from ratelimit.asked import KEEP_COUNTER_MS, MAX_MOVES
 from ratelimit.decider import MAX_COUNTED_AMOUNT, MOVES_MONEY, Decider, moved_amount
 from ratelimit.decision import Decision, Fold, Increment, Mark, Plan, State
 from ratelimit.errors import RulesError
@@ -38,7 +39,6 @@ from ratelimit.rulefile import (
     load_rules,
 )
 from ratelimit.tally import ReadCounters, ReadMarks, Tally, decide
-from ratelimit.timed import KEEP_COUNTER_MS, MAX_MOVES
 
 __all__ = [
     "DEFAULT_EXPIRE_AFTER_SECONDS",

@@ -9,20 +9,34 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import attrgetter
+
+import msgspec
 
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
+MAX_WORDS = 1_024
+"""Remembered categories and templates as parts of keys."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
 Who = Callable[[Event, Recipient], str]
 
 
-def digest_of(*parts: object) -> str:
-    """16 hex digits for values of any kind, different for different ones but by an accident of 1 in 2**64."""
-    return hashlib.blake2b("\0".join(map(repr, parts)).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
+def digest_of(value: object) -> str:
+    """16 hex digits for a value of plain types, different for different ones but by an accident of 1 in 2**64."""
+    try:
+        encoded = _encode(value)
+    except UnicodeEncodeError:  # half a character, which no JSON of an event can bring
+        encoded = repr(value).encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(encoded, digest_size=8).hexdigest()
 
 
+@lru_cache(MAX_WORDS)
 def word(text: str) -> str:
     """A category or template as part of a key: itself, or its digest when it is no plain word."""
     return text if _PLAIN.fullmatch(text) else f"~{digest_of(text)}"
@@ -53,6 +67,7 @@ def who_of(per: Sequence[str]) -> Who:
     return who
 
 
-def fingerprint_of(event: Event, fields: Sequence[str], *more: object) -> str:
-    """A digest of some fields of an event, and of ``more`` (the account, say)."""
-    return digest_of(*more, *(getattr(event, field) for field in fields))
+def fingerprint_of(fields: Sequence[str]) -> Callable[[Event], str]:
+    """A digest of some fields of an event."""
+    read = attrgetter(*fields)
+    return lambda event: digest_of(read(event))

@@ -28,24 +28,21 @@ KEEP_VOLUME_MS = (NORMAL_DAYS + 1) * 24 * HOUR_MS
 
 
 class StormGuard:
-    """One storm rule, ready to be asked. ``rest`` is what its ``when`` still has to ask of an event."""
+    """One storm rule, ready to be asked. ``rest`` is what its ``when`` still has to ask of an event, ``is_volume``
+    that it looks at the number of an hour and not at a fingerprint."""
 
-    __slots__ = ("at_least", "bucket_ms", "fingerprint", "id", "limit", "rest", "sample", "times")
+    __slots__ = ("_fingerprint", "at_least", "bucket_ms", "id", "is_volume", "limit", "rest", "sample", "times")
 
     def __init__(self, rule: Storm, rest: Test | None) -> None:
         self.id = rule.id
         self.rest = rest
-        self.fingerprint = rule.fingerprint
+        self.is_volume = not rule.fingerprint
+        self._fingerprint = fingerprint_of(("account", *rule.fingerprint))
         self.limit = rule.limit or 0
         self.bucket_ms = (rule.minutes or 0) * MINUTE_MS
         self.times = rule.volume_times or 0.0
         self.at_least = rule.at_least or 0
         self.sample = rule.sample
-
-    @property
-    def is_volume(self) -> bool:
-        """Whether it looks at the number of an hour, and not at a fingerprint."""
-        return not self.fingerprint
 
     def key(self, event: Event, now_ms: int) -> tuple[str, int]:
         """The counter of this event and until when to keep it."""
@@ -53,8 +50,7 @@ class StormGuard:
             hour = now_ms // HOUR_MS
             return self._hour_key(hour), (hour + 1) * HOUR_MS + KEEP_VOLUME_MS
         bucket = now_ms // self.bucket_ms
-        who = fingerprint_of(event, self.fingerprint, event.account)
-        return f"storm|{self.id}|{bucket}|{who}", (bucket + 1) * self.bucket_ms + KEEP_BUCKET_MS
+        return f"storm|{self.id}|{bucket}|{self._fingerprint(event)}", (bucket + 1) * self.bucket_ms + KEEP_BUCKET_MS
 
     def past_keys(self, now_ms: int) -> tuple[str, ...]:
         """The counters of the same hour of the days before, for a volume rule."""

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from dispatcher.model.event import Event
+from ratelimit.asked import Asked
 from ratelimit.decision import Decision, Increment, Mark, Plan
+from ratelimit.limits import near_times
 from ratelimit.storms import StormGuard
 from ratelimit.walk import walk
 
@@ -82,10 +84,13 @@ class Tally:
         if len(plans) == 1:  # nearly every event
             plan = plans[0]
             storms = plan.storms
-            if plan.asked is None and (storms is None or not (storms.has_volume or self._has_counted(plan))):
-                if plan.decided.day_total is not None:
-                    self._add(plan.decided.day_total)
-                return [plan.decided]
+            if storms is None or not (storms.has_volume or self._has_counted(plan)):
+                decision = plan.decided
+                if plan.asked is not None and decision.state == "send":
+                    decision = self._ask_timed(plan.asked, decision)
+                if decision.day_total is not None:
+                    self._add(decision.day_total)
+                return [decision]
         held = self._ask_storms(event, plans)
         decisions: list[Decision] = []
         totals: dict[Increment, None] = {}
@@ -95,17 +100,65 @@ class Tally:
                 if held is not None:
                     decision = _held_by_storm(decision, *held)
                 elif plan.asked is not None:
-                    decision = walk(plan.asked, decision, self)
-                    for increment in decision.increments:
-                        self._add(increment)
-                    for mark in decision.times:
-                        self._mark(mark, plan.now_ms)
+                    decision = self._ask_timed(plan.asked, decision)
             if decision.day_total is not None:
                 totals[decision.day_total] = None
             decisions.append(decision)
         for increment in totals:
             self._add(increment)
         return decisions
+
+    def _ask_timed(self, asked: Asked, planned: Decision) -> Decision:
+        """Decide an alert that the timed rules have to be asked about, and count it."""
+        decision = self._sent_now(asked, planned) or walk(asked, planned, self)
+        values, changed = self._values, self.changed
+        for key, delta, keep_until_ms in decision.increments:
+            # Every one of these has been looked at, so its value is known.
+            value = values[key] = (values[key] or 0) + delta
+            changed[key] = (value, keep_until_ms)
+        for mark in decision.times:
+            self._mark(mark, asked.now_ms)
+        return decision
+
+    def _sent_now(self, asked: Asked, planned: Decision) -> Decision | None:
+        """The decision about an alert that no timed rule has anything against, as most; None when one may have."""
+        if asked.must_walk:
+            return None
+        values = self._values
+        tightest: tuple[int, int, int] | None = None
+        for (key, _, _), limit in zip(asked.increments, asked.limits, strict=True):
+            value = (values[key] if key in values else self.value(key)) or 0
+            if value >= limit:
+                return None
+            room = (limit - value, value, limit)
+            if tightest is None or room < tightest:
+                tightest = room
+        for key, limit, window_ms in asked.nears:
+            near = near_times(self.times(key), asked.now_ms, window_ms)
+            if near >= limit:
+                return None
+            if key.startswith("roll|"):
+                room = (limit - near, near, limit)
+                if tightest is None or room < tightest:
+                    tightest = room
+        saw = planned.saw
+        if tightest is not None:
+            _, counter, limit = tightest
+            saw = {"counter": counter, "limit": limit} if saw is None else {**saw, "counter": counter, "limit": limit}
+        return Decision(
+            "send",
+            planned.route,
+            planned.rule,
+            saw,
+            planned.expires_at_ms,
+            asked.increments,
+            planned.day_total_key,
+            planned.day_total,
+            planned.zone_fallback,
+            asked.now_ms,
+            None,
+            asked.marks,
+        )
 
     def _has_counted(self, plan: Plan) -> bool:
         """Whether a fingerprint looks at the event: not at the first one that moves money of its account and currency
@@ -126,6 +179,8 @@ class Tally:
         if plan is None:
             return None
         has_counted = self._has_counted(plans[0])
+        if not has_counted and plan.storms is not None and not plan.storms.has_volume:
+            return None
         held: tuple[str, dict[str, int]] | None = None
         for guard, key, keep_until_ms in self._storms.get(event.id) or _storm_keys(event, plan):
             if not (has_counted or guard.is_volume):
@@ -149,11 +204,12 @@ class Tally:
             fetched.update(self._read(list(fetched)))
             self._values.update(fetched)
 
-    def _fetch_times(self, keys: Sequence[str]) -> None:
+    def _fetch_times(self, keys: Sequence[str]) -> dict[str, list[int]]:
         if keys:
             unique = list(dict.fromkeys(keys))
             found = self._read_marks(unique)
             self._times.update((key, sorted(found.get(key, ()))) for key in unique)
+        return self._times
 
     def _fetch_storms(self, guarded: Sequence[tuple[Event, Plan]]) -> None:
         """Those of events that are not the first of their day, in the ledger or in this batch."""
@@ -172,14 +228,17 @@ class Tally:
 
     def _add(self, increment: Increment) -> None:
         key, delta, keep_until_ms = increment
-        value = (self._values.get(key) or 0) + delta
+        value = self.value(key) + delta
         self._values[key] = value
         self.changed[key] = (value, keep_until_ms)
 
     def _mark(self, mark: Mark, now_ms: int) -> None:
         key, time, most, keep_until_ms = mark
-        times = self._times[key]
-        insort(times, time)
+        times = self._times[key] if key in self._times else self._fetch_times((key,))[key]
+        if times and time < times[-1]:
+            insort(times, time)
+        else:
+            times.append(time)
         # The newest ones up to now, and all that are still to come: those are as many as may be held.
         past = bisect_right(times, now_ms)
         if past > most:

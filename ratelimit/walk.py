@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ratelimit.asked import MAX_MOVES, Against, Asked, Counted, Pass, channel_of
 from ratelimit.decision import Decision, Fold, State
+from ratelimit.limits import LimitRule, fold_of
 from ratelimit.routes import SERVICE
-from ratelimit.timed import MAX_MOVES, Against, Asked, Counted, LimitRule, Pass, channel_of, fold_of
 
 
 def walk(asked: Asked, planned: Decision, ledger: Counted) -> Decision:
@@ -14,8 +15,8 @@ def walk(asked: Asked, planned: Decision, ledger: Counted) -> Decision:
     while True:
         zone = asked.recipient.timezone
         day = asked.today if moves == 0 else asked.windows.days.of(zone, send_ms)
-        now = Pass(asked, ledger, planned.route, send_ms, day)
-        found = _round(now, first=moves == 0)
+        now = Pass(asked, ledger, planned.route, send_ms, day, [], [], {})
+        found = _round(now)
         if found is None:
             return _allowed(now, planned, mover)
         rule, against = found
@@ -32,17 +33,23 @@ def walk(asked: Asked, planned: Decision, ledger: Counted) -> Decision:
         mover.saw.update(_zone(now))
 
 
-def _round(now: Pass, *, first: bool) -> tuple[object, Against] | None:
+def _round(now: Pass) -> tuple[object, Against] | None:
     """The first rule that has something against this time; None when none has, and then all is counted in ``now``."""
     asked = now.asked
-    for dedup, key in asked.dedups:
-        against = dedup.ask(now, key)
+    event, recipient = asked.event, asked.recipient
+    for dedup in asked.dedups:
+        if dedup.rest is not None and not dedup.rest(event, recipient):
+            continue
+        against = dedup.ask(now, dedup.key(event, recipient))
         if against is not None:
             return dedup, against
-    keys_of = asked.first if first else [rule.keys(asked, now.route, now.day) for rule in asked.rules]
     by_channel = []
     begun = channel_of(now.route[0])
-    for rule, keys in zip(asked.rules, keys_of, strict=True):
+    route = now.route
+    for rule in asked.rules:
+        if rule.rest is not None and not rule.rest(event, recipient):
+            continue
+        keys = rule.keys(asked, route, now.day)
         against = rule.ask(now, keys)
         if against is not None:
             return rule, against

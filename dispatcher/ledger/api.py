@@ -11,7 +11,7 @@ The conformance tests in ``tests/dispatcher/test_ledger_conformance.py`` say wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,9 +24,7 @@ from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
-
-if TYPE_CHECKING:
-    from ratelimit.rules import Fold
+from ratelimit.decision import Fold
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):

@@ -43,6 +43,10 @@ def a_recipient(**changes: Any) -> Recipient:
     return Recipient(**(given | changes))
 
 
+def a_tally(counters: dict[str, int]) -> Tally:
+    return Tally(lambda keys: {key: counters[key] for key in keys if key in counters}, lambda keys: {})
+
+
 def decided(
     event: Event,
     recipient: Recipient,
@@ -72,6 +76,7 @@ def test_a_swipe_from_100_yuan_is_told_on_both_channels_in_the_recipients_order(
         day_total_key=key,
         day_total=(key, 10_000, NOW_MS + 8 * HOUR_MS + 48 * HOUR_MS),
         zone_fallback=False,
+        send_ms=NOW_MS,
     )
 
 
@@ -291,11 +296,11 @@ def test_the_day_total_counts_once_for_each_zone_and_is_read_straight_after() ->
     recipients = [a_recipient(id=number, timezone=zone) for number, zone in enumerate(zones)]
     shanghai, new_york = "day|Asia/Shanghai|2026-01-01|CNY|A|1", "day|America/New_York|2026-01-01|CNY|A|1"
     # And a batch of two purchases on a day of which 1,000 are known
-    tally = Tally({shanghai: 1_000})
+    tally = a_tally({shanghai: 1_000})
     seen = []
     for amount in (200, 30):
         event = an_event(amount=amount)
-        decisions = tally.decide_event([decider.plan(event, NOW_MS, each, NOW_MS) for each in recipients])
+        decisions = tally.decide_event(event, [decider.plan(event, NOW_MS, each, NOW_MS) for each in recipients])
         seen.append([tally.value(decision.day_total_key) for decision in decisions])
     # Then each recipient reads the balance after its own event, and each event has counted once in each zone
     assert seen == [[1_200, 1_200, 1_200, 200], [1_230, 1_230, 1_230, 230]]
@@ -306,11 +311,13 @@ def test_alerts_of_one_batch_see_each_other_at_the_cap() -> None:
     # Given a cap of 2 and an account with two recipients in two zones, on the same date in both
     decider = Decider(load_rules(default_rules_text() + CAP, "rules.toml"), ("wechat",))
     recipients = [a_recipient(id=1), a_recipient(id=2, timezone="Asia/Kolkata")]
-    tally = Tally({})
+    tally = a_tally({})
     # When two events come in one batch
     states = []
     for _ in range(2):
-        decisions = tally.decide_event([decider.plan(an_event(), NOW_MS, each, NOW_MS) for each in recipients])
+        decisions = tally.decide_event(
+            an_event(), [decider.plan(an_event(), NOW_MS, each, NOW_MS) for each in recipients]
+        )
         states.append([decision.state for decision in decisions])
     # Then the cap is the account's: two alerts in all, not two per recipient
     assert states == [["send", "send"], ["suppressed", "suppressed"]]
@@ -320,8 +327,10 @@ def test_alerts_of_one_batch_see_each_other_at_the_cap() -> None:
 def test_nothing_counted_is_nothing_to_write() -> None:
     # Given a decline under rules without a cap, when it is decided, then there is nothing to write
     decider = Decider(load_rules(default_rules_text(), "rules.toml"), ("wechat",))
-    tally = Tally({})
-    tally.decide_event([decider.plan(an_event(type="decline"), NOW_MS, a_recipient(), NOW_MS)])
+    tally = a_tally({})
+    tally.decide_event(
+        an_event(type="decline"), [decider.plan(an_event(type="decline"), NOW_MS, a_recipient(), NOW_MS)]
+    )
     assert tally.changed == {}
 
 

@@ -109,11 +109,11 @@ def test_caps_and_day_totals_equal_the_oracles(
             ]
             for event in given_events
         ]
-        keys = {key for several in plans for plan in several for key in plan.counters}
-        tally = Tally({key: stored[key] for key in keys if key in stored})
+        tally = Tally(lambda keys: {key: stored[key] for key in keys if key in stored}, lambda keys: {})
+        tally.prefetch(plans)
         # When the batch is decided with the counters that its plans asked for
         for event, several in zip(given_events, plans, strict=True):
-            decisions = tally.decide_event(several)
+            decisions = tally.decide_event(event, several)
             moved = 0 if event.type == "decline" else event.amount
             oracle.events.append((event.account, event.currency, moved, event.time))
             # Then every decision and every total is the oracle's
@@ -133,13 +133,13 @@ def test_the_long_and_the_short_day_of_new_york_are_one_day_each() -> None:
         (datetime(2026, 3, 8, 5, tzinfo=UTC), 23),
     ):
         sent = []
-        tally = Tally({})
+        tally = Tally(lambda keys: {}, lambda keys: {})
         decider = Decider(RULES, ("wechat",))
         recipient = Recipient(id=1, account="A", openid="o", timezone="America/New_York")
         for half_hours in range(-1, 2 * hours + 1):
             now_ms = epoch_ms(first) + half_hours * 1800 * 1000
             event = event_of(("A", "USD", ("purchase", 1), first))
-            (decision,) = tally.decide_event([decider.plan(event, now_ms, recipient, now_ms)])
+            (decision,) = tally.decide_event(event, [decider.plan(event, now_ms, recipient, now_ms)])
             if decision.state == "send":
                 sent.append(half_hours)
         # Then three are sent from the day's first minute on, and the next one only when its 25 or 23 hours
