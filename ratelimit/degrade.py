@@ -48,6 +48,7 @@ def degrade(plan: Plan, event: Event, channel: str, level: int, terms: BrownOutT
     kept: Decision
     if level >= DIGEST:
         fold = Fold(BROWN_OUT_DIGEST, plan.now_ms + DIGEST_AFTER_MS)
+        saw["digest_due_ms"] = fold.due_ms
         kept = msgspec.structs.replace(decided, state="folded", route=(), rule=BROWN_OUT_DIGEST, saw=saw, fold=fold)
     else:
         kept = msgspec.structs.replace(decided, state="suppressed", route=(), rule=BROWN_OUT, saw=saw)

@@ -7,6 +7,8 @@ from ratelimit.decision import Decision, Fold, State
 from ratelimit.limits import LimitRule, fold_of
 from ratelimit.routes import SERVICE
 
+_TIMES = frozenset({"quiet_at_ms", "last_ms", "digest_due_ms"})
+
 
 def walk(asked: Asked, planned: Decision, ledger: Counted) -> Decision:
     """The decision about an alert that could be sent now on ``planned.route``."""
@@ -20,17 +22,26 @@ def walk(asked: Asked, planned: Decision, ledger: Counted) -> Decision:
         if found is None:
             return _allowed(now, planned, mover)
         rule, against = found
+        if moves:
+            against.saw["moves"] = moves + 1
         if against.what == "digest" and isinstance(rule, LimitRule):
-            return _ended(planned, "folded", against.rule, against.saw, fold_of(rule, now))
+            fold = fold_of(rule, now)
+            against.saw["digest_due_ms"] = fold.due_ms
+        else:
+            fold = None
+        if against.saw.keys() & _TIMES:  # nobody needs a zone to read a count
+            against.saw[f"zone/{day.zone}"] = 0 if day.fallback else 1
+        if fold is not None:
+            return _ended(planned, "folded", against.rule, against.saw, fold)
         if against.what == "suppress":
             return _ended(planned, "suppressed", against.rule, against.saw)
         if mover is not None and moves == MAX_MOVES:
             return _ended(planned, "suppressed", mover.rule, {"moves": moves, "held_until_ms": send_ms})
+        against.saw[f"zone/{day.zone}"] = 0 if day.fallback else 1
         if against.until_ms >= asked.expires_ms:
             saw = against.saw | {"held_until_ms": against.until_ms, "expires_ms": asked.expires_ms}
-            return _ended(planned, "suppressed", against.rule, saw | _zone(now))
+            return _ended(planned, "suppressed", against.rule, saw)
         mover, send_ms, moves = against, against.until_ms, moves + 1
-        mover.saw.update(_zone(now))
 
 
 def _round(now: Pass) -> tuple[object, Against] | None:
@@ -78,7 +89,9 @@ def _allowed(now: Pass, planned: Decision, mover: Against | None) -> Decision:
     rule = planned.rule
     if mover is not None:
         state, rule = "held", mover.rule
-        saw = {**(planned.saw or {}), **mover.saw, **now.full, "held_until_ms": now.send_ms}
+        # The rule's name too: the ledger keeps a reason for an alert's end, and this one goes on.
+        held = {"held_until_ms": now.send_ms, f"by/{rule}": 1}
+        saw = {**(planned.saw or {}), **mover.saw, **now.full, **held}
         if SERVICE in route and now.asked.recipient.service_until_ms <= now.send_ms:
             # WeChat will not take a customer-service message any more by then.
             route = tuple(name for name in route if name != SERVICE)
@@ -112,8 +125,3 @@ def _ended(planned: Decision, state: State, rule: str, saw: dict[str, int], fold
         planned.send_ms,
         fold,
     )
-
-
-def _zone(now: Pass) -> dict[str, int]:
-    """The zone as a key, since what is seen are numbers; 0 for the default one of somebody whose own is not known."""
-    return {f"zone/{now.day.zone}": 0 if now.day.fallback else 1}

@@ -145,7 +145,8 @@ PERSON = RecipientLine(account="acc", openid="o1", phone="+8613800000001")
 def swipe(number: int = 1, at_ms: int = NOON_MS, **changes: Any) -> Accepted:
     seconds, milliseconds = divmod(at_ms, 1000)
     time = datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000).isoformat()
-    event = {"id": f"e{number}", "account": "acc", "amount": 20_000, "currency": "CNY", "time": time, **changes}
+    event = {"id": f"e{number}", "account": "acc", "amount": 20_000, "currency": "CNY", "time": time}
+    event |= {"merchant": f"shop {number}"} | changes  # no two alike: a burst of one would be a storm
     decoded = decode_event(json.dumps(event).encode(), number)
     assert not isinstance(decoded, Rejected), decoded
     return decoded

@@ -1,0 +1,77 @@
+"""A decision that is made on the short path is that of the long one, whatever was counted before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dispatcher.model.event import Event
+from ratelimit.rules import Decision, Plan
+from tests.ratelimit.rules_kit import HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
+
+RULES = [
+    rule("expire_after", id='"age"', category='"swipe"', hours="700"),
+    rule("dedup", minutes="2"),
+    rule("quiet_hours", from_='"22:00"', to='"07:30"', when='{ type = "cash" }'),
+    rule("min_gap", minutes="1", at_gap='"hold"'),
+    rule("cap", limit="3", per='"account"', window='"day"', when='{ type = "purchase" }'),
+    rule("cap", id='"roll"', limit="2", per='["recipient", "merchant"]', rolling_hours="2", at_cap='"hold"'),
+    rule("cap", id='"fold"', limit="4", per='"recipient"', window='"week"', at_cap='"digest"'),
+]
+steps = st.lists(
+    st.tuples(
+        st.sampled_from([0, MINUTE_MS // 2, MINUTE_MS, 30 * MINUTE_MS, 5 * HOUR_MS, -HOUR_MS]),
+        st.sampled_from(["A1", "A2"]),
+        st.sampled_from(["purchase", "cash"]),
+        st.sampled_from([100, 200]),
+        st.sampled_from(["Asia/Shanghai", "America/New_York"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def by_the_long_path(plan: Plan) -> Plan:
+    if plan.asked is None:
+        return plan
+    fields: dict[str, Any] = {field: getattr(plan.asked, field) for field in plan.asked.__struct_fields__}
+    return msgspec.structs.replace(plan, asked=type(plan.asked)(**fields | {"must_walk": True}))
+
+
+@settings(max_examples=80, deadline=None)
+@given(steps=steps)
+def test_the_short_path_the_long_one_and_no_reading_ahead_decide_alike(
+    steps: list[tuple[int, str, str, int, str]],
+) -> None:
+    # Given three ledgers under the same rules, and alerts that run into all of them
+    short, long, lazy = Book(*RULES), Book(*RULES), Book(*RULES)
+    now_ms = at("2026-10-31T12:00Z")
+    for number, (passed_ms, account, kind, amount, zone) in enumerate(steps):
+        now_ms += passed_ms
+        event = an_event(id=str(number), account=account, type=kind, amount=amount)
+        told = [a_recipient(id=1, timezone=zone), a_recipient(id=2)]
+
+        def decided(
+            book: Book, long_way: bool, prefetch: bool, event: Event = event, now: int = now_ms
+        ) -> list[Decision]:
+            plans = [book.decider.plan(event, now, each, now) for each in told]  # noqa: B023
+            plans = [by_the_long_path(plan) for plan in plans] if long_way else plans
+            return book.decide([(event, plans)], prefetch=prefetch)[0]
+
+        # When each is decided on the short path where there is one, always on the long one, and without reading ahead
+        found = decided(short, False, True)
+        # Then the decisions are the same, and so is all that is counted
+        assert sorted_saw(found) == sorted_saw(decided(long, True, True)) == sorted_saw(decided(lazy, False, False))
+    assert short.counters == long.counters == lazy.counters
+    assert short.marks == long.marks == lazy.marks
+
+
+def sorted_saw(decisions: list[Decision]) -> list[Decision]:
+    """With what is counted in the order of the keys: one by one they are the same."""
+    return [
+        msgspec.structs.replace(each, increments=tuple(sorted(each.increments)), times=tuple(sorted(each.times)))
+        for each in decisions
+    ]
