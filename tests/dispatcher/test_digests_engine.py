@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import trio
 
+from dispatcher.admission import Admitter
 from dispatcher.digests import LOOK_S, rules_for_digests
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.events import Accepted, Rejected, decode_event
@@ -18,6 +19,7 @@ from dispatcher.model.alert import Alert
 from dispatcher.model.event import OWN_ID_PREFIX
 from dispatcher.model.recipient import Recipient, RecipientLine
 from dispatcher.network.api import Request
+from ratelimit.brownout import BrownOutTerms
 from ratelimit.rules import Fold, load_rules
 from replay.explain import tell
 from templates.facts import SwipeFacts
@@ -299,6 +301,37 @@ async def test_a_cap_folds_what_it_does_not_let_through(world: Any, autojump_clo
     assert await digests(w) == DigestBooks(folded=4, states={"sent": 2})
     books = await w.ledger.books()
     assert (books.states, books.suppressed_by) == ({"delivered": 4, "suppressed": 4}, {"two-a-day": 4})
+
+
+class LowQuota:
+    """A channel whose quota of the day runs low: small swipes are folded."""
+
+    terms = BrownOutTerms({}, {"CNY": 50_000}, {}, frozenset())
+    level = 2
+
+    def took_away(self, step: str) -> None:
+        assert step == "digest"
+
+
+async def test_what_a_brown_out_takes_away_is_told_in_a_digest(world: Any, autojump_clock: Any) -> None:  # noqa: F811
+    # Given a brown-out, in which three small swipes come and a large one
+    w = world()
+    texts = remember_texts(w)
+    await w.tell()
+    rules = load_rules('version = 1\n[[rule]]\nid = "x"\neffect = "expire_after"\ncategory = "x"\nhours = 1\n', "test")
+    async with w.running() as engine:
+        engine._decide = Admitter(rules, LIBRARY, {"wechat": False}, brownouts={"wechat": LowQuota()})
+        await engine.admit([*(swipe(number, amount=100) for number in range(3)), swipe(9, amount=60_000)])
+        await engine.idle()
+        assert await digests(w) == DigestBooks(folded=3, states={"open": 1})
+        # When an hour has passed, and the quota is as low as before
+        w.offset_ms += 3_600_000
+        await trio.sleep(30)
+        await engine.idle()
+    # Then they are told in one message, small as their sum is
+    assert texts[1:] == ["您的信用卡另有3笔消费未逐笔通知（11月22日12:00），合计¥3.00。"]
+    assert (await w.ledger.books()).suppressed_by == {"brown-out-digest": 3}
+    assert await digests(w) == DigestBooks(folded=3, states={"sent": 1})
 
 
 LEFT = """
