@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
 import click
 
 from dispatcher import __version__
+from dispatcher.cli.lazy import LazyGroup
 from dispatcher.errors import SwipebellError, known_error
 from dispatcher.logs import get_logger
 
@@ -19,30 +19,18 @@ COMMANDS = {
     "loadtest": "loadtest.load.command:loadtest",
     "providers": "loadtest.providers.command:providers_command",
     "recipients": "dispatcher.cli.recipients:recipients",
+    "rules": "dispatcher.cli.rules:rules",
     "run": "dispatcher.cli.run:run",
     "send": "dispatcher.cli.send:send",
 }
-"""Each command and where it is. All together take half a second to import, so one is imported when it is asked for."""
+"""Each command and where it is (see `LazyGroup`)."""
 
 
-class Commands(click.Group):
-    """The group of `COMMANDS`, each imported when it is used or its help is shown."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, as the help lists them."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, or None."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(module), name)
-        assert isinstance(command, click.Command)
-        return command
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    places=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="swipebell")
 def commands() -> None:
     """Swipebell rings a cardholder's phone for every card swipe.

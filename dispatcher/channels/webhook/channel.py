@@ -110,7 +110,12 @@ class WebhookChannel:
     def _text(self, alert: Alert) -> str | None:
         """The alert in a sentence, as an SMS would say it; None where it cannot be said: the facts go all the same."""
         recipient = alert.recipient
-        facts = SwipeFacts(event=alert.event, timezone=recipient.timezone, day_total_minor=alert.day_total)
+        facts = SwipeFacts(
+            event=alert.event,
+            timezone=recipient.timezone,
+            day_total_minor=alert.day_total,
+            late_seconds=alert.late_seconds,
+        )
         try:
             return self._library.template(alert.template).render_sms(facts, recipient.locale)
         except (RenderError, UnknownTemplate):
