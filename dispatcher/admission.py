@@ -118,7 +118,7 @@ class Admitter:
     ) -> tuple[Sequence[Recipient], str, list[Plan]]:
         """(who is told, pinned template, plans) of a digest: neither folded nor browned out once more."""
         if self._for_digests is None or self._for_digests[0] is not decider:
-            self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._first_state)
+            self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._fenced)
         plan, (pinned, name) = self._for_digests[1].plan, self._digest_template
         told = told_by(accepted.event, recipients)
         return told, pinned, [plan(accepted.event, accepted.swiped_ms, one, now_ms, name) for one in told]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any
 
+import msgspec
 import orjson
 
 from dispatcher.channels.webhook.answers import classify, knows
@@ -102,6 +103,7 @@ class WebhookChannel:
                 "status": event.status,
                 "refers_to": event.refers_to,
                 "text": self._text(alert),
+                **({} if event.digest is None else {"digest": msgspec.to_builtins(event.digest)}),
             },
         }
 
