@@ -122,7 +122,7 @@ class Tally:
 
     def _sent_now(self, asked: Asked, planned: Decision) -> Decision | None:
         """The decision about an alert that no timed rule has anything against, as most; None when one may have."""
-        if asked.must_walk:
+        if asked.must_walk or planned.route is not asked.route:
             return None
         values = self._values
         tightest: tuple[int, int, int] | None = None
@@ -133,11 +133,12 @@ class Tally:
             room = (limit - value, value, limit)
             if tightest is None or room < tightest:
                 tightest = room
-        for key, limit, window_ms in asked.nears:
-            near = near_times(self.times(key), asked.now_ms, window_ms)
+        for (key, now_ms, _, _), (limit, window_ms, is_cap) in zip(asked.marks, asked.nears, strict=True):
+            times = self.times(key)
+            near = near_times(times, now_ms, window_ms) if times else 0
             if near >= limit:
                 return None
-            if key.startswith("roll|"):
+            if is_cap:
                 room = (limit - near, near, limit)
                 if tightest is None or room < tightest:
                     tightest = room
@@ -171,7 +172,7 @@ class Tally:
         return self._values[key] is not None
 
     def _ask_storms(self, event: Event, plans: Sequence[Plan]) -> tuple[str, dict[str, int]] | None:
-        """The first storm rule that holds the event back, and what it saw; counts the event for all of them.
+        """The first storm rule that holds the event back, and what it saw; counts the event for it and those before.
 
         An event that is told to nobody anyway is not counted.
         """
@@ -181,16 +182,15 @@ class Tally:
         has_counted = self._has_counted(plans[0])
         if not has_counted and plan.storms is not None and not plan.storms.has_volume:
             return None
-        held: tuple[str, dict[str, int]] | None = None
         for guard, key, keep_until_ms in self._storms.get(event.id) or _storm_keys(event, plan):
             if not (has_counted or guard.is_volume):
                 continue
             before = self.value(key)
             self._add((key, 1, keep_until_ms))
             limit = guard.limit_now(plan.now_ms, self._known(guard.past_keys(plan.now_ms)))
-            if held is None and limit is not None and not guard.passes(before, limit):
-                held = guard.id, {"counter": before, "limit": limit, "storm": 1}
-        return held
+            if limit is not None and not guard.passes(before, limit):
+                return guard.id, {"counter": before, "limit": limit, "storm": 1}
+        return None
 
     def _known(self, keys: Sequence[str]) -> dict[str, int]:
         """Those of these counters that exist."""
@@ -207,8 +207,10 @@ class Tally:
     def _fetch_times(self, keys: Sequence[str]) -> dict[str, list[int]]:
         if keys:
             unique = list(dict.fromkeys(keys))
-            found = self._read_marks(unique)
-            self._times.update((key, sorted(found.get(key, ()))) for key in unique)
+            for key in unique:
+                self._times[key] = []
+            for key, times in self._read_marks(unique).items():
+                self._times[key] = sorted(times)
         return self._times
 
     def _fetch_storms(self, guarded: Sequence[tuple[Event, Plan]]) -> None:
@@ -235,16 +237,17 @@ class Tally:
     def _mark(self, mark: Mark, now_ms: int) -> None:
         key, time, most, keep_until_ms = mark
         times = self._times[key] if key in self._times else self._fetch_times((key,))[key]
-        if times and time < times[-1]:
-            insort(times, time)
-        else:
+        if not times:
             times.append(time)
+            self.changed_marks[key] = ((time,), keep_until_ms)
+            return
+        insort(times, time)
         # The newest ones up to now, and all that are still to come: those are as many as may be held.
         past = bisect_right(times, now_ms)
         if past > most:
             del times[: past - most]
-        kept_until = self.changed_marks.get(key, ((), 0))[1]
-        self.changed_marks[key] = (tuple(times), max(keep_until_ms, kept_until))
+        kept_until_ms = times[-1] - time + keep_until_ms  # as long as the last of them matters
+        self.changed_marks[key] = (tuple(times), kept_until_ms)
 
 
 def decide(plan: Plan, counters: Mapping[str, int], marks: Mapping[str, Sequence[int]] | None = None) -> Decision:
