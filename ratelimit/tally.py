@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from dispatcher.model.event import Event
+from dispatcher.model.event import MAX_INT64, Event
 from ratelimit.asked import Asked
 from ratelimit.decision import Decision, Increment, Mark, Plan
 from ratelimit.limits import near_times
@@ -117,35 +117,40 @@ class Tally:
             value = values[key] = (values[key] or 0) + delta
             changed[key] = (value, keep_until_ms)
         for mark in decision.times:
-            self._mark(mark, asked.now_ms)
+            key, time, _, keep_until_ms = mark
+            times = self._times[key]
+            if times:
+                self._mark(times, mark, asked.now_ms)
+            else:
+                times.append(time)
+                self.changed_marks[key] = ((time,), keep_until_ms)
         return decision
 
     def _sent_now(self, asked: Asked, planned: Decision) -> Decision | None:
         """The decision about an alert that no timed rule has anything against, as most; None when one may have."""
         if asked.must_walk or planned.route is not asked.route:
             return None
-        values = self._values
-        tightest: tuple[int, int, int] | None = None
+        values, times_of = self._values, self._times
+        least, counter, of = MAX_INT64 + 1, -1, 0
         for (key, _, _), limit in zip(asked.increments, asked.limits, strict=True):
             value = (values[key] if key in values else self.value(key)) or 0
-            if value >= limit:
+            room = limit - value
+            if room <= 0:
                 return None
-            room = (limit - value, value, limit)
-            if tightest is None or room < tightest:
-                tightest = room
+            # Of several caps the one with the least room is shown, of those the one with the lower count.
+            if room < least or (room == least and value < counter):
+                least, counter, of = room, value, limit
         for (key, now_ms, _, _), (limit, window_ms, is_cap) in zip(asked.marks, asked.nears, strict=True):
-            times = self.times(key)
-            near = near_times(times, now_ms, window_ms) if times else 0
-            if near >= limit:
+            times = times_of[key] if key in times_of else self.times(key)
+            value = near_times(times, now_ms, window_ms) if times else 0
+            room = limit - value
+            if room <= 0:
                 return None
-            if is_cap:
-                room = (limit - near, near, limit)
-                if tightest is None or room < tightest:
-                    tightest = room
+            if is_cap and (room < least or (room == least and value < counter)):
+                least, counter, of = room, value, limit
         saw = planned.saw
-        if tightest is not None:
-            _, counter, limit = tightest
-            saw = {"counter": counter, "limit": limit} if saw is None else {**saw, "counter": counter, "limit": limit}
+        if counter >= 0:
+            saw = {"counter": counter, "limit": of} if saw is None else {**saw, "counter": counter, "limit": of}
         return Decision(
             "send",
             planned.route,
@@ -204,14 +209,13 @@ class Tally:
             fetched.update(self._read(list(fetched)))
             self._values.update(fetched)
 
-    def _fetch_times(self, keys: Sequence[str]) -> dict[str, list[int]]:
+    def _fetch_times(self, keys: Sequence[str]) -> None:
         if keys:
             unique = list(dict.fromkeys(keys))
             for key in unique:
                 self._times[key] = []
             for key, times in self._read_marks(unique).items():
                 self._times[key] = sorted(times)
-        return self._times
 
     def _fetch_storms(self, guarded: Sequence[tuple[Event, Plan]]) -> None:
         """Those of events that are not the first of their day, in the ledger or in this batch."""
@@ -230,17 +234,12 @@ class Tally:
 
     def _add(self, increment: Increment) -> None:
         key, delta, keep_until_ms = increment
-        value = self.value(key) + delta
-        self._values[key] = value
+        values = self._values
+        value = values[key] = ((values[key] if key in values else self.value(key)) or 0) + delta
         self.changed[key] = (value, keep_until_ms)
 
-    def _mark(self, mark: Mark, now_ms: int) -> None:
+    def _mark(self, times: list[int], mark: Mark, now_ms: int) -> None:
         key, time, most, keep_until_ms = mark
-        times = self._times[key] if key in self._times else self._fetch_times((key,))[key]
-        if not times:
-            times.append(time)
-            self.changed_marks[key] = ((time,), keep_until_ms)
-            return
         insort(times, time)
         # The newest ones up to now, and all that are still to come: those are as many as may be held.
         past = bisect_right(times, now_ms)
