@@ -32,6 +32,9 @@ SOURCES = (("birmingham-2014-2018.ndjson.gz", 0.09), ("sparkov-2023h1.ndjson.gz"
 """What is recorded, and which part of the events is taken from it."""
 
 CHANNELS = {"wechat": False, "sms": True}
+PART = 1 if EVENTS == 200_000 else 9
+"""One account in so many, so that a part of the events is several weeks of it."""
+
 BATCH = 256
 BATCH_MS = 3_600_000
 """The longest time in which a batch of recorded swipes came."""
@@ -50,7 +53,8 @@ def recorded(folder: Path) -> Iterator[bytes]:
     """Real swipes by their time, some of them in another category or currency."""
     for name, part in SOURCES:
         with gzip.open(folder / name, "rb") as stream:
-            events = [json.loads(line) for line in itertools.islice(stream, round(EVENTS * part))]
+            mine = (event for event in map(json.loads, stream) if zlib.crc32(event["account"].encode()) % PART == 0)
+            events = list(itertools.islice(mine, round(EVENTS * part)))
         for event in sorted(events, key=lambda event: datetime.fromisoformat(event["time"])):
             lot = zlib.crc32(event["id"].encode())
             if lot % 10 == 0:
@@ -132,8 +136,8 @@ def test_the_books_equal_a_recount_from_the_stored_events(tmp_path: Path, shared
     told = Told(tmp_path, shared_data)
 
     # When their alerts are counted from the ledger's rows, and worked out again from the events and the cards alone
-    rows = told.store.connection.execute("SELECT state, reason, count(*) FROM alerts GROUP BY 1, 2").fetchall()
-    found = Counter({(("send" if state in ("queued", "sending") else state), reason): n for state, reason, n in rows})
+    rows = told.store.connection.execute("SELECT state, reason FROM alerts").fetchall()
+    found = Counter(("send" if state in ("queued", "sending") else state, reason) for state, reason in rows)
     again = recount(told)
 
     # Then both are the same, rule by rule, and so are the books

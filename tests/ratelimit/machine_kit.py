@@ -83,7 +83,7 @@ starts = st.builds(
 
 swipes = st.fixed_dictionaries(
     {
-        "account": st.sampled_from("AAABBCCD"),
+        "account": st.sampled_from("AAAABBBCCCD"),
         "amount": st.sampled_from([100, 250, 400, -250]),
         "currency": st.sampled_from(["CNY", "CNY", "USD"]),
         "merchant": st.sampled_from(["shop", "shop", "café", None]),
@@ -93,7 +93,7 @@ swipes = st.fixed_dictionaries(
         "country": st.sampled_from(["CN", "US", None]),
         "status": st.sampled_from([None, "approved", "declined: LIMIT"]),
         "orig_currency": st.sampled_from([None, None, "EUR", "CNY"]),
-        "age_ms": st.sampled_from([0, 0, 10_000, 5 * HOUR_MS, 30 * HOUR_MS, -HOUR_MS]),
+        "age_ms": st.sampled_from([0, 0, 0, 0, 0, 10_000, 5 * HOUR_MS, 30 * HOUR_MS, -HOUR_MS]),
     }
 )
 
@@ -207,10 +207,17 @@ quiet_hours = st.builds(
     },
     st.integers(1, 9),
     st.sampled_from(
-        [("22:00", "08:00"), ("00:00", "01:30"), ("01:30", "02:30"), ("23:45", "00:15"), ("08:00", "20:00")]
+        [
+            ("22:00", "08:00"),
+            ("20:00", "16:00"),
+            ("00:00", "01:30"),
+            ("01:30", "02:30"),
+            ("23:45", "00:15"),
+            ("08:00", "20:00"),
+        ]
     ),
-    st.sampled_from([None, None, ["sat", "sun"], ["mon"]]),
-    st.sampled_from([None, "hold", "suppress", "pass"]),
+    st.sampled_from([None, None, None, ["sat", "sun"], ["mon"]]),
+    st.sampled_from([None, "hold", "hold", "suppress", "pass"]),
     whens,
 )
 
@@ -275,7 +282,7 @@ storms = st.builds(
 )
 
 rule_lists = st.lists(
-    st.one_of(caps(), caps(), gaps(), dedups(), quiet_hours, minimums, ages, consents, routes, storms),
+    st.one_of(caps(), caps(), gaps(), dedups(), quiet_hours, quiet_hours, minimums, ages, consents, routes, storms),
     min_size=1,
     max_size=7,
     unique_by=lambda rule: rule["id"],

@@ -129,6 +129,11 @@ class RulesMachine(RuleBasedStateMachine):
             batch.append(batch[0])
         self._admit(which, batch)
 
+    @rule(which=st.integers(0, 1), news=st.lists(swipes, min_size=2, max_size=8))
+    def another_batch(self, which: int, news: list[dict[str, Any]]) -> None:
+        # Rules are drawn evenly, and what is decided is what this is about.
+        self._admit(which, self._batch(news))
+
     @rule(which=st.integers(0, 1), drawn=swipes, times=st.integers(2, 5))
     def a_burst(self, which: int, drawn: dict[str, Any], times: int) -> None:
         self._admit(which, self._batch([drawn] * times))
