@@ -33,12 +33,13 @@ from dispatcher.delivery import (
     given_back,
 )
 from dispatcher.digests import Digests
-from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
+from dispatcher.errors import ChannelMisconfigured, LedgerUnavailable
 from dispatcher.events import Accepted
 from dispatcher.fallback import with_deadlines
 from dispatcher.gate import Gate
 from dispatcher.lane import Lane
 from dispatcher.lane_gate import NO_LIMITS, Limits
+from dispatcher.lease import Lease
 from dispatcher.ledger.api import Admission, Decide, Ledger, Receipt
 from dispatcher.ledger.held import HELD_WAIT_MS
 from dispatcher.logs import get_logger
@@ -107,8 +108,7 @@ class Engine:
         self._decide = decide
         self._ruleset = ruleset
         self._fail_fast = fail_fast
-        self._alive_until_ms = 0
-        self._lease_renewed = trio.Event()
+        self._lease = Lease(ledger, config.lease_seconds, now_ms)
         self._something_due = trio.Event()
         self._fatal: ChannelMisconfigured | None = None
         self._fatal_known = trio.Event()
@@ -148,8 +148,7 @@ class Engine:
         """Hold the nursery. On leaving, waits up to ``drain_seconds`` for what is in flight and gives the rest back."""
         name = f"{socket.gethostname()}:{os.getpid()}"
         await self._ledger.ruleset(*self._ruleset, self.now_ms())
-        self._alive_until_ms = self.now_ms() + self._lease_ms
-        self.owner = await self._ledger.register(name, self.now_ms(), self._alive_until_ms)
+        self.owner = await self._lease.take(name)
         await self._ledger.take_over(self.owner, self.now_ms())
         try:
             async with trio.open_nursery() as nursery:
@@ -157,7 +156,7 @@ class Engine:
                 draining = [
                     self._together.run,
                     self.recorder.run,
-                    self._keep_lease,
+                    lambda: self._lease.keep(self.ledger_trouble),
                     *(lane.run_classifier for lane in self.lanes.values()),
                 ]
                 shields = [trio.CancelScope(shield=True) for _ in draining]
@@ -320,31 +319,9 @@ class Engine:
 
     # ---- the lease --------------------------------------------------------------------------------------------
 
-    @property
-    def _lease_ms(self) -> int:
-        return int(self.config.lease_seconds * 1000)
-
-    async def _keep_lease(self) -> None:
-        while True:
-            await trio.sleep(self.config.lease_seconds / 4)
-            until = self.now_ms() + self._lease_ms
-            try:
-                kept = await self._ledger.heartbeat(self.owner, until)
-            except LedgerUnavailable as error:
-                await self.ledger_trouble(error)
-                continue  # no lease, no sending: see lease_held
-            if not kept:
-                raise LeaseLost(
-                    "another process took this one's alerts over (it did not answer in time); start it again"
-                )
-            self._alive_until_ms = until
-            self._lease_renewed.set()
-            self._lease_renewed = trio.Event()
-
     async def lease_held(self) -> None:
-        """See `LaneHost.lease_held`: a process that was stopped for long must not send what others took over."""
-        while self.now_ms() > self._alive_until_ms - self._lease_ms // 4:
-            await self._lease_renewed.wait()
+        """See `LaneHost.lease_held`."""
+        await self._lease.held()
 
     # ---- words from the lanes ---------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ import msgspec
 
 from dispatcher.cards import mask_text
 from dispatcher.channels.tables import is_known
-from dispatcher.ledger.api import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.ledger.held import DISCARDED, Hold
+from dispatcher.ledger.stories import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.model.consent import ConsentEntry
 from dispatcher.model.event import Event
 from ratelimit.explain import explain_decision

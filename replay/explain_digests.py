@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from dispatcher.ledger.api import EventStory
 from dispatcher.ledger.digests import DigestStory
+from dispatcher.ledger.stories import EventStory
 from dispatcher.model.event import DigestFacts
 from templates.money import format_money
 

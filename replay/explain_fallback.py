@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from dispatcher.delivery import LATE
-from dispatcher.ledger.api import AlertStory, AttemptStory
+from dispatcher.ledger.stories import AlertStory, AttemptStory
 
 MAY_HAVE_RUNG = frozenset({"accepted", "unknown"})
 

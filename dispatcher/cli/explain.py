@@ -9,7 +9,7 @@ import click
 from dispatcher.cli.common import config_option, json_option, load, print_json, run_trio
 from dispatcher.config import Config
 from dispatcher.errors import InputError
-from dispatcher.ledger.api import EventStory
+from dispatcher.ledger.stories import EventStory
 from dispatcher.ledger.worker import ThreadedLedger
 from replay.explain import as_data, tell
 

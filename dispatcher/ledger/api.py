@@ -11,15 +11,16 @@ The conformance tests in ``tests/dispatcher/test_ledger_conformance.py`` say wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from dispatcher.events import Accepted
-from dispatcher.ledger.digests import DigestBooks, DigestStory, DueDigest, Member
-from dispatcher.ledger.held import HeldView, Hold
+from dispatcher.ledger.digests import DigestBooks, DueDigest
+from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
+from dispatcher.ledger.stories import EventStory
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
@@ -142,65 +143,6 @@ class Books(msgspec.Struct, frozen=True):
 
 
 OPEN_STATES: frozenset[State] = frozenset({"held", "queued", "sending", "retrying", "awaiting", "interrupted"})
-
-
-class AttemptStory(msgspec.Struct, frozen=True):
-    """One attempt as ``explain`` tells it; ``at`` epoch ms, ``took`` ms."""
-
-    n: int
-    channel: str
-    at: int
-    took: int
-    outcome: str
-    code: str | None
-    msgid: str | None
-
-
-class Detour(msgspec.Struct, frozen=True):
-    """Why an alert left ``channel``, or waits for it, without an attempt; ``at`` epoch ms, the first time."""
-
-    channel: str
-    why: str
-    at: int
-
-
-class AlertStory(msgspec.Struct, frozen=True):
-    """One alert as ``explain`` tells it."""
-
-    id: int
-    role: str | None
-    template: str
-    ruleset: str
-    route: list[str]
-    channel: str
-    state: State
-    reason: str | None
-    saw: dict[str, int] | None
-    day_total: int | None
-    expires_at: int
-    due_at: int | None
-    ended_at: int | None
-    attempts: list[AttemptStory]
-    receipts: list[dict[str, Any]]
-    detours: list[Detour] = []
-    digest: DigestStory | None = None
-    hold: Hold | None = None
-    consents: list[ConsentEntry] = []
-    """The word that decided, when one did."""
-
-
-class EventStory(msgspec.Struct, frozen=True):
-    """Everything the ledger knows about one event. The event of a digest has ``members``, and ``more_members`` that are
-    not listed."""
-
-    id: str
-    account: str
-    swiped_at: int
-    accepted_at: int
-    payload: str
-    alerts: list[AlertStory]
-    members: list[Member] = []
-    more_members: int = 0
 
 
 class RateAsk(msgspec.Struct, frozen=True, gc=False):

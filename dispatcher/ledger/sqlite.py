@@ -28,16 +28,7 @@ from dispatcher.ledger import (
     sqlite_rules,
     sqlite_tokens,
 )
-from dispatcher.ledger.api import (
-    Admission,
-    Books,
-    Decide,
-    EventStory,
-    Imported,
-    RateAsk,
-    RateShare,
-    Receipt,
-)
+from dispatcher.ledger.api import Admission, Books, Decide, Imported, RateAsk, RateShare, Receipt
 from dispatcher.ledger.digests import DueDigest
 from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
@@ -45,6 +36,7 @@ from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
+from dispatcher.ledger.stories import EventStory
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry

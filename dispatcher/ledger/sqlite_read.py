@@ -10,12 +10,13 @@ from typing import Any, get_args
 import msgspec
 
 from dispatcher.ledger import sqlite_digests
-from dispatcher.ledger.api import OPEN_STATES, AlertStory, AttemptStory, Books, Detour, EventStory
+from dispatcher.ledger.api import OPEN_STATES, Books
 from dispatcher.ledger.sqlite_consents import words_at
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
 from dispatcher.ledger.sqlite_held import held_later, hold_of
 from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
+from dispatcher.ledger.stories import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
 from dispatcher.model.consent import ConsentEntry
 from dispatcher.model.event import Event

@@ -18,22 +18,14 @@ import trio
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_held, sqlite_read
-from dispatcher.ledger.api import (
-    Admission,
-    Books,
-    Decide,
-    EventStory,
-    Imported,
-    RateAsk,
-    RateShare,
-    Receipt,
-)
+from dispatcher.ledger.api import Admission, Books, Decide, Imported, RateAsk, RateShare, Receipt
 from dispatcher.ledger.digests import DueDigest
 from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading
+from dispatcher.ledger.stories import EventStory
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry

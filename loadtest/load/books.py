@@ -7,7 +7,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from dispatcher.ledger.api import OPEN_STATES, Books, EventStory
+from dispatcher.ledger.api import OPEN_STATES, Books
+from dispatcher.ledger.stories import EventStory
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.summary import ENDS
 from loadtest.load.generator import Source

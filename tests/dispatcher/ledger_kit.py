@@ -15,7 +15,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from dispatcher.delivery import ENDED
 from dispatcher.events import Accepted, decode_event
-from dispatcher.ledger.api import AlertStory, Counted, Decisions, Draft, Ledger, Receipt
+from dispatcher.ledger.api import Counted, Decisions, Draft, Ledger, Receipt
+from dispatcher.ledger.stories import AlertStory
 from dispatcher.ledger.worker import InlineLedger, ThreadedLedger
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.recipient import Recipient, RecipientLine

@@ -15,7 +15,7 @@ from structlog import reset_defaults
 from dispatcher.cli.main import commands
 from dispatcher.errors import InputError
 from dispatcher.ledger import sqlite_held
-from dispatcher.ledger.api import EventStory
+from dispatcher.ledger.stories import EventStory
 from dispatcher.ledger.worker import ThreadedLedger
 from replay.explain import tell
 from tests.dispatcher.ledger_kit import HOUR_MS, Tell, accepted, admitted, owner_of

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from dispatcher.ledger.api import AlertStory, Books, EventStory
+from dispatcher.ledger.api import Books
+from dispatcher.ledger.stories import AlertStory, EventStory
 from dispatcher.model.alert import State
 from loadtest.load import books as module
 from loadtest.load.assertions import parse_assertion

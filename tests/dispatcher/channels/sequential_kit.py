@@ -26,7 +26,7 @@ from dispatcher.config_load import load_config
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy
 from dispatcher.engine import Engine
 from dispatcher.events import Rejected, decode_event
-from dispatcher.ledger.api import AlertStory
+from dispatcher.ledger.stories import AlertStory
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert

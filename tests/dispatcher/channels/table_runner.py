@@ -44,7 +44,7 @@ from dispatcher.delivery import AnswerClass
 from dispatcher.engine import Engine
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.httpd import Answer, Request, serve_http
-from dispatcher.ledger.api import AlertStory
+from dispatcher.ledger.stories import AlertStory
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
 from dispatcher.model.heard import Heard

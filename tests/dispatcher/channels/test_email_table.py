@@ -15,7 +15,7 @@ from dispatcher.channels.email.answers import MAILBOX_PAUSE_MS, TABLE, UNKNOWN_L
 from dispatcher.channels.email.session import CERTIFICATE, NO_AUTH, NO_STARTTLS
 from dispatcher.channels.table import NOT_IN_TABLE
 from dispatcher.delivery import AnswerClass
-from dispatcher.ledger.api import AlertStory
+from dispatcher.ledger.stories import AlertStory
 from dispatcher.network.api import Failure
 from tests.certificate_kit import Certificates
 from tests.dispatcher.channel_kit import no_response_to, response_to, shows_nothing_private

@@ -11,7 +11,7 @@ import pytest
 from dispatcher.channels.document import FILE, document
 from dispatcher.channels.table import AnswerTable
 from dispatcher.channels.tables import TABLES, is_known
-from dispatcher.ledger.api import AttemptStory
+from dispatcher.ledger.stories import AttemptStory
 from replay.explain import _attempt
 
 ROOT = Path(__file__).parents[3]

@@ -24,7 +24,7 @@ from dispatcher.config_channels import WebhookConfig
 from dispatcher.config_load import load_config
 from dispatcher.delivery import AnswerClass
 from dispatcher.errors import ConfigurationError
-from dispatcher.ledger.api import AlertStory
+from dispatcher.ledger.stories import AlertStory
 from dispatcher.model.event import DigestFacts
 from dispatcher.model.private import Secret
 from dispatcher.network.api import Failure
