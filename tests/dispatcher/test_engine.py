@@ -369,10 +369,10 @@ async def test_without_a_receipt_by_the_deadline_the_next_channel_is_taken_once(
 
 
 async def test_full_lanes_make_admission_wait(world: Any, autojump_clock: Any) -> None:
-    # Given a lane of eight places at ten a second
+    # Given a lane of eight places at ten a second, and no storm guard: it would hold one swipe that comes 32 times
     w = world()
     await w.tell()
-    async with w.running(rate=10, lane_capacity=8, batch_events=8) as engine:
+    async with w.running(rate=10, lane_capacity=8, batch_events=8, rules="version = 1") as engine:
         for start in range(0, 32, 8):
             await engine.reserve(8)
             await engine.admit([swipe(number) for number in range(start, start + 8)])

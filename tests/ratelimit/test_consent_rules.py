@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dispatcher.model.recipient import Consent
-from tests.ratelimit.rules_kit import HOUR_MS, Book, a_recipient, an_event, at, rule
+from tests.ratelimit.book_kit import HOUR_MS, Book, a_recipient, an_event, at, rule
 
 NOW = at("2026-11-28T04:00Z")  # noon in Shanghai
 YES, NO = Consent(given=True, at=NOW - HOUR_MS, source="form 7"), Consent(given=False, at=NOW - HOUR_MS, source="call")

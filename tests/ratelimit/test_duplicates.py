@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ratelimit.rules_kit import DAY_MS, HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
+from tests.ratelimit.book_kit import DAY_MS, HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
 
 NIGHT = rule("quiet_hours", from_='"22:00"', to='"08:00"')
 NOW = at("2026-11-28T04:00Z")  # noon in Shanghai

@@ -7,7 +7,7 @@ import pytest
 from ratelimit.effects import MAX_ROLLING_LIMIT
 from ratelimit.errors import RulesError
 from ratelimit.rulefile import load_rules
-from tests.ratelimit.rules_kit import rule
+from tests.ratelimit.book_kit import rule
 
 CAP = {"limit": "3", "per": '"account"'}
 DAY = CAP | {"window": '"day"'}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratelimit.rulefile import load_rules
-from tests.ratelimit.rules_kit import rule
+from tests.ratelimit.book_kit import rule
 
 DAY = {"limit": "3", "per": '"account"', "window": '"day"'}
 NIGHT = {"from_": '"22:00"', "to": '"08:00"'}

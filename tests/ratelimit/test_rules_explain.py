@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ratelimit.explain import explain_decision
-from tests.ratelimit.rules_kit import MINUTE_MS, Book, a_recipient, an_event, at, rule
+from tests.ratelimit.book_kit import MINUTE_MS, Book, a_recipient, an_event, at, rule
 
 MIDNIGHT_MS = at("2026-11-28T00:00Z")
 

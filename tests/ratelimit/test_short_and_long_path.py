@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dispatcher.model.event import Event
 from ratelimit.rules import Decision, Plan
-from tests.ratelimit.rules_kit import HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
+from tests.ratelimit.book_kit import HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
 
 RULES = [
     rule("expire_after", id='"age"', category='"swipe"', hours="700"),

@@ -6,7 +6,7 @@ import pytest
 
 from ratelimit.asked import MAX_MOVES, MAX_RESERVED
 from ratelimit.rules import Fold
-from tests.ratelimit.rules_kit import HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
+from tests.ratelimit.book_kit import HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
 
 NEW_YORK = a_recipient(timezone="America/New_York")
 NIGHT = rule("quiet_hours", from_='"22:00"', to='"08:00"')

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ratelimit import windows as windows_module
 from ratelimit.localday import LocalDays
 from ratelimit.windows import Windows, at_local
-from tests.ratelimit.rules_kit import DAY_MS, MINUTE_MS, at
+from tests.ratelimit.book_kit import DAY_MS, MINUTE_MS, at
 
 ZONES = (
     "Asia/Shanghai",
