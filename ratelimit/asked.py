@@ -36,6 +36,10 @@ Keys = tuple[tuple[str, str], ...]
 """(channel or "", key) of one rule for one alert."""
 
 
+Near = tuple[int, int, bool]
+"""Limit and window (ms) of a rule that looks at times, and whether it is a cap, whose count is shown."""
+
+
 class Counted(Protocol):
     """The counters and marks as they stand, each read when it is asked for."""
 
@@ -50,10 +54,10 @@ class Asked(msgspec.Struct, gc=False):
     """One alert and the rules that have to be asked about it.
 
     Most of them have nothing against sending now. So what that takes is worked out beforehand: it is sent now if the
-    counters of ``increments`` are below ``limits`` and there are fewer than the limit of the times of ``nears`` (key,
-    limit, window in ms) within a window of now; then ``increments`` and ``marks`` are counted. Whatever else has to be
-    found out is up to `walk`, and ``must_walk`` says that there is no way around it. ``rules`` and ``dedups`` may have
-    tests of their own (``rest``) that have yet to be asked.
+    counters of ``increments`` are below ``limits``, and of the times of ``marks`` there are fewer than ``nears`` allow;
+    then those are what it counts. This holds for ``route``. Whatever else has to be found out is up to `walk`, and
+    ``must_walk`` says that there is no way around it. ``rules`` and ``dedups`` may have tests of their own (``rest``)
+    that have yet to be asked.
     """
 
     event: Event
@@ -61,12 +65,13 @@ class Asked(msgspec.Struct, gc=False):
     template: str
     now_ms: int
     expires_ms: int
+    route: tuple[str, ...]
     rules: Sequence[TimedRule]
     dedups: Sequence[DedupRule]
     windows: Windows
     today: LocalDay
     limits: Sequence[int]
-    nears: Sequence[tuple[str, int, int]]
+    nears: Sequence[Near]
     increments: tuple[Increment, ...]
     marks: tuple[Mark, ...]
     must_walk: bool

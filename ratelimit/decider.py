@@ -68,7 +68,9 @@ class Decider:
         template = template or event.category
         minimums = matched.straight
         if minimums is not None and not recipient.opt_out:  # nearly every event
-            route, rule, saw = minimums.route(event, recipient, recipient.channels, template, now_ms, ())
+            order = matched.order
+            channels = recipient.channels if order is None else self._order(order, recipient.channels)
+            route, rule, saw = minimums.route(event, recipient, channels, template, now_ms, ())
         else:
             route, rule, saw = self._route(matched, event, recipient, template, now_ms)
         if recipient.service_until_ms > now_ms and self._serves and "wechat" in route:

@@ -33,7 +33,9 @@ class LimitRule:
         self.digest = rule.digest or Digest(at=DIGEST_AT)
         self.channel = rule.channel
         self.prefix = f"{self.kind}|{self.id}|"
-        self.by_account = rule.per == ("account",)
+        # With or without channels, which stand before who is counted.
+        only = set(rule.per) - {"channel"}
+        self.by_account, self.by_recipient = only == {"account"}, only == {"recipient"}
         self.by_channel = rule.channel is not None or "channel" in rule.per
         self._named = "channel" in rule.per
         self._who = who_of(rule.per)
@@ -51,6 +53,16 @@ class LimitRule:
             for channel in channels
             if self.channel is None or channel == self.channel
         )
+
+    def heads(self, route: tuple[str, ...], windows: Windows, day: LocalDay) -> Sequence[str]:
+        """The first parts of the keys that it counts when there is room for all of the route."""
+        head = self.head(windows, day)
+        if not self.by_channel:
+            return (head,)
+        # One that holds or folds is about the first channel only.
+        channels = dict.fromkeys(map(channel_of, route if self.at == "suppress" else route[:1]))
+        meant = [channel for channel in channels if self.channel in (None, channel)]
+        return [f"{head}{channel}|" if self._named else head for channel in meant]
 
     def head(self, windows: Windows, day: LocalDay) -> str:
         """The first part of its keys."""
@@ -120,6 +132,10 @@ class CalendarCap(LimitRule):
         """With the window's label, which has no zone: an account with recipients in two zones has one cap."""
         return (self.days.get(day.label) or self.of_day(windows, day))[0]
 
+    def keep_until_ms(self, windows: Windows, day: LocalDay) -> int:
+        """Until when to keep the counter of a day's window."""
+        return (self.days.get(day.label) or self.of_day(windows, day))[1]
+
     def of_day(self, windows: Windows, day: LocalDay) -> tuple[str, int]:
         """The first part of the keys of a day's window, and until when to keep the counter; remembered in ``days``."""
         window = windows.of(self._window, day)
@@ -143,21 +159,23 @@ class CalendarCap(LimitRule):
 
     def count(self, now: Pass, key: str) -> None:
         """One more in the window."""
-        keep_until_ms = (self.days.get(now.day.label) or self.of_day(now.asked.windows, now.day))[1]
-        now.counted.append((key, 1, keep_until_ms))
+        now.counted.append((key, 1, self.keep_until_ms(now.asked.windows, now.day)))
 
 
 class NearRule(LimitRule):
     """What rolling caps and gaps have in common: at most ``limit`` times within a window of any other. ``most`` is how
     many times up to now are worth remembering."""
 
+    is_cap = False
+
     def __init__(self, rule: Cap | MinGap, rest: Test | None, at: AtLimit, limit: int, seconds: int, most: int) -> None:
         super().__init__(rule, rest, at)
         self.limit, self.window_ms, self.most = limit, seconds * 1000, most
+        self.keep_ms = self.window_ms + KEEP_COUNTER_MS
 
     def mark(self, key: str, send_ms: int) -> Mark:
         """The time to remember."""
-        return key, send_ms, self.most, send_ms + self.window_ms + KEEP_COUNTER_MS
+        return key, send_ms, self.most, send_ms + self.keep_ms
 
     def count(self, now: Pass, key: str) -> None:
         """Remember the time."""
@@ -168,6 +186,7 @@ class RollingCap(NearRule):
     """A cap in any stretch of a length."""
 
     kind = "roll"
+    is_cap = True
 
     def __init__(self, rule: Cap, rest: Test | None) -> None:
         super().__init__(rule, rest, rule.at_cap, rule.limit, rule.rolling_seconds, rule.limit)

@@ -45,7 +45,7 @@ class Matched:
     """The rules that may match an event of one category, type and currency.
 
     ``age``, ``minimums`` and ``guards`` are what holds for every such event, None where that depends on the rest of a
-    ``when``; ``straight`` is the minimums when nothing else has a say in the route.
+    ``when``; ``straight`` is the minimums when nothing has a say in the route but they and ``order``, a route rule.
     """
 
     def __init__(self, rules: Sequence[Rule], channels: Sequence[str], category: str, kind: str, currency: str) -> None:
@@ -95,7 +95,9 @@ class Matched:
         self._made: dict[tuple[bool, ...], Minimums] = {}
         plain = all(rest is None for _, rest in minimums)
         self.minimums = Minimums(channels, [rule for rule, _ in minimums]) if plain else None
-        self.straight = None if self.consents or self.channel_consents or self.routes else self.minimums
+        self.order = self.routes[0][0] if self.routes and self.routes[0][1] is None else None
+        is_open = bool(self.consents or self.channel_consents) or (bool(self.routes) and self.order is None)
+        self.straight = None if is_open else self.minimums
 
     def age_of(self, event: Event, recipient: Recipient) -> tuple[int, str]:
         """The age limit in ms and its rule: of those that match the first, which is mostly ``age``."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from dispatcher.model.event import Event
+from dispatcher.model.event import MAX_INT64, Event
 from ratelimit.asked import Asked
 from ratelimit.decision import Decision, Increment, Mark, Plan
 from ratelimit.limits import near_times
@@ -117,34 +117,40 @@ class Tally:
             value = values[key] = (values[key] or 0) + delta
             changed[key] = (value, keep_until_ms)
         for mark in decision.times:
-            self._mark(mark, asked.now_ms)
+            key, time, _, keep_until_ms = mark
+            times = self._times[key]
+            if times:
+                self._mark(times, mark, asked.now_ms)
+            else:
+                times.append(time)
+                self.changed_marks[key] = ((time,), keep_until_ms)
         return decision
 
     def _sent_now(self, asked: Asked, planned: Decision) -> Decision | None:
         """The decision about an alert that no timed rule has anything against, as most; None when one may have."""
-        if asked.must_walk:
+        if asked.must_walk or planned.route is not asked.route:
             return None
-        values = self._values
-        tightest: tuple[int, int, int] | None = None
+        values, times_of = self._values, self._times
+        least, counter, of = MAX_INT64 + 1, -1, 0
         for (key, _, _), limit in zip(asked.increments, asked.limits, strict=True):
             value = (values[key] if key in values else self.value(key)) or 0
-            if value >= limit:
+            room = limit - value
+            if room <= 0:
                 return None
-            room = (limit - value, value, limit)
-            if tightest is None or room < tightest:
-                tightest = room
-        for key, limit, window_ms in asked.nears:
-            near = near_times(self.times(key), asked.now_ms, window_ms)
-            if near >= limit:
+            # Of several caps the one with the least room is shown, of those the one with the lower count.
+            if room < least or (room == least and value < counter):
+                least, counter, of = room, value, limit
+        for (key, now_ms, _, _), (limit, window_ms, is_cap) in zip(asked.marks, asked.nears, strict=True):
+            times = times_of[key] if key in times_of else self.times(key)
+            value = near_times(times, now_ms, window_ms) if times else 0
+            room = limit - value
+            if room <= 0:
                 return None
-            if key.startswith("roll|"):
-                room = (limit - near, near, limit)
-                if tightest is None or room < tightest:
-                    tightest = room
+            if is_cap and (room < least or (room == least and value < counter)):
+                least, counter, of = room, value, limit
         saw = planned.saw
-        if tightest is not None:
-            _, counter, limit = tightest
-            saw = {"counter": counter, "limit": limit} if saw is None else {**saw, "counter": counter, "limit": limit}
+        if counter >= 0:
+            saw = {"counter": counter, "limit": of} if saw is None else {**saw, "counter": counter, "limit": of}
         return Decision(
             "send",
             planned.route,
@@ -171,7 +177,7 @@ class Tally:
         return self._values[key] is not None
 
     def _ask_storms(self, event: Event, plans: Sequence[Plan]) -> tuple[str, dict[str, int]] | None:
-        """The first storm rule that holds the event back, and what it saw; counts the event for all of them.
+        """The first storm rule that holds the event back, and what it saw; counts the event for it and those before.
 
         An event that is told to nobody anyway is not counted.
         """
@@ -181,16 +187,15 @@ class Tally:
         has_counted = self._has_counted(plans[0])
         if not has_counted and plan.storms is not None and not plan.storms.has_volume:
             return None
-        held: tuple[str, dict[str, int]] | None = None
         for guard, key, keep_until_ms in self._storms.get(event.id) or _storm_keys(event, plan):
             if not (has_counted or guard.is_volume):
                 continue
             before = self.value(key)
             self._add((key, 1, keep_until_ms))
             limit = guard.limit_now(plan.now_ms, self._known(guard.past_keys(plan.now_ms)))
-            if held is None and limit is not None and not guard.passes(before, limit):
-                held = guard.id, {"counter": before, "limit": limit, "storm": 1}
-        return held
+            if limit is not None and not guard.passes(before, limit):
+                return guard.id, {"counter": before, "limit": limit, "storm": 1}
+        return None
 
     def _known(self, keys: Sequence[str]) -> dict[str, int]:
         """Those of these counters that exist."""
@@ -204,12 +209,13 @@ class Tally:
             fetched.update(self._read(list(fetched)))
             self._values.update(fetched)
 
-    def _fetch_times(self, keys: Sequence[str]) -> dict[str, list[int]]:
+    def _fetch_times(self, keys: Sequence[str]) -> None:
         if keys:
             unique = list(dict.fromkeys(keys))
-            found = self._read_marks(unique)
-            self._times.update((key, sorted(found.get(key, ()))) for key in unique)
-        return self._times
+            for key in unique:
+                self._times[key] = []
+            for key, times in self._read_marks(unique).items():
+                self._times[key] = sorted(times)
 
     def _fetch_storms(self, guarded: Sequence[tuple[Event, Plan]]) -> None:
         """Those of events that are not the first of their day, in the ledger or in this batch."""
@@ -228,23 +234,19 @@ class Tally:
 
     def _add(self, increment: Increment) -> None:
         key, delta, keep_until_ms = increment
-        value = self.value(key) + delta
-        self._values[key] = value
+        values = self._values
+        value = values[key] = ((values[key] if key in values else self.value(key)) or 0) + delta
         self.changed[key] = (value, keep_until_ms)
 
-    def _mark(self, mark: Mark, now_ms: int) -> None:
+    def _mark(self, times: list[int], mark: Mark, now_ms: int) -> None:
         key, time, most, keep_until_ms = mark
-        times = self._times[key] if key in self._times else self._fetch_times((key,))[key]
-        if times and time < times[-1]:
-            insort(times, time)
-        else:
-            times.append(time)
+        insort(times, time)
         # The newest ones up to now, and all that are still to come: those are as many as may be held.
         past = bisect_right(times, now_ms)
         if past > most:
             del times[: past - most]
-        kept_until = self.changed_marks.get(key, ((), 0))[1]
-        self.changed_marks[key] = (tuple(times), max(keep_until_ms, kept_until))
+        kept_until_ms = times[-1] - time + keep_until_ms  # as long as the last of them matters
+        self.changed_marks[key] = (tuple(times), kept_until_ms)
 
 
 def decide(plan: Plan, counters: Mapping[str, int], marks: Mapping[str, Sequence[int]] | None = None) -> Decision:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dispatcher.model.event import Event
-from dispatcher.model.recipient import Recipient
 from ratelimit.asked import KEEP_COUNTER_MS, KEPT_PAST, Against, Asked, Keys, Pass
 from ratelimit.decision import Mark
 from ratelimit.effects import Dedup, QuietHours, minute_of_day
@@ -53,11 +52,12 @@ class DedupRule:
 
     def __init__(self, rule: Dedup, rest: Test | None) -> None:
         self.id, self.rest = rule.id, rest
+        self._prefix = f"dedup|{rule.id}|"
         self._fingerprint, self.window_ms = fingerprint_of(rule.fingerprint), rule.total_seconds * 1000
 
-    def key(self, event: Event, recipient: Recipient) -> str:
-        """The mark of this fingerprint and recipient."""
-        return f"dedup|{self.id}|{recipient.id}:{self._fingerprint(event)}"
+    def key(self, event: Event, person: str) -> str:
+        """The mark of this fingerprint for a recipient, by its number."""
+        return f"{self._prefix}{person}:{self._fingerprint(event)}"
 
     def mark(self, key: str, send_ms: int) -> Mark:
         """The time to remember."""

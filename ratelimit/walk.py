@@ -51,7 +51,7 @@ def _round(now: Pass) -> tuple[object, Against] | None:
     for dedup in asked.dedups:
         if dedup.rest is not None and not dedup.rest(event, recipient):
             continue
-        against = dedup.ask(now, dedup.key(event, recipient))
+        against = dedup.ask(now, dedup.key(event, str(recipient.id)))
         if against is not None:
             return dedup, against
     by_channel = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ratelimit.brownout import BrownOutTerms
+from ratelimit.degrade import degrade
 from tests.ratelimit.book_kit import DAY_MS, Book, a_recipient, an_event, at, rule
 
 NIGHT = rule("quiet_hours", from_='"22:00"', to='"08:00"')
@@ -99,3 +101,24 @@ def test_a_cap_on_wechat_is_one_on_its_service_messages_too() -> None:
     assert book.one(NOW, recipient).route == ("wechat_service", "wechat", "sms")
     assert book.one(NOW, recipient).route == ("sms",)
     assert book.counters["cap|cap|2026-11-28|1"] == 1
+
+
+def test_a_hold_on_wechat_is_one_on_its_service_messages_too() -> None:
+    # Given one WeChat message a day, held beyond that, and a recipient to whom customer-service messages may be sent
+    hold = rule("cap", **SMS_CAP | {"channel": '"wechat"', "at_cap": '"hold"'})
+    book = Book(hold, channels=("wechat", "wechat_service", "sms"))
+    recipient = a_recipient(service_until_ms=NOW + DAY_MS)
+    assert [book.one(NOW, recipient).state for _ in range(2)] == ["send", "held"]
+
+
+def test_a_route_that_a_brown_out_has_changed_is_asked_about_anew() -> None:
+    # Given one SMS a day, held beyond that, and a brown-out of WeChat that leaves only SMS to a small swipe
+    book = Book(rule("cap", **SMS_CAP | {"at_cap": '"hold"'}))
+    terms = BrownOutTerms({"CNY": 20_000}, {}, {}, frozenset())
+    decisions = []
+    for number in range(2):
+        event = an_event(id=f"e{number}")
+        plan, _ = degrade(book.decider.plan(event, NOW, a_recipient(), NOW), event, "wechat", 1, terms)
+        decisions.append(book.decide([(event, [plan])])[0][0])
+    # Then SMS is what is counted and what is full
+    assert [(each.state, each.route) for each in decisions] == [("send", ("sms",)), ("held", ("sms",))]

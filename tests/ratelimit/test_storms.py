@@ -54,12 +54,15 @@ def test_what_nobody_is_told_is_no_storm() -> None:
     assert [key for key in book.counters if key.startswith("storm|")] == []
 
 
-def test_of_two_storm_rules_both_count_and_the_first_that_holds_decides() -> None:
+def test_of_two_storm_rules_the_first_that_holds_decides() -> None:
     # Given two rules, of which the second has the lower limit
     other = BURST | {"fingerprint": '"merchant"', "limit": "1"}
     book = Book(rule("storm", **BURST), rule("storm", id='"shop"', **other))
     rules = [book.one(NOW, event=an_event(id=f"e{n}")).rule for n in range(5)]
     assert rules == ["", "", "shop", "storm", "storm"]
+    # And the second has counted only what the first let pass
+    counted = {key.split("|")[1]: value for key, value in book.counters.items() if key.startswith("storm|")}
+    assert counted == {"storm": 4, "shop": 2}
 
 
 def test_an_ordinary_swipe_reads_no_storm_counter_and_writes_none() -> None:
