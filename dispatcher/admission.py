@@ -1,7 +1,7 @@
 """The decisions of a batch: where the ledger's transaction meets the send rules.
 
 `Admitter` is called by the ledger inside the admission transaction, with the new events, their recipients and a
-reader of counters. It reads no clock and writes nothing; the ledger writes what it returns.
+reader of what was counted. It reads no clock and writes nothing; the ledger writes what it returns.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Protocol
 
 from dispatcher.digests import rules_for_digests, told_by
 from dispatcher.events import Accepted
-from dispatcher.fallback import Orders
 from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.model.alert import State
 from dispatcher.model.event import DIGEST, Event
 from dispatcher.model.recipient import Recipient
+from dispatcher.noting import Noting
+from dispatcher.rules_in_force import RulesInForce
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.degrade import degrade
 from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Plan, Rules, Tally
@@ -39,21 +40,19 @@ class BrownOut(Protocol):
 
 
 class Admitter:
-    """The send rules in force, for the configured channels. ``fenced`` says by channel whether an alert has to be
-    fenced before it leaves (see `delivery`), ``orders`` puts the channels of a category in its order, ``brownouts``
-    says which channels have a daily quota that may run low."""
+    """The send rules ``in_force``, for the configured channels. ``fenced`` says by channel whether an alert has to be
+    fenced before it leaves (see `delivery`), ``brownouts`` says which channels have a daily quota that may run low."""
 
     def __init__(
         self,
         rules: Rules,
         library: Library,
         fenced: Mapping[str, bool],
-        orders: Orders | None = None,
         brownouts: Mapping[str, BrownOut] | None = None,
     ) -> None:
-        self._orders = orders or None
         self._brownouts = dict(brownouts or {})
-        self._decider = Decider(rules, fenced)
+        self._fenced = dict(fenced)
+        self.in_force = RulesInForce(Decider(rules, self._fenced))
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
         }
@@ -63,6 +62,10 @@ class Admitter:
         self._for_digests: tuple[Decider, Decider] | None = None
         """(rules in force, what is left of them for digests), made when the first digest comes."""
 
+    def put_in_force(self, rules: Rules) -> None:
+        """Decide by these rules from the next batch on; what is being decided is decided by the ones before."""
+        self.in_force.decider = Decider(rules, self._fenced)
+
     def __call__(
         self,
         batch: Sequence[Accepted],
@@ -71,7 +74,9 @@ class Admitter:
         counted: Counted,
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
-        plan, templates, orders = self._decider.plan, self._templates, self._orders
+        decider = self.in_force.decider  # once, so that a batch is decided by one set of rules
+        templates = self._templates
+        plan, is_urgent = decider.plan, decider.is_urgent if decider.has_priorities else None
         default = templates[DEFAULT_TEMPLATE]
         planned = []
         # Once a batch: while no quota runs low, the ladder costs nothing an alert.
@@ -79,68 +84,61 @@ class Admitter:
         for accepted in batch:
             event = accepted.event
             told = recipients.get(event.account, ())
-            if orders is not None:
-                told = [orders.of(event.category, recipient) for recipient in told]
             pinned, name = templates.get(event.category, default)
             if event.digest is not None:
-                planned.append(self._digest(accepted, told, now_ms))
+                planned.append(self._digest(decider, accepted, told, now_ms))
                 continue
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
-                plans = [_degraded(one, event, ladder) for one in plans]
+                plans = [
+                    _degraded(one, event, ladder, None if is_urgent is None else is_urgent(event, recipient))
+                    for one, recipient in zip(plans, told, strict=True)
+                ]
             planned.append((told, pinned, plans))
         tally = Tally(counted.counters, counted.marks)
         tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
+        noting = Noting()
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
             if not plans:
                 drafts.append([_nobody(pinned, accepted.swiped_ms)])
                 continue
             decisions = tally.decide_event(accepted.event, plans)
+            noting.look_at(decisions)
             drafts.append(
                 [
                     self._draft(recipient, pinned, decision, tally)
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed, tally.changed_marks)
+        return Decisions(drafts, tally.changed, tally.changed_marks, decider.rules.version_id, noting.noted())
 
     def _digest(
-        self, accepted: Accepted, recipients: Sequence[Recipient], now_ms: int
+        self, decider: Decider, accepted: Accepted, recipients: Sequence[Recipient], now_ms: int
     ) -> tuple[Sequence[Recipient], str, list[Plan]]:
         """(who is told, pinned template, plans) of a digest: neither folded nor browned out once more."""
-        decider = self._decider
         if self._for_digests is None or self._for_digests[0] is not decider:
-            self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._first_state)
+            self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._fenced)
         plan, (pinned, name) = self._for_digests[1].plan, self._digest_template
         told = told_by(accepted.event, recipients)
         return told, pinned, [plan(accepted.event, accepted.swiped_ms, one, now_ms, name) for one in told]
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
-        route, state = decision.route, decision.state
-        if state == "send" or state == "held":
+        route, state, expires_ms, saw = decision.route, decision.state, decision.expires_at_ms, decision.saw
+        if state == "send":
             total = tally.value(decision.day_total_key)
-            if state == "send":
-                first = self._first_state[route[0]]
-                return Draft(recipient, first, None, route, decision.expires_at_ms, template, decision.saw, total)
-            held, expires_ms, due_ms = decision.rule, decision.expires_at_ms, decision.send_ms
-            return Draft(recipient, "held", held, route, expires_ms, template, decision.saw, total, due_ms)
+            return Draft(recipient, self._first_state[route[0]], None, route, expires_ms, template, saw, total)
+        rule = decision.rule
+        if state == "held":
+            total = tally.value(decision.day_total_key)
+            return Draft(recipient, "held", rule, route, expires_ms, template, saw, total, decision.send_ms)
         ended: State = "expired" if state == "expired" else "suppressed"
-        return Draft(
-            recipient,
-            ended,
-            decision.rule,
-            route,
-            decision.expires_at_ms,
-            template,
-            decision.saw,
-            fold=decision.fold,
-        )
+        return Draft(recipient, ended, rule, route, expires_ms, template, saw, fold=decision.fold)
 
 
-def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]]) -> Plan:
+def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]], urgent: bool | None) -> Plan:
     for channel, brownout, level in ladder:
-        plan, step = degrade(plan, event, channel, level, brownout.terms)
+        plan, step = degrade(plan, event, channel, level, brownout.terms, urgent)
         if step is not None:
             brownout.took_away(step)
     return plan

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from dispatcher.config_channels import ChannelsConfig
@@ -18,13 +17,11 @@ from dispatcher.config_parts import (
     ListenText,
     Section,
     UrlText,
-    Word,
     check_listen,
     check_tls,
     parse_listen,
     parsed_listen,
 )
-from dispatcher.model.recipient import ChannelName
 
 SQLITE_PREFIX = "sqlite:///"
 
@@ -112,20 +109,6 @@ class ReceiptsConfig(Section, frozen=True, kw_only=True):
         check_listen(self.listen, self.token_file)
 
 
-class FallbackConfig(Section, frozen=True, kw_only=True):
-    """By category: ``channels`` is the order in which an alert may take them (a recipient's own order otherwise), and
-    ``deadline_seconds`` how long each waits for its receipt before the next one is taken (``receipts.deadline_seconds``
-    otherwise, and for the last one)."""
-
-    channels: dict[Word, tuple[ChannelName, ...]] = msgspec.field(default_factory=dict)
-    deadline_seconds: dict[Word, Annotated[float, Meta(ge=1.0, le=86_400.0)]] = msgspec.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for order in self.channels.values():
-            if not order or len(set(order)) != len(order):
-                raise ValueError("channels: a list is empty or names a channel twice; name each channel once")
-
-
 class MetricsConfig(Section, frozen=True, kw_only=True):
     """Where ``/metrics`` and ``/healthz`` answer."""
 
@@ -137,9 +120,11 @@ class MetricsConfig(Section, frozen=True, kw_only=True):
 
 
 class RulesConfig(Section, frozen=True, kw_only=True):
-    """``file`` replaces the shipped rules."""
+    """``file`` replaces the shipped rules. ``approval``: other rules take effect only once somebody else than who
+    proposed them has approved them."""
 
     file: Path | None = None
+    approval: bool = False
 
 
 class TemplatesConfig(Section, frozen=True, kw_only=True):
@@ -200,7 +185,6 @@ class ConfigFile(Section, frozen=True, kw_only=True):
     intake: IntakeConfig = IntakeConfig()
     receipts: ReceiptsConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
-    fallback: FallbackConfig = FallbackConfig()
     channels: ChannelsConfig = ChannelsConfig()
     rules: RulesConfig = RulesConfig()
     templates: TemplatesConfig = TemplatesConfig()
@@ -209,11 +193,6 @@ class ConfigFile(Section, frozen=True, kw_only=True):
     log: LogConfig = LogConfig()
 
     def __post_init__(self) -> None:
-        if self.fallback.deadline_seconds and self.receipts is None:
-            raise ValueError(
-                "fallback.deadline_seconds: is given without the section [receipts], so no channel waits for one; "
-                "add [receipts] or remove the deadline"
-            )
         taken: dict[str, str] = {}
         sections = {
             "intake.http": self.intake.http,

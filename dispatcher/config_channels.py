@@ -38,8 +38,9 @@ class WechatConfig(Section, frozen=True, kw_only=True):
     """Template messages of a WeChat service account.
 
     ``daily_quota`` is the account's own (100,000 for a new verified account, says WeChat's page of the
-    template interface), for as long as WeChat cannot be asked; of it ``quota_reserve_percent`` are left to swipes of
-    at least ``reserve_from`` and to ``reserve_categories``. When it runs low, swipes below ``brownout_minimum`` (then
+    template interface), for as long as WeChat cannot be asked; of it ``quota_reserve_percent`` are left to alerts that
+    the rules call urgent; where they have no ``priority``, to swipes of at least ``reserve_from`` and to
+    ``reserve_categories``. When it runs low, swipes below ``brownout_minimum`` (then
     below ``brownout_digest_below``) leave the channel first. ``template_ids`` maps our template to the account's
     private one; ``on_unknown``
     says what follows an answer that was never seen. ``ca_file`` and the client certificate are for a private line's

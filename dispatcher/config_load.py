@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from dispatcher import config_moved
 from dispatcher.config import SQLITE_PREFIX, Config, ConfigFile, LedgerConfig
 from dispatcher.config_channels import ChannelSection, WebhookConfig
 from dispatcher.errors import ConfigurationError
@@ -41,12 +42,15 @@ def load_config(path: Path | None, environ: Mapping[str, str] | None) -> Config:
 
     Paths come back absolute (relative ones are relative to the file), and so does the ledger's URL. With
     ``environ`` every secret that the file names is read once, so that a missing one is an error now and not
-    at the first alert; secret files that others may read add to ``Config.warnings``. ``environ=None`` looks
+    at the first alert; secret files that others may read, and keys that the rules are
+    better for, add to ``Config.warnings``. ``environ=None`` looks
     at no secret: for commands that only read the ledger. Raises ConfigurationError.
     """
     name = str(path) if path is not None else "defaults"
     base = Path(os.path.abspath(path if path is not None else "x")).parent
     tables = _read_toml(path) if path is not None else {}
+    if (why := config_moved.refusal(tables)) is not None:
+        raise ConfigurationError(f"{name}: {why}")
     _check_keys(tables, inspect.type_info(ConfigFile), (), name)
     try:
         decoded = msgspec.convert(tables, ConfigFile, dec_hook=lambda kind, value: _decode_path(kind, value, base))
@@ -59,7 +63,8 @@ def load_config(path: Path | None, environ: Mapping[str, str] | None) -> Config:
     _check_files(config, name)
     if environ is None:
         return config
-    return msgspec.structs.replace(config, warnings=_check_secrets(config, environ, name))
+    moved = tuple(f"{name}: {warning}" for warning in config_moved.warnings(tables))
+    return msgspec.structs.replace(config, warnings=moved + _check_secrets(config, environ, name))
 
 
 def read_secret(channel: str, section: ChannelSection, environ: Mapping[str, str]) -> Secret | None:

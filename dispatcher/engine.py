@@ -48,6 +48,8 @@ from dispatcher.model.heard import Heard
 from dispatcher.network.api import Network
 from dispatcher.rates import SharedRates, leased_pacers, machine_clock_ms
 from dispatcher.recorder import Recorder
+from dispatcher.rules_in_force import RulesInForce
+from dispatcher.storms import Storms
 from dispatcher.together import Together
 from ratelimit.breaker import BreakerState
 from ratelimit.leased import LeasedPacer
@@ -72,7 +74,8 @@ def wall_clock_ms() -> int:
 class Engine:
     """One process's share of the work; use ``async with engine.running():``.
 
-    ``deadline_ms`` says by category how long a channel has for its receipt; the channel's own policy holds for others.
+    ``rules`` are those that ``decide`` goes by; the lanes ask them which alerts are urgent, which are to say that
+    they are late, and how long a channel has for its receipt.
 
     ``fail_fast``: a ledger that cannot write or a wrong secret ends the run with its error (``send``, ``demo``);
     otherwise the engine waits until it is mended, raises the alarm metric, and intake answers 503 (``run``).
@@ -86,9 +89,9 @@ class Engine:
         network: Network,
         channels: Mapping[str, tuple[Channel, Pacer | LeasedPacer]],
         decide: Decide,
+        rules: RulesInForce,
         ruleset: tuple[str, str],
         meter: Meter,
-        deadline_ms: Mapping[str, int] | None = None,
         limits: Mapping[str, Limits] = {},
         processes: int = 1,
         steady_ms: Callable[[], int] = machine_clock_ms,
@@ -118,11 +121,12 @@ class Engine:
                 network=network,
                 pacer=pacer,
                 random=random or Random(),  # noqa: S311 - jitter
-                policy_of=with_deadlines(channel.policy, deadline_ms or {}),
+                policy_of=with_deadlines(channel.policy, rules),
                 capacity=config.lane_capacity,
                 # Fenced alerts that a crash catches in flight end as unknown, so no more than can be on the wire.
                 in_flight=min(config.in_flight, channel.connections) if channel.fenced else config.in_flight,
                 limits=limits.get(name, NO_LIMITS),
+                rules=rules,
             )
             for name, (channel, pacer) in channels.items()
         }
@@ -135,6 +139,7 @@ class Engine:
             steady_ms=steady_ms,
         )
         self._gate = Gate(list(self.lanes.values()), config.batch_events, now_ms)
+        self._storms = Storms(meter)
         self._together = Together(self._admit, config.batch_events)
         self._digests = Digests(ledger, lambda batch: self._admit(batch, own=True), now_ms)
 
@@ -204,6 +209,8 @@ class Engine:
         for channel, alerts in by_channel.items():
             self.lanes[channel].put(alerts)
         self.meter.admitted(admission, own)
+        if admission.noted.storms:
+            self._storms.held(admission.noted.storms, self.now_ms())
         return admission
 
     async def reserve(self, events: int, newest: bytes | None = None) -> None:
@@ -261,6 +268,7 @@ class Engine:
             more = False
             for lane in self.lanes.values():
                 lane.tick()
+            self._storms.tick(self.now_ms())
             try:
                 await self._ledger.take_over(self.owner, self.now_ms())
                 await self._ledger.file_ids()

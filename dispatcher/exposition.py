@@ -74,6 +74,11 @@ def _counters(totals: Totals) -> Iterable[Metric]:
         ("swipebell_alerts_ended", "Alerts that ended", "state", dict(totals.ended.items())),
         ("swipebell_unknown_codes", "Answers whose code no table knows", "channel", totals.unknown_codes),
         ("swipebell_callbacks_refused", "Callbacks that were not taken", "reason", totals.callbacks_refused),
+        ("swipebell_suppressed", "Alerts that a rule suppressed", "rule", totals.suppressed_by),
+        ("swipebell_held", "Alerts that a rule held until later", "rule", totals.held_by),
+        ("swipebell_folded", "Alerts that a rule folded into a digest", "rule", totals.folded_by),
+        ("swipebell_storm_held", "Alerts that a storm rule held until a person decides", "rule", totals.storm_held),
+        ("swipebell_rules_reloads", "Changed rule files by what became of them", "result", totals.rules_reloads),
     )
     for name, help_text, label, counts in by_name:
         family = CounterMetricFamily(name, help_text, labels=[label])
@@ -99,6 +104,11 @@ def _counters(totals: Totals) -> Iterable[Metric]:
     for labels, count in sorted(totals.browned_out.items()):
         browned_out.add_metric(labels, count)
     yield browned_out
+    wrong_zones = CounterMetricFamily(
+        "swipebell_recipients_wrong_zone", "Alerts for recipients whose time zone is not known (the default one holds)"
+    )
+    wrong_zones.add_metric([], totals.wrong_zones)
+    yield wrong_zones
     calls = CounterMetricFamily("swipebell_ledger_calls", "Calls committed (group commit shares one)")
     calls.add_metric([], totals.commits.calls)
     yield calls
@@ -135,6 +145,21 @@ def _gauges(totals: Totals) -> Iterable[Metric]:
         # Named by the provider, each of which counts in its own way.
         yield GaugeMetricFamily(f"swipebell_{channel}_quota_limit", "Attempts a day", value=limit)
         yield GaugeMetricFamily(f"swipebell_{channel}_quota_remaining", "Attempts left today", value=remaining)
+    storms = GaugeMetricFamily(
+        "swipebell_storm_active", "1 while a storm rule holds alerts (in a fleet: in any process)", labels=["rule"]
+    )
+    for rule, active in sorted(totals.storms.items()):
+        storms.add_metric([rule], active)
+    yield storms
+    yield GaugeMetricFamily(
+        "swipebell_rules_broken",
+        "1 while the rule file cannot be put in force and the rules before it stay",
+        value=totals.rules_broken,
+    )
+    rules = GaugeMetricFamily("swipebell_rules_info", "Processes that decide by these rules", labels=["version"])
+    for version, processes in sorted(totals.rules_versions.items()):
+        rules.add_metric([version], processes)
+    yield rules
     open_alerts = GaugeMetricFamily("swipebell_open_alerts", "Alerts in the ledger that have not ended")
     open_alerts.add_metric([], totals.open_alerts)
     yield open_alerts

@@ -2,12 +2,13 @@
 
 A late alert is late either way; a fresh one must not be made late by it. So wherever something waits, at the door and
 in a lane, what is fresh goes first, and what is late has a small share that is its own. docs/decisions/0009 says more.
+In a lane, what the rules call urgent goes before both, however old it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -20,9 +21,9 @@ FRESH_S: Final = 10
 clock is a few seconds behind or which hand over by the batch of a few seconds; much more would let a queue of so many
 seconds build up in front of a swipe that is new."""
 
-FRESH, LATE = range(2)
+URGENT, FRESH, LATE = range(3)
 """Classes of a lane, the first leaves first."""
-CLASSES: Final = 2
+CLASSES: Final = 3
 
 LATE_TURNS: Final = 8
 """Of so many places one is for the lower class while the higher one would take them all: nothing starves, and what is
@@ -57,6 +58,24 @@ class Split:
         if not late:
             return alerts, ()
         return [alert for alert in alerts if alert.event.time >= limit], late
+
+
+def telling_age(alerts: Sequence[Alert], now_ms: int, say_late_ms: Callable[[str], int | None]) -> Sequence[Alert]:
+    """The same alerts in the same order; those that are old enough to say so know how late they are.
+
+    ``say_late_ms`` gives that age by category, a minute at least (None: it never says it); ``now_ms`` is epoch ms.
+    """
+    if not Split(now_ms).batch(alerts)[1]:  # nearly always
+        return alerts
+    told: list[Alert] = []
+    for alert in alerts:
+        say_ms = say_late_ms(alert.event.category)
+        if say_ms is not None:
+            age_ms = now_ms - int(alert.event.time.timestamp() * 1000)
+            if age_ms >= say_ms:
+                alert = msgspec.structs.replace(alert, late_seconds=age_ms // 1000)
+        told.append(alert)
+    return told
 
 
 def looks_late(line: bytes, now_ms: int) -> bool:

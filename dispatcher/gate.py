@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from dispatcher.freshness import CLASSES, FRESH, LATE, LATE_TURNS, looks_late
+from dispatcher.freshness import FRESH, LATE, LATE_TURNS, looks_late
 from dispatcher.lane import Lane
 
 BATCHES = 4
@@ -33,8 +33,9 @@ class Gate:
         self._lanes = lanes
         self._limit = BATCHES * batch_events
         self._now_ms = now_ms
-        self._lines = tuple(trio.Lock() for _ in range(CLASSES))
-        self._fronts = [0] * CLASSES
+        # What is urgent, a line that is not decoded yet does not say.
+        self._lines = {FRESH: trio.Lock(), LATE: trio.Lock()}
+        self._fronts = {FRESH: 0, LATE: 0}
         """By line: the events of the batch at its front, 0 when nobody waits."""
         self._passed = 0
         """Fresh events that went past the late batch at the front."""
@@ -49,7 +50,7 @@ class Gate:
         ``line`` is the newest of the batch, which tells whether it is late; None: it is fresh.
         """
         await trio.lowlevel.checkpoint()
-        if not any(line.locked() for line in self._lines) and self._open_to(LATE, events):  # whatever it is
+        if not any(line.locked() for line in self._lines.values()) and self._open_to(LATE, events):  # whatever it is
             self._take(events)
             return
         which = LATE if line is not None and looks_late(line, self._now_ms()) else FRESH

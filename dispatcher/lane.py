@@ -2,7 +2,8 @@
 
 A lane takes what the pacer allows, renders it and hands it to the network in one batch; answers come back in batches
 and leave as steps for the recorder. A place in flight is free again only when its outcome is *recorded*, so nothing
-between the lane and the ledger can grow without bound. Fresh swipes leave before late ones (`freshness`).
+between the lane and the ledger can grow without bound. Urgent alerts leave before all others, and fresh swipes before
+late ones (`freshness`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import trio
 from dispatcher.channels.base import CannotPrepare, Channel, ChannelPaused
 from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy, after_answer, after_expiry, after_refusal
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.freshness import FRESH, FRESH_SHARE, LATE, Split
+from dispatcher.freshness import FRESH, FRESH_SHARE, LATE, URGENT, Split, telling_age
 from dispatcher.lane_gate import NO_LIMITS, LaneGate, Limits
 from dispatcher.lane_queue import LaneQueue
 from dispatcher.ledger.api import Ledger
 from dispatcher.logs import get_logger
 from dispatcher.model.alert import Alert, Step
 from dispatcher.network.api import Network, Request, Response
+from dispatcher.rules_in_force import IsUrgent, RulesInForce
 from ratelimit.breaker import BreakerState
 from ratelimit.leased import Grant, LeasedPacer
 from ratelimit.pacing import Pacer
@@ -71,8 +73,12 @@ class LaneHost(Protocol):
 class Budget(Protocol):
     """What a lane needs of a channel whose provider counts: an attempt leaves only with a permit."""
 
-    def screen(self, batch: list[Alert], now_ms: int) -> tuple[list[Alert], list[Alert], list[Step]]:
-        """(to hand over now, to put back into the queue, steps of those that go elsewhere or wait for room)."""
+    def screen(
+        self, batch: list[Alert], now_ms: int, is_urgent: IsUrgent | None
+    ) -> tuple[list[Alert], list[Alert], list[Step]]:
+        """(to hand over now, to put back into the queue, steps of those that go elsewhere or wait for room).
+
+        ``is_urgent`` as `RulesInForce.is_urgent`: what is urgent may use what is kept in reserve."""
 
     def unused(self, count: int) -> None:
         """So many of those that were let go were not handed over after all."""
@@ -96,6 +102,7 @@ class Lane:
         policy_of: Callable[[Alert], ChannelPolicy],
         capacity: int,
         in_flight: int,
+        rules: RulesInForce,
         limits: Limits = NO_LIMITS,
     ) -> None:
         self.channel = channel
@@ -111,6 +118,7 @@ class Lane:
         self._network = network
         self._pacer = pacer
         self._random = random
+        self._rules = rules
         self._work = trio.Event()
         self._answers: list[Response] = []
         self._answered = trio.Event()
@@ -145,9 +153,12 @@ class Lane:
         return self.late_capacity - self.queue.length(LATE)
 
     def put(self, alerts: Sequence[Alert], *, first: bool = False) -> None:
-        """Add alerts, behind the others that are as fresh or before them; the callers look at ``free`` before they
-        fetch a batch."""
-        fresh, late = Split(self._host.now_ms()).batch(alerts)
+        """Add alerts, behind the others of their class or before them; the callers look at ``free`` before they fetch a
+        batch."""
+        urgent, others = self._rules.parted(alerts)
+        if urgent:
+            self.queue.put(urgent, URGENT, first=first)
+        fresh, late = Split(self._host.now_ms()).batch(others)
         self.queue.put(fresh, FRESH, first=first)
         if late:
             self.queue.put(late, LATE, first=first)
@@ -235,9 +246,9 @@ class Lane:
         requests: list[Request] = []
         back: list[Alert] = []
         if self._budget is not None:
-            leaving, back, elsewhere = self._budget.screen(list(leaving), now_ms)
+            leaving, back, elsewhere = self._budget.screen(list(leaving), now_ms, self._rules.is_urgent)
             steps += elsewhere
-        for alert in leaving:
+        for alert in telling_age(leaving, now_ms, self._rules.decider.say_late_ms):
             if alert.expires_ms <= now_ms:
                 steps.append(after_expiry(alert, now_ms))
                 continue

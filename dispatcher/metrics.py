@@ -63,6 +63,14 @@ class Meter:
                 self.events[result] += count
         for (state, reason), count in admission.ended.items():
             self._end(state, reason, count)
+        noted = admission.noted
+        if admission.held:
+            self.totals.held_by.update(admission.held)
+        if noted.storms:
+            self.totals.storm_held.update(noted.storms)
+        if noted.folded:
+            self.totals.folded_by.update(noted.folded)
+        self.totals.wrong_zones += noted.wrong_zones
 
     def recorded(self, steps: Sequence[Step]) -> None:
         """Steps are in the ledger."""
@@ -138,6 +146,10 @@ class Meter:
         """The fleet gets new tokens far too often, or no longer."""
         self.totals.token_storms[channel] = int(storm)
 
+    def storm(self, rule: str, active: bool) -> None:
+        """A storm rule holds alerts, or does so no longer."""
+        self.totals.storms[rule] = int(active)
+
     def quota(self, channel: str, *, used: int, limit: int, remaining: int, level: int) -> None:
         """How a provider's quota of the day stands, and the brown-out level."""
         self.totals.quotas[channel] = used, limit, remaining, level
@@ -146,6 +158,18 @@ class Meter:
         """So many alerts were degraded because the quota ran low."""
         if count:
             self.totals.browned_out[channel, step] += count
+
+    def rules_in_force(self, version: str) -> None:
+        """This process decides by these rules now."""
+        self.totals.rules_versions = {version: 1}
+
+    def rules_reload(self, result: str) -> None:
+        """A changed rule file was looked at; ``result`` is one of `rules_watch.RESULTS`."""
+        self.totals.rules_reloads[result] += 1
+
+    def rules_broken(self, value: bool) -> None:
+        """The rule file cannot be put in force, or can be again."""
+        self.totals.rules_broken = int(value)
 
     def lanes(self, lengths: Mapping[str, tuple[int, int]], open_alerts: int) -> None:
         """Set the gauges: (queued, in flight) by channel, and the ledger's open alerts."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from dispatcher import rules_file
 from dispatcher.admission import Admitter
 from dispatcher.channels.base import Channel, ChannelPaused, Fleet
 from dispatcher.channels.build import make_channels, open_network, section_of
@@ -18,15 +19,16 @@ from dispatcher.config import Config
 from dispatcher.config_channels import ChannelSection, SecondSmsVendor
 from dispatcher.engine import Engine, wall_clock_ms
 from dispatcher.errors import ChannelMisconfigured, ConfigurationError
-from dispatcher.fallback import Orders
 from dispatcher.lane_gate import NO_LIMITS, Limits
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.rates import machine_clock_ms
+from dispatcher.rules_in_force import RulesInForce
+from dispatcher.rules_watch import RulesWatch
 from ratelimit.errors import RulesError
 from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
-from ratelimit.rules import Rules, default_rules_text, load_rules
+from ratelimit.rules import Rules
 from templates.errors import TemplateError
 from templates.library import Library
 
@@ -47,23 +49,20 @@ log = get_logger("service")
 class Service:
     """What a running engine stands on; made by `service`."""
 
-    def __init__(self, engine: Engine, ledger: ThreadedLedger, meter: Meter, config: Config) -> None:
+    def __init__(self, engine: Engine, ledger: ThreadedLedger, meter: Meter, config: Config, rules: RulesWatch) -> None:
         self.engine = engine
         self.ledger = ledger
         self.meter = meter
         self.config = config
+        self.rules = rules
 
 
 def read_rules(config: Config) -> Rules:
-    """The rules in force. Raises `ConfigurationError` that names file, rule and key."""
-    path = config.rules.file
+    """The rules of the configured file. Raises `ConfigurationError` that names file, rule and key."""
     try:
-        text = default_rules_text() if path is None else path.read_text(encoding="utf-8")
-        return load_rules(text, "the shipped rules" if path is None else str(path))
+        return rules_file.read(config.rules.file).rules
     except RulesError as error:
         raise ConfigurationError(str(error)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"rules.file: {path} cannot be read: {type(error).__name__}") from None
 
 
 def read_templates(config: Config) -> Library:
@@ -85,11 +84,13 @@ async def service(
     Raises `ConfigurationError`, `LedgerUnavailable` or `ChannelMisconfigured` (a wrong secret), each one line.
     """
     environ = os.environ if environ is None else environ
-    rules, library = read_rules(config), read_templates(config)
+    library = read_templates(config)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     meter = Meter()
     ledger = ThreadedLedger(str(config.ledger.path), meter.committed)
     try:
+        watch = RulesWatch(config.rules, ledger=ledger, meter=meter, now_ms=wall_clock_ms)
+        rules = await watch.first(strict=fail_fast)
         network = open_network(config, environ)
         try:
             made = make_channels(config, library, network, environ, Fleet(ledger, wall_clock_ms, meter))
@@ -99,27 +100,23 @@ async def service(
             # One pacer a section: what two channels of one account send together is what the provider counts.
             pacers = {name: _pacer(section.rate_per_second) for name, section in sections.items()}
             channels = {name: (channel, pacers[section_of(name)]) for name, channel in made.items()}
+            admitter = Admitter(
+                rules, library, {name: channel.fenced for name, (channel, _) in channels.items()}, brownouts
+            )
             engine = Engine(
                 config=config.engine,
                 ledger=ledger,
                 network=network,
                 channels=channels,
-                decide=Admitter(
-                    rules,
-                    library,
-                    {name: channel.fenced for name, (channel, _) in channels.items()},
-                    Orders(config.fallback.channels),
-                    brownouts,
-                ),
-                deadline_ms={
-                    category: int(seconds * 1000) for category, seconds in config.fallback.deadline_seconds.items()
-                },
+                decide=admitter,
+                rules=admitter.in_force,
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
                 limits=_limits(channels, sections),
                 processes=processes,
                 fail_fast=fail_fast,
             )
+            warn_of_idle_rules(config, admitter.in_force)
             await _check_credentials(channels)
             if not channels:
                 log.warning("no_channel", hint="no [channels.…] section is configured; every alert will be suppressed")
@@ -127,12 +124,21 @@ async def service(
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            async with engine.running():
-                yield Service(engine, ledger, meter, config)
+            async with engine.running(), trio.open_nursery() as watching:
+                watching.start_soon(watch.run, admitter.put_in_force)
+                yield Service(engine, ledger, meter, config, watch)
+                watching.cancel_scope.cancel()
         finally:
             await network.aclose()
     finally:
         await ledger.aclose()
+
+
+def warn_of_idle_rules(config: Config, rules: RulesInForce) -> None:
+    """Say in the log which rules can do nothing under this configuration."""
+    if config.receipts is None and rules.decider.has_deadlines:
+        hint = "no channel waits for a receipt without the section [receipts], so no rule's deadline_seconds counts"
+        log.warning("deadline_without_receipts", hint=hint)
 
 
 def _pacer(rate: int) -> LeasedPacer:

@@ -15,7 +15,7 @@ import trio
 
 from dispatcher.errors import LeaseLost, LedgerFailed, LedgerUnavailable
 from dispatcher.events import Accepted
-from dispatcher.ledger.api import Admission
+from dispatcher.ledger.api import Admission, Noted
 
 AdmitBatch = Callable[[Sequence[Accepted]], Awaitable[Admission]]
 
@@ -40,7 +40,8 @@ class Together:
         self._came = trio.Event()
 
     async def admit(self, events: Sequence[Accepted]) -> Admission:
-        """What became of these events; ``alerts`` and ``ended`` are not told apart by batch and are empty.
+        """What became of these events; ``alerts``, ``ended`` and what was held or noted are not told apart
+        by batch and are empty.
 
         Raises what ``admit`` raises. When cancelled, they may have been admitted all the same.
         """
@@ -102,6 +103,13 @@ def _share_out(whole: Admission, group: Sequence[_Batch]) -> None:
         conflicts = [place - start for place in whole.conflicts if start <= place < end]
         accepted = len(batch.events) - len(duplicates) - len(conflicts)
         batch.admission = msgspec.structs.replace(
-            whole, accepted=accepted, duplicates=duplicates, conflicts=conflicts, alerts=[], ended={}
+            whole,
+            accepted=accepted,
+            duplicates=duplicates,
+            conflicts=conflicts,
+            alerts=[],
+            ended={},
+            held={},
+            noted=Noted(),
         )
         start = end

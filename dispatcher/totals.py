@@ -129,12 +129,18 @@ class Totals(msgspec.Struct, kw_only=True):
     ``events`` by read, accepted, duplicate, rejected; ``attempts`` and ``delivered_by`` by channel; ``outcomes`` by
     (channel, class of answer); ``known_doubles`` alerts seen on a channel after they had rung on the next;
     ``callbacks_refused`` by `receipts.REASONS`; ``token_refreshes`` by channel; ``browned_out`` by (channel, step);
+    ``held_by``, ``folded_by`` and ``storm_held`` (the part of ``held_by`` that a storm rule held) alerts by rule;
+    ``wrong_zones`` alerts for recipients whose time zone is not known;
+    ``rules_reloads`` by `rules_watch.RESULTS`;
     ``latencies`` from the event's acceptance and ``swipe_latencies`` from the swipe's own time to the provider's
     acceptance.
 
     Gauges: ``lanes`` by channel (queued, in flight); ``open_alerts`` of the whole ledger; ``waiting_channels`` by
     channel, 1 while it waits for a person; ``open_breakers`` 1 while its provider is down; ``token_storms`` 1 while
-    there are far too many refreshes; ``quotas`` (used, limit, remaining, brown-out level) as the process last heard.
+    there are far too many refreshes; ``quotas`` (used, limit, remaining, brown-out level) as the process last heard;
+    ``storms`` by rule, 1 while it holds alerts;
+    ``rules_broken`` 1 while the rule file cannot be put in force; ``rules_versions`` how many processes decide by each
+    version of the rules.
     """
 
     events: dict[str, int] = {}
@@ -159,6 +165,14 @@ class Totals(msgspec.Struct, kw_only=True):
     token_storms: dict[str, int] = {}
     browned_out: dict[tuple[str, str], int] = {}
     quotas: dict[str, tuple[int, int, int, int]] = {}
+    held_by: dict[str, int] = {}
+    folded_by: dict[str, int] = {}
+    storm_held: dict[str, int] = {}
+    wrong_zones: int = 0
+    storms: dict[str, int] = {}
+    rules_reloads: dict[str, int] = {}
+    rules_broken: int = 0
+    rules_versions: dict[str, int] = {}
 
     def __post_init__(self) -> None:
         for name in COUNTERS:
@@ -170,6 +184,7 @@ class Totals(msgspec.Struct, kw_only=True):
             getattr(self, name).update(getattr(other, name))
         self.retries += other.retries
         self.known_doubles += other.known_doubles
+        self.wrong_zones += other.wrong_zones
         self.latencies.merge(other.latencies)
         self.swipe_latencies.merge(other.swipe_latencies)
         self.commits.merge(other.commits)
@@ -183,11 +198,16 @@ class Totals(msgspec.Struct, kw_only=True):
             self.open_breakers[channel] = max(self.open_breakers.get(channel, 0), value)
         for channel, value in other.token_storms.items():
             self.token_storms[channel] = max(self.token_storms.get(channel, 0), value)
+        for rule, value in other.storms.items():
+            self.storms[rule] = max(self.storms.get(rule, 0), value)
         for channel, theirs in other.quotas.items():
             # One account, heard of at different moments: most used and least left is the latest word but for midnight.
             ours = self.quotas.get(channel, theirs)
             used, limit, level = max(ours[0], theirs[0]), max(ours[1], theirs[1]), max(ours[3], theirs[3])
             self.quotas[channel] = used, limit, min(ours[2], theirs[2]), level
+        self.rules_broken = max(self.rules_broken, other.rules_broken)
+        for version, processes in other.rules_versions.items():
+            self.rules_versions[version] = self.rules_versions.get(version, 0) + processes
 
     def drop_gauges(self) -> None:
         """Forget what was true only while the process lived; the counts stay."""
@@ -197,12 +217,16 @@ class Totals(msgspec.Struct, kw_only=True):
         self.open_breakers = dict.fromkeys(self.open_breakers, 0)
         self.token_storms = dict.fromkeys(self.token_storms, 0)
         self.quotas = {}
+        self.storms = dict.fromkeys(self.storms, 0)
+        self.rules_broken = 0
+        self.rules_versions = {}
 
 
 COUNTERS = (
     *("events", "ended", "suppressed_by", "failed_by", "attempts", "delivered_by", "outcomes", "unknown_codes"),
     "callbacks_refused",
-    *("token_refreshes", "browned_out"),
+    *("token_refreshes", "browned_out", "rules_reloads"),
+    *("held_by", "folded_by", "storm_held"),
 )
 
 

@@ -37,9 +37,9 @@ EARLY = 0.04
 class BrownOutTerms(msgspec.Struct, frozen=True):
     """What the ladder does, from the configuration; amounts are minor units by currency.
 
-    Below ``minimum`` a swipe is small from level 1 on, below ``digest`` from level 2 on. An alert of one of
-    ``categories``, or of at least ``reserve_from``, is never touched. A currency that is not listed has no small
-    swipes and no large ones.
+    Below ``minimum`` a swipe is small from level 1 on, below ``digest`` from level 2 on; a currency that is not listed
+    has no small swipes. The reserve belongs to the alerts that the rules call urgent. Where the rules have no
+    ``priority`` at all, it belongs to ``categories`` and amounts from ``reserve_from``, so that it does not lie idle.
     """
 
     minimum: Mapping[str, int]
@@ -47,8 +47,13 @@ class BrownOutTerms(msgspec.Struct, frozen=True):
     reserve_from: Mapping[str, int]
     categories: frozenset[str]
 
-    def is_reserved(self, amount: int, currency: str, category: str) -> bool:
-        """Whether it may use the reserve and is left alone at every level."""
+    def is_reserved(self, amount: int, currency: str, category: str, urgent: bool | None = None) -> bool:
+        """Whether it may use the reserve and is left alone at every level.
+
+        ``urgent`` is what the rules say, and then nothing else counts; None: they have no ``priority``.
+        """
+        if urgent is not None:
+            return urgent
         least = self.reserve_from.get(currency)
         return category in self.categories or (least is not None and abs(amount) >= least)
 

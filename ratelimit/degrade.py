@@ -15,13 +15,15 @@ DIGEST_AFTER_MS = 3_600_000
 message of a shopping trip, which is what spares the quota."""
 
 
-def degrade(plan: Plan, event: Event, channel: str, level: int, terms: BrownOutTerms) -> tuple[Plan, str | None]:
+def degrade(
+    plan: Plan, event: Event, channel: str, level: int, terms: BrownOutTerms, urgent: bool | None = None
+) -> tuple[Plan, str | None]:
     """The plan at a brown-out level of ``channel``, and the step that changed it (None: it is as it was).
 
     Small swipes leave the channel for the next of their route. Without a next one they are suppressed: at level 1 as
     ``brown-out``; from level 2 on they are folded as ``brown-out-digest``. At level 3 every ordinary alert that has
     another channel goes there; without one it stays and takes what room there is. Reserved alerts stay as they are, and
-    so does what tells a digest.
+    so does what tells a digest; ``urgent`` as in `BrownOutTerms.is_reserved`.
     """
     decided = plan.decided
     route = decided.route
@@ -29,7 +31,7 @@ def degrade(plan: Plan, event: Event, channel: str, level: int, terms: BrownOutT
         decided.state != "send"
         or route[0] != channel
         or event.category == DIGEST_CATEGORY
-        or terms.is_reserved(event.amount, event.currency, event.category)
+        or terms.is_reserved(event.amount, event.currency, event.category, urgent)
     ):
         return plan, None
     below = terms.small_below(level, event.currency)

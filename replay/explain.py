@@ -70,8 +70,8 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
         lines.append(f"  {tell_folded(alert.digest)}")
     if alert.day_total is not None:
         lines.append(f"  balance of the day: {format_money(alert.day_total, event.currency, 'en')}")
-    if alert.hold is not None:
-        lines += [f"  {sentence}" for sentence in _tell_hold(alert.hold, alert)]
+    if alert.hold is not None and alert.hold.act is not None and alert.hold.at is not None:
+        lines.append(f"  {alert.hold.act} {moment(alert.hold.at)} by {alert.hold.who}")
     lines += [f"  {_detour(detour)}" for detour in alert.detours]
     lines += [f"  {_attempt(attempt)}" for attempt in alert.attempts]
     for receipt in alert.receipts:
@@ -110,14 +110,6 @@ def _held_until(hold: Hold, alert: AlertStory) -> str:
         return f"held by rule {hold.rule} until {moment(hold.until)}"
     expiry = f"otherwise it expires {moment(alert.expires_at)}"
     return f"held by rule {hold.rule} until somebody releases or discards it; {expiry}"
-
-
-def _tell_hold(hold: Hold, alert: AlertStory) -> list[str]:
-    until = moment(hold.until) if hold.until < alert.expires_at else "somebody releases or discards it"
-    lines = [f"held by rule {hold.rule} until {until}"]
-    if hold.act is not None and hold.at is not None:
-        lines.append(f"{hold.act} {moment(hold.at)} by {hold.who}")
-    return lines
 
 
 def _detour(detour: Detour) -> str:

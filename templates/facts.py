@@ -31,10 +31,8 @@ MAX_CACHED_ZONES = 1024
 MAX_CACHED_MINUTES = 8192
 """Written-out minutes (times zone and language) kept, about 2 MB: swipes of one moment share theirs."""
 
-LATE_FROM_SECONDS = 15 * 60
-"""From here on an SMS says that it is late: earlier nobody wonders, later the cardholder should not be
-alarmed.
-"""
+MAX_CACHED_DURATIONS = 8_192
+"""Written-out delays kept, below 1 MB: a backlog of two hours has seven thousand, and babel takes 20 µs for each."""
 
 MAX_TOLD_SUMS = 3
 """Currencies whose sums a digest lists; more would not fit, and hardly anybody pays in more."""
@@ -55,8 +53,8 @@ class SwipeFacts(msgspec.Struct, frozen=True, gc=False):
     """All that a swipe alert is rendered from.
 
     ``day_total_minor`` is the account's net total of the swipe's local day, this swipe included, in minor
-    units of the event's currency; None when it is not kept. ``late_seconds`` is how late the alert was when
-    it was decided, not when it is sent, so that a retry renders the same text.
+    units of the event's currency; None when it is not kept. ``late_seconds`` is how late the alert is
+    when that is to be said; 0: it is not.
     """
 
     event: Event
@@ -180,10 +178,14 @@ def _action(facts: SwipeFacts, words: Words) -> str:
     return words.actions[kind_of(facts.event)]
 
 
+@lru_cache(maxsize=MAX_CACHED_DURATIONS)
+def _duration(seconds: int, babel: str) -> str:
+    # Short, so that it finds room in one of WeChat's fields: "35 min", and in Chinese the same as the long form.
+    return format_timedelta(timedelta(seconds=seconds), granularity="minute", format="short", locale=babel)
+
+
 def _late(facts: SwipeFacts, words: Words) -> str:
-    if facts.late_seconds < LATE_FROM_SECONDS:
-        return ""
-    return format_timedelta(timedelta(seconds=facts.late_seconds), granularity="minute", locale=words.babel)
+    return _duration(facts.late_seconds, words.babel) if facts.late_seconds > 0 else ""
 
 
 def main_currency(amounts: Mapping[str, int]) -> str:
@@ -273,7 +275,8 @@ class Field(msgspec.Struct, frozen=True):
     ``if``).
 
     A text also has ``raw``, what it is made from, and ``missing``, the word for a text of which nothing is left
-    once a channel has taken out what it does not show.
+    once a channel has taken out what it does not show. ``few``: its values are few and come again, so that what
+    is made from it is worth remembering.
     """
 
     type: FieldType
@@ -281,6 +284,7 @@ class Field(msgspec.Struct, frozen=True):
     optional: bool = False
     missing: Callable[[Words], str] | None = None
     raw: Callable[[SwipeFacts], str | None] | None = None
+    few: bool = False
 
 
 SWIPE_FIELDS: dict[str, Field] = {
@@ -291,17 +295,17 @@ SWIPE_FIELDS: dict[str, Field] = {
     "total": Field("money", _total),
     "merchant": Field("text", _merchant, missing=lambda words: words.unknown_merchant, raw=_raw_merchant),
     "city": Field("text", _city, optional=True, raw=_raw_city),
-    "tail": Field("word", _tail),
-    "kind": Field("word", _kind),
-    "special": Field("word", _special, optional=True),
-    "action": Field("word", _action),
-    "late": Field("time", _late, optional=True),
+    "tail": Field("word", _tail, few=True),
+    "kind": Field("word", _kind, few=True),
+    "special": Field("word", _special, optional=True, few=True),
+    "action": Field("word", _action, few=True),
+    "late": Field("time", _late, optional=True, few=True),
 }
 """``amount`` and ``original`` carry no minus: ``kind`` (or ``action``, the words before an amount in a
 sentence) says which way the money went, ``special`` is ``kind`` unless it is an ordinary purchase.
 ``original`` is the amount in the merchant's own currency, of a foreign purchase only; ``total`` the net total
-of the day, or ``--``; ``tail`` the last four digits of the card, or ``----``; ``late`` a duration from 15
-minutes up.
+of the day, or ``--``; ``tail`` the last four digits of the card, or ``----``; ``late`` how late the
+alert is, as far as the send rules want that to be said.
 """
 
 

@@ -125,6 +125,9 @@ def print_summary(summary: Summary, console: Console, *, since: str = "acceptanc
             table.add_row(f"  {state}", f"{count:,}", notes.get(state, ""))
     attempts = sum(counts["attempts"] for counts in summary.by_channel.values())
     table.add_row("attempts", f"{attempts:,}", f"{summary.unknown_attempts:,} of unknown outcome")
+    if summary.ledger["folded"]:
+        states = ", ".join(f"{count:,} {state}" for state, count in summary.ledger["digests"].items())
+        table.add_row("folded alerts", f"{summary.ledger['folded']:,}", f"in all, in digests: {states}")
     if summary.known_doubles:
         table.add_row("known doubles", f"{summary.known_doubles:,}", "seen on a channel after they rang on the next")
     console.print(table)

@@ -11,9 +11,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from dispatcher.cli.common import config_option, json_option, load, print_json, run_trio
 from dispatcher.config import Config
@@ -56,7 +53,7 @@ def list_held(rule: str | None, config_path: Path | None, as_json: bool) -> None
     if as_json:
         print_json(view)
     else:
-        _show(view, Console())
+        _show(view)
 
 
 @held.command()
@@ -121,10 +118,14 @@ def _held_by(config: Config, rule: str) -> HeldBy:
 def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not _somebody_is_there():
         raise InputError("nobody is there to be asked (stdin is not a terminal); say --yes if you mean it")
     if not click.confirm(question, err=True):
         raise InputError("nothing was changed")
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty()
 
 
 def _decide(config: Config, act: str, one: HeldBy, wanted: int, who: str, as_json: bool) -> None:
@@ -183,26 +184,22 @@ class _Progress:
             self._bar.__exit__(*error)
 
 
-def _show(view: HeldView, console: Console) -> None:
+def _show(view: HeldView) -> None:
     if not view.rules:
-        console.print("nothing is held")
+        click.echo("nothing is held")
     for one in view.rules:
-        console.print(f"[bold]{escape(one.rule)}[/bold] holds {one.alerts:,} alerts", highlight=False)
-        console.print(f"  accepted {_moment(one.oldest)} to {_moment(one.newest)}", highlight=False)
         going = one.alerts - one.waiting
+        click.echo(f"{click.style(one.rule, bold=True)} holds {one.alerts:,} alerts")
+        click.echo(f"  accepted {_moment(one.oldest)} to {_moment(one.newest)}")
         if one.waiting:
-            console.print(
-                f"  {one.waiting:,} wait until somebody releases or discards them; the last expires"
-                f" {_moment(one.last_due)}",
-                highlight=False,
-            )
+            until = f"the last expires {_moment(one.last_due)}"
+            click.echo(f"  {one.waiting:,} wait until somebody releases or discards them; {until}")
         if going:
-            console.print(f"  {going:,} go by themselves, the first {_moment(one.first_due)}", highlight=False)
+            click.echo(f"  {going:,} go by themselves, the first {_moment(one.first_due)}")
     if view.acts:
-        table = Table(title="What people did", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-        for act in view.acts:
-            table.add_row(_moment(act.at), act.act, f"{act.alerts:,}", escape(act.rule), escape(f"by {act.who}"))
-        console.print(table)
+        click.echo("what people did")
+    for act in view.acts:
+        click.echo(f"  {_moment(act.at)} {act.act} {act.alerts:,} of {act.rule}, by {act.who}")
 
 
 def _moment(epoch_ms: int) -> str:

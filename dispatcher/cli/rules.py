@@ -7,14 +7,14 @@ import click
 from dispatcher.cli.lazy import LazyGroup
 
 COMMANDS = {
-    "check": "dispatcher.cli.rules_check:check",
-    "show": "dispatcher.cli.rules_check:show",
-    "test": "dispatcher.cli.rules_test:test",
-    "what-if": "dispatcher.cli.rules_whatif:what_if",
+    "approve": "dispatcher.cli.rules_approval:approve",
+    "history": "dispatcher.cli.rules_approval:history",
+    "propose": "dispatcher.cli.rules_approval:propose",
+    "reject": "dispatcher.cli.rules_approval:reject",
 }
 """Each command and where it is."""
 
 
 @click.group(cls=LazyGroup, places=COMMANDS)
 def rules() -> None:
-    """Check, read, try out and predict send rules. Nothing is ever sent by these commands."""
+    """Check, read, try out and predict send rules, and put them in force. Nothing is ever sent by these commands."""

@@ -31,8 +31,13 @@ def run(config_path: Path | None, processes: int) -> None:
 
     With --processes N that many equal processes share the ledger and the listening sockets under a supervisor, which
     restarts one that dies and answers /metrics for all of them together.
+
+    A changed rule file takes effect without a restart, within seconds, or at once on SIGHUP (one process).
     """
     config = load(config_path)
+    if processes > 1:
+        # Its meaning is "look at the rules now", which workers do every second; it must not end them.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if processes == 1:
         trio.run(_run, config)
     else:
@@ -41,13 +46,16 @@ def run(config_path: Path | None, processes: int) -> None:
 
 
 async def _run(config: Config) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with service(config, fail_fast=False) as running, trio.open_nursery() as background:
             stop = trio.Event()
             async with trio.open_nursery() as servers:
                 urls = await open_doors(running, DOORS, servers=servers, background=background, stop=stop)
                 log.info("listening", **{name.replace(".", "_"): url for name, url in urls.items()})
                 async for number in signals:
+                    if number == signal.SIGHUP:
+                        running.rules.look_now()
+                        continue
                     log.info("stopping", signal=signal.Signals(number).name)
                     break
                 stop.set()  # the servers end by themselves, after their last answers

@@ -11,7 +11,7 @@ The conformance tests in ``tests/dispatcher/test_ledger_conformance.py`` say wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -19,14 +19,13 @@ from dispatcher.events import Accepted
 from dispatcher.ledger.digests import DigestBooks, DigestStory, DueDigest, Member
 from dispatcher.ledger.held import HeldView, Hold
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
-
-if TYPE_CHECKING:
-    from ratelimit.rules import Fold
+from ratelimit.decision import Fold
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -50,14 +49,26 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     fold: Fold | None = None
 
 
+class Noted(msgspec.Struct, frozen=True):
+    """What the rules did in a batch beside ending alerts, for the metrics: how many alerts a storm rule held and how
+    many were folded into a digest, by rule, and how many are for a recipient whose time zone is not known."""
+
+    storms: dict[str, int] = {}
+    folded: dict[str, int] = {}
+    wrong_zones: int = 0
+
+
 class Decisions(msgspec.Struct, frozen=True):
     """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until),
     ``marks`` a key to (moments in epoch ms, ascending, and until when to keep them). A kind (all of a key up to its
-    last bar) has either counters or marks."""
+    last bar) has either counters or marks. ``ruleset`` is the version of the rules that decided all of them, which
+    `Ledger.ruleset` was told before."""
 
     drafts: list[list[Draft]]
     counters: dict[str, tuple[int, int]]
     marks: dict[str, tuple[tuple[int, ...], int]] = {}
+    ruleset: str = ""
+    noted: Noted = Noted()
 
 
 class Counted(Protocol):
@@ -79,7 +90,7 @@ class Admission(msgspec.Struct, frozen=True):
     """What became of a batch. ``duplicates`` and ``conflicts`` are positions in it.
 
     ``alerts`` are open and leased to the caller, ``ended`` counts (state, reason) of those that ended at once, ``held``
-    those that are held, by rule.
+    those that are held, by rule. ``noted`` is what came with the decisions.
     """
 
     accepted: int
@@ -88,6 +99,7 @@ class Admission(msgspec.Struct, frozen=True):
     alerts: list[Alert]
     ended: dict[tuple[State, str], int]
     held: dict[str, int] = {}
+    noted: Noted = Noted()
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -340,7 +352,17 @@ class Ledger(Protocol):
         """
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
-        """Say which rules the following admissions are decided with."""
+        """Keep the text of rules before anything is decided by them, so that each decision can name its own."""
+
+    async def rule_act(self, act: RuleAct) -> RuleChange:
+        """Propose, approve, reject or activate rules; returns the change as it is now. See `rule_changes`, which says
+        what each of them does. At most one change is active. Raises `RuleChangeRefused`."""
+
+    async def rule_active(self, known: int) -> RuleChange | None:
+        """The change whose rules are in force; None when there is none yet, or it is the one numbered ``known``."""
+
+    async def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
+        """The last changes, or those of one version; the latest act first."""
 
     async def file_ids(self) -> bool:
         """Put a block of recent event ids where they are found for good, if there is one; False when there is none.

@@ -25,6 +25,7 @@ from dispatcher.ledger import (
     sqlite_rates,
     sqlite_read,
     sqlite_recipients,
+    sqlite_rules,
     sqlite_tokens,
 )
 from dispatcher.ledger.api import (
@@ -41,6 +42,7 @@ from dispatcher.ledger.digests import DueDigest
 from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
@@ -75,7 +77,6 @@ class SqliteStore:
         except BaseException:
             self.connection.close()
             raise
-        self._rules: str | None = None
         self._swept = sqlite_marks.START
         self._ids = IdIndex()
 
@@ -167,7 +168,7 @@ class SqliteStore:
     def admit(self, batch: Sequence[Accepted], now_ms: int, owner: int, decide: Decide) -> Admission:
         """See `Ledger.admit`."""
         self._must_be_alive(owner)
-        return sqlite_admit.admit(self.connection, self._ids, batch, now_ms, owner, self._rules_row(), decide)
+        return sqlite_admit.admit(self.connection, self._ids, batch, now_ms, owner, decide)
 
     def fence(self, alert_ids: Sequence[int], owner: int) -> list[int]:
         """See `Ledger.fence`."""
@@ -250,16 +251,19 @@ class SqliteStore:
 
     def ruleset(self, version: str, content: str, now_ms: int) -> None:
         """See `Ledger.ruleset`."""
-        self.connection.execute(
-            "INSERT OR IGNORE INTO rulesets (version, content, since) VALUES (?,?,?)",
-            (version, content, now_ms),
-        )
-        self._rules = version
+        sqlite_rules.keep_ruleset(self.connection, version, content, now_ms)
 
-    def _rules_row(self) -> int:
-        # Looked up each time: the commit that wrote it may have failed, and another process's rules may have its row.
-        found = self.connection.execute("SELECT id FROM rulesets WHERE version=?", (self._rules,)).fetchall()
-        return int(found[0][0]) if found else 0
+    def rule_act(self, act: RuleAct) -> RuleChange:
+        """See `Ledger.rule_act`."""
+        return sqlite_rules.act(self.connection, act)
+
+    def rule_active(self, known: int) -> RuleChange | None:
+        """See `Ledger.rule_active`."""
+        return sqlite_rules.active(self.connection, known)
+
+    def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
+        """See `Ledger.rule_history`."""
+        return sqlite_rules.history(self.connection, limit, version)
 
     @property
     def recent_ids(self) -> int:

@@ -19,6 +19,7 @@ from dispatcher.ledger.sqlite_ids import IdIndex
 from dispatcher.ledger.sqlite_marks import read_marks, write_marks
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.ledger.sqlite_reversals import any_early, is_reversal, settle_reversals
+from dispatcher.ledger.sqlite_rules import ruleset_row
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient
@@ -64,10 +65,9 @@ def admit(
     batch: Sequence[Accepted],
     now_ms: int,
     owner: int,
-    ruleset: int,
     decide: Decide,
 ) -> Admission:
-    """See `Ledger.admit`; ``ruleset`` is the row of the rules that ``decide`` goes by."""
+    """See `Ledger.admit`."""
     digests = [digest_of(accepted.event.id) for accepted in batch]
     fresh, duplicates, conflicts = _deduplicate(connection, ids, batch, digests)
     if not fresh:
@@ -76,6 +76,7 @@ def admit(
     decisions = decide(fresh, recipients, now_ms, _Counted(connection))
     if len(decisions.drafts) != len(fresh):
         raise ValueError(f"{len(decisions.drafts)} decisions for {len(fresh)} events")
+    ruleset = ruleset_row(connection, decisions.ruleset)
     ended: Counter[tuple[State, str]] = Counter()
     reversals = [place for place, one in enumerate(fresh) if one.event.refers_to is not None and is_reversal(one.event)]
     if reversals or any_early(connection):
@@ -128,7 +129,7 @@ def admit(
     write_marks(connection, decisions.marks)
     ids.admitted(digests, first)
     by_rule = dict(Counter(row[6] for row in held)) if held else {}
-    return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended), by_rule)
+    return Admission(len(fresh), duplicates, conflicts, alerts, dict(ended), by_rule, decisions.noted)
 
 
 def _plain_row(alert_id: int, draft: Draft, ruleset: int, owner: int) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from dispatcher.ledger.api import (
 from dispatcher.ledger.digests import DueDigest
 from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
+from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_open import explain_error, reading
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
@@ -156,6 +157,18 @@ class _Operations:
 
     async def ruleset(self, version: str, content: str, now_ms: int) -> None:
         await self._run(lambda store: store.ruleset(version, content, now_ms))
+
+    async def rule_act(self, act: RuleAct) -> RuleChange:
+        result: RuleChange = await self._run(lambda store: store.rule_act(act))
+        return result
+
+    async def rule_active(self, known: int) -> RuleChange | None:
+        result: RuleChange | None = await self._run(lambda store: store.rule_active(known))
+        return result
+
+    async def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
+        result: list[RuleChange] = await self._run(lambda store: store.rule_history(limit, version))
+        return result
 
     async def file_ids(self) -> bool:
         return bool(await self._run(lambda store: store.file_ids()))

@@ -26,7 +26,8 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     what was handed to a provider so far on all channels; ``first_attempt_ms`` is when the present channel was first
     tried (its idempotency window runs from there). ``state`` is the state it had when it was leased; ``receipt`` what
     the provider's receipt says, when one has come. ``process_died``: its last attempt ended with our process and says
-    nothing about the provider.
+    nothing about the provider. ``late_seconds`` is set when it leaves, from the swipe on, if the rules want an alert so
+    old to say that it is late; 0: it says nothing.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     token_refreshed: bool = False
     receipt: str | None = None
     process_died: bool = False
+    late_seconds: int = 0
 
     @property
     def channel(self) -> str:

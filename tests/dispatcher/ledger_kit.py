@@ -95,11 +95,13 @@ class Tell:
         reason: str | None = None,
         expires_ms: int = NOW + HOUR_MS,
         due_ms: int | None = None,
+        ruleset: str = "",
     ) -> None:
         self.state = state
         self.reason = reason
         self.expires_ms = expires_ms
         self.due_ms = due_ms
+        self.ruleset = ruleset
         self.asked: list[str] = []
         self.told: dict[str, Sequence[Recipient]] = {}
 
@@ -117,6 +119,7 @@ class Tell:
         return Decisions(
             [[self._draft(one) for one in recipients.get(event.event.account, ())] or [NOBODY] for event in batch],
             {key: (before.get(key, 0) + count, now_ms + HOUR_MS) for key, count in news.items()},
+            ruleset=self.ruleset,
         )
 
     def _draft(self, to: Recipient) -> Draft:

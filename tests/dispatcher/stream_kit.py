@@ -27,6 +27,7 @@ def new_world() -> World:
 def line(number: int | str, **changes: Any) -> bytes:
     """One event as a line; two with the same number and no changes are the same event."""
     event = {"id": f"e{number}", "account": "acc", "amount": 20_000, "currency": "CNY", "time": "2099-01-01T00:00:00Z"}
+    event |= {"merchant": f"shop {number}"}  # no two alike: a burst of one would be a storm
     return json.dumps({**event, **changes}).encode() + b"\n"
 
 

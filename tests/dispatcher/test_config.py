@@ -80,6 +80,24 @@ def test_a_token_file_of_the_stream_listener_is_looked_at_when_the_file_is_read(
     assert "intake.stream.token_file: others than the owner may read" in warning
 
 
+def test_a_reserve_in_the_configuration_is_told_where_it_is_said_now(folder: Path) -> None:
+    text = (
+        "[channels.wechat]\nappid = 'a'\nsecret_env = 'S'\nreserve_from = { CNY = 1 }\nreserve_categories = ['fraud']"
+    )
+    path = given(folder, text)
+    config = load_config(path, {"S": "0123456789abcdef"})
+    # It is loaded as it was, and each key is told the rule that says the same
+    assert config.channels.wechat is not None
+    assert config.channels.wechat.reserve_from == {"CNY": 1}
+    amounts, categories = config.warnings
+    assert amounts.startswith(
+        f"{path}: channels.wechat.reserve_from: counts only while no rule has the effect priority"
+    )
+    assert 'when = { currency = "CNY", amount_from = 500000 }' in amounts
+    assert categories.startswith(f"{path}: channels.wechat.reserve_categories: counts only while no rule has")
+    assert 'when = { category = "fraud" }' in categories
+
+
 def test_an_empty_file_gives_the_same_defaults(folder):
     config = load_config(given(folder, ""), {})
     assert config.path == folder / "swipebell.toml"

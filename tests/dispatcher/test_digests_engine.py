@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import trio
 
+from dispatcher.admission import Admitter
 from dispatcher.digests import LOOK_S, rules_for_digests
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.events import Accepted, Rejected, decode_event
@@ -18,6 +19,7 @@ from dispatcher.model.alert import Alert
 from dispatcher.model.event import OWN_ID_PREFIX
 from dispatcher.model.recipient import Recipient, RecipientLine
 from dispatcher.network.api import Request
+from ratelimit.brownout import BrownOutTerms
 from ratelimit.rules import Fold, load_rules
 from replay.explain import tell
 from templates.facts import SwipeFacts
@@ -140,18 +142,23 @@ async def test_a_process_that_dies_on_the_way_leaves_it_to_the_next(
     path = str(tmp_path / "ledger.db")
     dying, heir = world(path=path), world(path=path)
     await dying.tell()
-    ledger = dying.ledger
+    ledger, admit = dying.ledger, dying.ledger.admit
+
+    async def no_digests(batch: Sequence[Accepted], *arguments: Any) -> Any:
+        if batch[0].event.digest is not None:
+            raise LedgerUnavailable("the disk is full")
+        return await admit(batch, *arguments)
 
     async def unavailable(*arguments: Any) -> Any:
         raise LedgerUnavailable("the disk is full")
 
+    if dies == "before the event":
+        ledger.admit = no_digests
+    else:
+        ledger.digests_sent = unavailable
     async with dying.running() as engine:
         folding(engine, count=3)
         await engine.admit([swipe(number) for number in range(3)])
-        if dies == "before the event":
-            ledger.admit = unavailable
-        else:
-            ledger.digests_sent = unavailable
         await trio.sleep(5)
     before = (await heir.ledger.books()).digests.states
     # When another one runs
@@ -263,9 +270,93 @@ async def test_such_an_event_is_told_as_a_swipe(world: Any, autojump_clock: Any)
     assert (await w.state("e1")).template == "swipe@1"
 
 
-def test_of_the_rules_those_about_consent_and_time_are_left_for_a_digest() -> None:
-    text = (
-        'version = 1\n[[rule]]\nid = "old"\neffect = "expire_after"\ncategory = "digest"\nhours = 6\n'
-        '[[rule]]\nid = "daily"\neffect = "cap"\nlimit = 1\nper = "account"\nwindow = "day"\n'
-    )
-    assert [rule.id for rule in rules_for_digests(load_rules(text, "test")).rule] == ["old"]
+EVERY_DAY = """
+version = 1
+[[rule]]
+id = "two-a-day"
+effect = "cap"
+limit = 2
+per = "account"
+window = "day"
+at_cap = "digest"
+digest = { after_minutes = 1, count = 3 }
+"""
+
+
+async def test_a_cap_folds_what_it_does_not_let_through(world: Any, autojump_clock: Any) -> None:  # noqa: F811
+    # Given a rule of two alerts a day, that folds the others by threes or after a minute
+    w = world()
+    texts = remember_texts(w)
+    await w.tell()
+    async with w.running(rules=EVERY_DAY) as engine:
+        # When six swipes come
+        await engine.admit([swipe(number, amount=1_000 + number) for number in range(6)])
+        await engine.idle()
+        told_at_once = len(texts)
+        await trio.sleep(62)
+        await engine.idle()
+    # Then two are told by themselves, three in a digest at once, and the last one a minute later
+    assert told_at_once == 3
+    assert [text[:13] for text in texts[2:]] == ["您的信用卡另有3笔消费未逐", "您的信用卡另有1笔消费未逐"]
+    assert await digests(w) == DigestBooks(folded=4, states={"sent": 2})
+    books = await w.ledger.books()
+    assert (books.states, books.suppressed_by) == ({"delivered": 4, "suppressed": 4}, {"two-a-day": 4})
+
+
+class LowQuota:
+    """A channel whose quota of the day runs low: small swipes are folded."""
+
+    terms = BrownOutTerms({}, {"CNY": 50_000}, {}, frozenset())
+    level = 2
+
+    def took_away(self, step: str) -> None:
+        assert step == "digest"
+
+
+async def test_what_a_brown_out_takes_away_is_told_in_a_digest(world: Any, autojump_clock: Any) -> None:  # noqa: F811
+    # Given a brown-out, in which three small swipes come and a large one
+    w = world()
+    texts = remember_texts(w)
+    await w.tell()
+    rules = load_rules('version = 1\n[[rule]]\nid = "x"\neffect = "expire_after"\ncategory = "x"\nhours = 1\n', "test")
+    async with w.running() as engine:
+        engine._decide = Admitter(rules, LIBRARY, {"wechat": False}, brownouts={"wechat": LowQuota()})
+        await engine.admit([*(swipe(number, amount=100) for number in range(3)), swipe(9, amount=60_000)])
+        await engine.idle()
+        assert await digests(w) == DigestBooks(folded=3, states={"open": 1})
+        # When an hour has passed, and the quota is as low as before
+        w.offset_ms += 3_600_000
+        await trio.sleep(30)
+        await engine.idle()
+    # Then they are told in one message, small as their sum is
+    assert texts[1:] == ["您的信用卡另有3笔消费未逐笔通知（11月22日12:00），合计¥3.00。"]
+    assert (await w.ledger.books()).suppressed_by == {"brown-out-digest": 3}
+    assert await digests(w) == DigestBooks(folded=3, states={"sent": 1})
+
+
+LEFT = """
+version = 1
+[[rule]]
+id = "of-digests"
+effect = "cap"
+limit = 1
+per = "account"
+window = "day"
+when = { category = "digest" }
+[[rule]]
+id = "old"
+effect = "expire_after"
+category = "digest"
+hours = 6
+[[rule]]
+id = "of-everything"
+effect = "cap"
+limit = 1
+per = "account"
+window = "day"
+"""
+
+
+def test_a_digest_is_decided_by_what_had_no_say_about_its_members() -> None:
+    rules = rules_for_digests(load_rules(LEFT, "test"))
+    assert [rule.id for rule in rules.rule] == ["of-digests", "old"]

@@ -20,7 +20,7 @@ from dispatcher.engine import Engine
 from dispatcher.errors import ChannelMisconfigured, LeaseLost, LedgerUnavailable
 from dispatcher.events import Accepted, Rejected, decode_event
 from dispatcher.lane_gate import Limits
-from dispatcher.ledger.api import Receipt
+from dispatcher.ledger.api import Decide, Receipt
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert
@@ -102,13 +102,18 @@ class World:
         rate: float = 1e6,
         rules: str = "",
         fail_fast: bool = False,
-        deadline_ms: dict[str, int] | None = None,
         pacer: LeasedPacer | None = None,
         limits: Mapping[str, Limits] = {},
+        admitter: Admitter | None = None,
+        decide: Decide | None = None,
         **config: Any,
     ) -> AsyncIterator[Engine]:
         present = [channel for channel in (self.wechat, self.sms) if channel is not None]
-        ruleset = load_rules(rules or default_rules_text(), "test")
+        if admitter is None:
+            ruleset = load_rules(rules or default_rules_text(), "test")
+            admitter = Admitter(ruleset, LIBRARY, {channel.name: channel.fenced for channel in present})
+        ruleset = admitter.in_force.decider.rules
+        self.admitter = admitter
         async with trio.open_nursery() as nursery:
             self.network = FakeNetwork(nursery, lambda request: (Response(request, 200, b""), self.seconds))
             engine = Engine(
@@ -118,13 +123,13 @@ class World:
                 channels={channel.name: (channel, pacer or Pacer(rate)) for channel in present},
                 limits=limits,
                 steady_ms=lambda: int(trio.current_time() * 1000),
-                decide=Admitter(ruleset, LIBRARY, {channel.name: channel.fenced for channel in present}),
+                decide=decide or admitter,
+                rules=admitter.in_force,
                 ruleset=(ruleset.version_id, ruleset.content),
                 meter=self.meter,
                 now_ms=self.now_ms,
                 random=Random(1),
                 fail_fast=fail_fast,
-                deadline_ms=deadline_ms,
             )
             async with engine.running():
                 yield engine
@@ -145,7 +150,8 @@ PERSON = RecipientLine(account="acc", openid="o1", phone="+8613800000001")
 def swipe(number: int = 1, at_ms: int = NOON_MS, **changes: Any) -> Accepted:
     seconds, milliseconds = divmod(at_ms, 1000)
     time = datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000).isoformat()
-    event = {"id": f"e{number}", "account": "acc", "amount": 20_000, "currency": "CNY", "time": time, **changes}
+    event = {"id": f"e{number}", "account": "acc", "amount": 20_000, "currency": "CNY", "time": time}
+    event |= {"merchant": f"shop {number}"} | changes  # no two alike: a burst of one would be a storm
     decoded = decode_event(json.dumps(event).encode(), number)
     assert not isinstance(decoded, Rejected), decoded
     return decoded

@@ -1,21 +1,28 @@
-"""Fallback by category: the order of channels, the deadlines, and the engine on both sides of the fence."""
+"""Fallback by rule: the deadlines, and the engine on both sides of the fence."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 
+from dispatcher.config import Config, ReceiptsConfig
 from dispatcher.config_load import load_config
 from dispatcher.delivery import ChannelPolicy, after_receipt
 from dispatcher.errors import ConfigurationError
-from dispatcher.fallback import Orders, with_deadlines
+from dispatcher.fallback import with_deadlines
 from dispatcher.ledger.api import Receipt
-from dispatcher.model.recipient import Recipient, RecipientLine
+from dispatcher.model.recipient import RecipientLine
+from dispatcher.rules_in_force import RulesInForce
+from dispatcher.service import warn_of_idle_rules
 from ratelimit.retry import RetryPolicy
+from ratelimit.rules import Decider, load_rules
 from replay.explain import tell
 from tests.dispatcher.channel_kit import NOW, an_alert
 from tests.dispatcher.metrics_kit import shown
@@ -23,7 +30,19 @@ from tests.dispatcher.test_engine import OK, Answer, AnswerClass, ScriptedChanne
 
 RETRY = RetryPolicy(base_seconds=1.0, cap_seconds=60.0, max_attempts=5)
 BAD_NUMBER = Answer(AnswerClass.RECIPIENT_GONE, "3", scope="recipient")
+A_MINUTE = """version = 1
+[[rule]]
+id = "swipe-route"
+effect = "route"
+when = { category = "swipe" }
+channels = ["wechat", "sms"]
+deadline_seconds = 60
+"""
 BUSY = Answer(AnswerClass.RETRY, "2")
+
+
+def in_force(rule: str) -> RulesInForce:
+    return RulesInForce(Decider(load_rules(rule, "test"), ("wechat", "sms")))
 
 
 @pytest.fixture
@@ -46,86 +65,80 @@ async def until(condition: Callable[[], Any]) -> None:
             await trio.sleep(0.1)
 
 
-# ---- the order ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("category", "own", "wanted"),
-    [
-        ("swipe", ("sms", "wechat"), ("wechat", "sms")),
-        ("swipe", ("wechat", "sms"), ("wechat", "sms")),
-        ("swipe", ("email", "sms"), ("sms",)),
-        ("swipe", ("email",), ()),
-        ("promotion", ("wechat", "sms"), ("wechat",)),
-        ("another", ("sms", "email"), ("sms", "email")),
-    ],
-)
-def test_a_category_orders_the_channels_a_recipient_has_chosen(
-    category: str, own: tuple[str, ...], wanted: tuple[str, ...]
-) -> None:
-    orders = Orders({"swipe": ("wechat", "sms"), "promotion": ("wechat",)})
-    recipient = Recipient(1, "A", channels=own)
-    for _ in range(2):  # the second time from memory
-        seen = orders.of(category, recipient)
-        assert (seen.channels, seen.id, recipient.channels) == (wanted, 1, own)
-
-
-def test_without_an_order_nobody_is_asked() -> None:
-    assert not Orders({})
-    assert Orders({"swipe": ("sms",)})
-
-
 # ---- the deadline -------------------------------------------------------------------------------------------------
 
 
-def test_a_categorys_deadline_holds_while_there_is_a_next_channel() -> None:
+def test_a_rules_deadline_holds_while_there_is_a_next_channel() -> None:
     # Given a channel that waits five minutes, and one that waits for nothing
     waits, never = ChannelPolicy(RETRY, True, 300_000), ChannelPolicy(RETRY, True, None)
     first, last = an_alert(route=("wechat", "sms")), an_alert(route=("wechat", "sms"), position=1)
-    # When a category has a minute
-    policy = with_deadlines(lambda alert: waits, {"swipe": 60_000})
+    # When a rule gives its category a minute
+    rules = in_force(A_MINUTE)
+    policy = with_deadlines(lambda alert: waits, rules)
     # Then its alerts wait a minute, but on their last channel as long as before, and others too
     assert [policy(one).receipt_ms for one in (first, last)] == [60_000, 300_000]
     assert policy(first) is policy(first)
-    assert with_deadlines(lambda alert: waits, {"fraud": 60_000})(first) is waits
-    assert with_deadlines(lambda alert: never, {"swipe": 60_000})(first) is never
-
-
-def test_without_deadlines_the_channel_is_asked_directly() -> None:
-    def policy(alert: Any) -> ChannelPolicy:
-        raise AssertionError
-
-    assert with_deadlines(policy, {}) is policy
+    assert policy(an_alert(event={"category": "fraud"})) is waits
+    assert with_deadlines(lambda alert: never, rules)(first) is never
+    # And other rules hold from the moment in which they are in force
+    rules.decider = in_force(A_MINUTE.replace("60", "20")).decider
+    assert policy(first).receipt_ms == 20_000
+    rules.decider = in_force("version = 1").decider
+    assert policy(first) is waits
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[fallback]\nchannels = { swipe = [] }", "fallback.channels: a list is empty or names a channel twice"),
-        ('[fallback]\nchannels = { swipe = ["sms", "sms"] }', "fallback.channels: a list is empty or names a channel"),
+        ("[fallback]", 'id = "route-swipe", effect = "route", when = { category = "swipe" }'),
         (
-            '[fallback]\nchannels = { swipe = ["pigeon"] }',
-            'fallback.channels: allowed is a table of names with a list of "',
-        ),
-        ('[fallback]\nchannels = { swipe = "sms" }', "fallback.channels: allowed is a table of names with a list"),
-        (
-            "[fallback]\ndeadline_seconds = { swipe = 60 }",
-            "fallback.deadline_seconds: is given without the section",
+            '[fallback]\nchannels = { swipe = ["sms", "wechat"] }\ndeadline_seconds = { swipe = 59.5, fraud = 30 }',
+            'when = { category = "swipe" }, channels = ["sms", "wechat"], deadline_seconds = 60',
         ),
         (
-            "[receipts]\n[fallback]\ndeadline_seconds = { swipe = 0.5 }",
-            "fallback.deadline_seconds: allowed is",
+            "[fallback]\ndeadline_seconds = { fraud = 30.0 }",
+            'id = "route-fraud", effect = "route", when = { category = "fraud" }, '
+            'channels = ["wechat", "sms", "email", "webhook"], deadline_seconds = 30',
         ),
-        ("[fallback.swipe]\nchannels = ['sms']", "unknown key fallback.swipe"),
+        ('[fallback]\nchannels = { sk_LIVE_77 = ["sk_LIVE_77"] }', 'when = { category = "swipe" }'),
+        ("fallback = 3", "remove the section and write into rules.toml"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_a_line_that_says_what_is_allowed(tmp_path, text: str, message: str) -> None:
+def test_a_configuration_that_orders_channels_is_told_which_rule_to_write(
+    tmp_path: Path, text: str, message: str
+) -> None:
     path = tmp_path / "swipebell.toml"
     path.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
         load_config(path, None)
-    assert str(caught.value).startswith(f"{path}: {message}")
-    assert "\n" not in str(caught.value)
+    told = str(caught.value)
+    assert told.startswith(f"{path}: fallback: the rules say this now;")
+    assert message in told
+    assert "\n" not in told
+    assert "LIVE" not in told
+
+
+def test_a_deadline_for_which_no_receipt_can_come_is_said_at_the_start() -> None:
+    with structlog.testing.capture_logs() as logs:
+        warn_of_idle_rules(Config(), in_force("version = 1"))
+        warn_of_idle_rules(Config(receipts=ReceiptsConfig()), in_force(A_MINUTE))
+        assert logs == []
+        warn_of_idle_rules(Config(), in_force(A_MINUTE))
+    assert [line["event"] for line in logs] == ["deadline_without_receipts"]
+
+
+def test_the_rule_that_is_told_is_one_that_can_be_loaded(tmp_path: Path) -> None:
+    # Given what a configuration with an order is told
+    path = tmp_path / "swipebell.toml"
+    path.write_text('[fallback]\nchannels = { swipe = ["wechat", "sms"] }\ndeadline_seconds = { swipe = 60.0 }')
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(path, None)
+    # When it is written down one key a line
+    rule = str(caught.value).partition("(one key a line) ")[2]
+    # Then the rules say the same as the configuration did
+    decider = in_force("version = 1\n" + re.sub(r", (?=[a-z_]+ = )", "\n", rule).replace("]], ", "]]\n")).decider
+    alert = an_alert()
+    assert decider.deadline_ms(alert.event, alert.recipient) == 60_000
 
 
 def test_a_late_success_names_its_channel_in_the_reason() -> None:
@@ -143,11 +156,11 @@ def test_a_late_success_names_its_channel_in_the_reason() -> None:
 # ---- the engine ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_next_channel_is_taken_at_the_categorys_deadline(world: Any, autojump_clock: Any) -> None:
+async def test_the_next_channel_is_taken_at_the_rules_deadline(world: Any, autojump_clock: Any) -> None:
     # Given channels that wait five minutes for a receipt, and a category that waits one
     w = world([OK], sms_receipt_ms=300_000)
     await w.tell()
-    async with w.running(deadline_ms={"swipe": 60_000}) as engine:
+    async with w.running(rules=A_MINUTE) as engine:
         await engine.admit([swipe(1), swipe(2, category="fraud")])
         # When no receipt comes
         await trio.sleep(59)
@@ -183,7 +196,7 @@ async def test_a_late_success_is_counted_once_and_told(world: Any, autojump_cloc
     # Given an alert that went out by SMS after a minute
     w = world([OK])
     await w.tell()
-    async with w.running(deadline_ms={"swipe": 60_000}) as engine:
+    async with w.running(rules=A_MINUTE) as engine:
         await engine.admit([swipe()])
         await engine.idle()
         # When WeChat says twice that it arrived
@@ -205,7 +218,7 @@ async def test_a_success_while_the_gateway_is_busy_saves_the_sms(world: Any, aut
     # Given a gateway that was busy when the SMS was to be sent
     w = world([BUSY])
     await w.tell()
-    async with w.running(deadline_ms={"swipe": 60_000}) as engine:
+    async with w.running(rules=A_MINUTE) as engine:
         await engine.admit([swipe()])
         await until(lambda: w.sms.tried)
         # When WeChat's success comes before the next try
@@ -228,7 +241,7 @@ async def test_a_refused_sms_after_wechats_success_ends_as_delivered_in_every_co
     # Given a gateway that takes five seconds to refuse the number
     w = world([BAD_NUMBER])
     await w.tell()
-    async with w.running(deadline_ms={"swipe": 60_000}) as engine:
+    async with w.running(rules=A_MINUTE) as engine:
         await engine.admit([swipe()])
         await trio.sleep(30)
         w.seconds = 5.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.freshness import FRESH, LATE, LATE_TURNS
+from dispatcher.freshness import CLASSES, FRESH, LATE, LATE_TURNS, URGENT
 from dispatcher.lane_queue import LaneQueue
 
 
@@ -20,9 +20,9 @@ class Numbered:
         self.number = number
 
 
-def queue_of(*classes: Sequence[int]) -> LaneQueue:
-    queue = LaneQueue(len(classes))
-    for number, some in enumerate(classes):
+def queue_of(fresh: Sequence[int], late: Sequence[int], urgent: Sequence[int] = ()) -> LaneQueue:
+    queue = LaneQueue()
+    for number, some in ((URGENT, urgent), (FRESH, fresh), (LATE, late)):
         put(queue, some, number)
     return queue
 
@@ -92,6 +92,21 @@ def test_a_lone_late_one_behind_a_flood_leaves_with_the_eighth() -> None:
     assert sum(number >= 1000 for number in take(queue, 8)) == 1
 
 
+def test_urgent_ones_leave_before_all_others_which_keep_their_share() -> None:
+    queue = queue_of(range(100, 200), range(1000, 1100), urgent=range(60))
+    taken: list[int] = []
+    while any(number < 100 for number in [*taken[-8:], 0]) and len(taken) < 160:
+        taken += take(queue, 4)
+    # Seven of eight places are theirs, and of the eighth ones the late have one of eight
+    end = taken.index(59)
+    assert taken[:7] == list(range(7))
+    assert end == pytest.approx(60 * LATE_TURNS / (LATE_TURNS - 1), abs=2)
+    assert [number for number in taken if number < 100] == list(range(60))
+    # And what is put back first stands before the urgent ones only
+    put(queue, [77], URGENT, first=True)
+    assert take(queue, 1) == [77]
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.integers(0, 2), st.integers(0, 12)),
@@ -103,8 +118,8 @@ steps = st.lists(
 
 @given(steps)
 def test_nothing_is_lost_or_starved_and_each_class_keeps_its_order(script: list[tuple[str, int, int]]) -> None:
-    queue = LaneQueue(3)
-    joined: list[list[int]] = [[], [], []]
+    queue = LaneQueue()
+    joined: list[list[int]] = [[] for _ in range(CLASSES)]
     left: list[int] = []
     waited = 0  # places given away since the lowest class last left anything, while it waited
     for kind, number, count in script:
@@ -114,12 +129,12 @@ def test_nothing_is_lost_or_starved_and_each_class_keeps_its_order(script: list[
             put(queue, new, number)
             continue
         before = len(queue)
-        lowest = queue.length(2)
+        lowest = queue.length(LATE)
         taken = take(queue, number)
         # Whatever there is a place for leaves
         assert len(taken) == min(number, before)
         left += taken
-        waited = 0 if not lowest or queue.length(2) < lowest else waited + len(taken)
+        waited = 0 if not lowest or queue.length(LATE) < lowest else waited + len(taken)
         assert waited <= LATE_TURNS**2
     left += take(queue, len(queue))
     assert sorted(left) == sorted(number for some in joined for number in some)

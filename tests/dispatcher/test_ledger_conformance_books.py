@@ -25,10 +25,12 @@ async def test_an_alert_tells_which_rules_decided_it(ledger: Ledger) -> None:
     owner = await owner_of(ledger)
     for number, version in enumerate(["v-a", "v-b", "v-a"]):
         await ledger.ruleset(version, f"# rules {version}", NOW)
-        await ledger.admit([accepted(f"e-{number}")], NOW, owner, Tell())
+        await ledger.admit([accepted(f"e-{number}")], NOW, owner, Tell(ruleset=version))
+    # And one of rules that nobody has told the ledger of
+    await ledger.admit([accepted("e-3")], NOW, owner, Tell(ruleset="v-c"))
 
-    stories = [await alert_story(ledger, f"e-{number}") for number in range(3)]
-    assert [story.ruleset for story in stories] == ["v-a", "v-b", "v-a"]
+    stories = [await alert_story(ledger, f"e-{number}") for number in range(4)]
+    assert [story.ruleset for story in stories] == ["v-a", "v-b", "v-a", ""]
 
 
 async def test_the_books_of_an_empty_ledger(ledger: Ledger) -> None:
@@ -71,7 +73,7 @@ async def test_the_story_of_an_event(ledger: Ledger) -> None:
     # Given an alert that WeChat took and never delivered, so that it went to SMS
     owner = await owner_of(ledger)
     await ledger.ruleset("v-1", "# rules", NOW)
-    (alert,) = await admitted(ledger, owner, accepted("e-1"))
+    (alert,) = await admitted(ledger, owner, accepted("e-1"), decide=Tell(ruleset="v-1"))
     await ledger.record([step(alert, "awaiting", msgid="w-1", at_ms=NOW + 10)], owner)
     ((alert, _),) = await ledger.receipts([receipt("wechat", "w-1", "failed:user-block")], NOW + 20, owner)
     to_sms = step(alert, "retrying", position=1, outcome=None, reason="failed:user-block", due_ms=NOW + 20)

@@ -132,6 +132,31 @@ async def test_two_processes_with_one_budget_never_exceed_it_and_keep_the_reserv
         assert late.state == "delivered"
 
 
+async def test_the_reserve_belongs_to_what_the_rules_call_urgent(tmp_path: Path, autojump_clock: MockClock) -> None:
+    # Given rules that call cash advances urgent, and a configuration that names fraud and large swipes
+    rules = 'version = 1\n[[rule]]\nid = "cash-first"\neffect = "priority"\nwhen = { type = "cash" }\n'
+    world = World(tmp_path, daily_quota=100)
+    await tell_everybody(world, sms=False)
+    async with world.engine(rules=rules) as (engine, channel, _):
+        # When ordinary swipes have used all but the reserve
+        await admit(engine, [swipe(n, world.now_ms()) for n in range(150)])
+        await settled(engine)
+        assert world.book.accepted == 90
+        # Then a large one and a fraud warning find no room any more
+        await admit(engine, [swipe(200, world.now_ms(), 900_000), swipe(201, world.now_ms(), category="fraud")])
+        await settled(engine)
+        assert world.book.accepted == 90
+        # And a small cash advance does: no step of the ladder is for it
+        assert channel.budget is not None
+        await trio.sleep(11)
+        assert channel.budget.level == 3
+        await admit(engine, [swipe(300, world.now_ms(), 100, type="cash"), swipe(301, world.now_ms(), 100)])
+        await settled(engine)
+        assert world.book.accepted == 91
+        cash, small = [story.alerts[0] for story in await stories(world, range(300, 302))]
+        assert (cash.state, small.state) == ("delivered", "suppressed")
+
+
 async def test_what_has_another_channel_goes_there_at_once_and_explain_says_why(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

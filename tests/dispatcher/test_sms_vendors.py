@@ -67,6 +67,15 @@ def a_channel(**settings: Any) -> Any:
 # ---- what is sent -------------------------------------------------------------------------------------------------
 
 
+def test_an_account_may_leave_the_digest_out_and_nothing_else() -> None:
+    # Given an account that has templates for swipes only, then it starts, and a digest goes on to its next channel
+    with pytest.raises(CannotPrepare, match="template:no-sms-part"):
+        aliyun().prepare(an_alert(position=1, template="digest"))
+    # But whoever begins with it has to say all of it
+    with pytest.raises(ConfigurationError, match='template_params: says nothing of template "digest"'):
+        aliyun(template_codes={"swipe": "SMS_1", "digest": "SMS_3"})
+
+
 def test_aliyun_gets_the_template_and_its_parameters_in_the_query() -> None:
     request = aliyun().prepare(ALERT)
     parts = urlsplit(request.url)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
 from dispatcher.exposition import registry_of
-from dispatcher.ledger.api import Admission
+from dispatcher.ledger.api import Admission, Noted
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Step
 from dispatcher.totals import MAX_LATENCY_MS, MAX_PENDING, Latencies, Totals, decode_hook, encode_hook, merged
@@ -42,7 +42,9 @@ def _recorded(steps: list[Step]) -> Act:
 
 def _admitted(accepted: int, duplicates: int, suppressed: int) -> Act:
     ended: Any = {("suppressed", "no-recipient"): suppressed} if suppressed else {}
-    return lambda meter: meter.admitted(Admission(accepted, list(range(duplicates)), [], [], ended))
+    held = {"night": suppressed} if duplicates else {}
+    noted = Noted(held, {"cap": suppressed} if accepted else {}, duplicates)
+    return lambda meter: meter.admitted(Admission(accepted, list(range(duplicates)), [], [], ended, held, noted))
 
 
 ACTS: st.SearchStrategy[list[Act]] = st.lists(
@@ -90,16 +92,20 @@ def test_gauges_are_added_where_each_process_has_its_own_and_not_where_they_are_
     first.lanes({"wechat": (3, 2), "sms": (1, 0)}, 40)
     second.lanes({"wechat": (4, 1)}, 38)
     second.misconfigured("wechat", True)
+    second.storm("burst", True)
+    first.storm("burst", False)
     # When they are added up
     whole = merged([sent(first.totals), sent(second.totals)])
     # Then lane lengths are sums, and of the others the worse is shown
     assert whole.lanes == {"wechat": (7, 3), "sms": (1, 0)}
     assert (whole.open_alerts, whole.waiting_channels) == (40, {"wechat": 1})
+    assert whole.storms == {"burst": 1}
     # And what was true only while a process lived goes with it, its counts do not
     second.read(9)
     second.totals.drop_gauges()
     assert merged([second.totals]).lanes == {"wechat": (0, 0)}
     assert merged([second.totals]).waiting_channels == {"wechat": 0}
+    assert merged([second.totals]).storms == {"burst": 0}
     assert merged([second.totals]).events["read"] == 9
 
 
@@ -135,7 +141,9 @@ def test_the_metrics_have_the_names_that_dashboards_rely_on() -> None:
     meter = Meter()
     meter.read(5)
     meter.rejected(1)
-    meter.admitted(Admission(3, [3], [], [], {("suppressed", "night"): 1}))
+    noted = Noted({"burst": 2}, {"night": 4}, 1)
+    meter.admitted(Admission(3, [3], [], [], {("suppressed", "night"): 1}, {"night": 5, "burst": 2}, noted))
+    meter.storm("burst", True)
     meter.recorded([a_step(outcome="accepted", waited_ms=12, swipe_age_ms=700, resends=1), a_step(outcome="busy")])
     meter.unknown_code("sms")
     meter.misconfigured("wechat", False)
@@ -153,6 +161,14 @@ def test_the_metrics_have_the_names_that_dashboards_rely_on() -> None:
         'swipebell_attempts_total{channel="wechat",outcome="busy"} 1.0',
         'swipebell_attempts_total{channel="wechat",outcome="unknown"} 1.0',
         'swipebell_unknown_codes_total{channel="sms"} 1.0',
+        'swipebell_suppressed_total{rule="night"} 1.0',
+        'swipebell_held_total{rule="night"} 5.0',
+        'swipebell_held_total{rule="burst"} 2.0',
+        'swipebell_folded_total{rule="night"} 4.0',
+        'swipebell_storm_held_total{rule="burst"} 2.0',
+        'swipebell_storm_active{rule="burst"} 1.0',
+        "swipebell_recipients_wrong_zone_total 1.0",
+        "swipebell_rules_broken 0.0",
         "swipebell_known_doubles_total 0.0",
         "swipebell_ledger_calls_total 2.0",
         'swipebell_lane_queued_alerts{channel="wechat"} 2.0',

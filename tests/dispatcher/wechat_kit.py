@@ -104,17 +104,19 @@ class World:
                 gateway = SmsConfig(base_url="https://wechat.example/sms", secret_env="SECRET")
                 channels["sms"] = GenericSmsChannel(gateway, DEFAULT_SECRET, LIBRARY, retry, None)
             assert channel.budget is not None
+            admitter = Admitter(
+                rules,
+                LIBRARY,
+                {name: one.fenced for name, one in channels.items()},
+                brownouts={"wechat": channel.budget},
+            )
             engine = Engine(
                 config=EngineConfig(),
                 ledger=ledger,
                 network=network,
                 channels={name: (one, Pacer(rate)) for name, one in channels.items()},
-                decide=Admitter(
-                    rules,
-                    LIBRARY,
-                    {name: one.fenced for name, one in channels.items()},
-                    brownouts={"wechat": channel.budget},
-                ),
+                decide=admitter,
+                rules=admitter.in_force,
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
                 now_ms=self.now_ms,

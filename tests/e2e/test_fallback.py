@@ -16,12 +16,19 @@ from tests.e2e.processes_kit import key_of, large, line, until, written
 SECRET = "receipt-token"
 
 
+def route(site: Any, channels: str, more: str = "") -> str:
+    """Write rules that give swipes these channels; the section of the configuration that names them."""
+    rule = f'[[rule]]\nid = "swipe-route"\neffect = "route"\nwhen = {{ category = "swipe" }}\nchannels = {channels}\n'
+    (site.folder / "rules.toml").write_text(f"version = 1\n{rule}{more}\n")
+    return '[rules]\nfile = "rules.toml"\n'
+
+
 def configure(site: Any, url: str, port: int, *, last: float = 30.0, sms_rate: int = 5000) -> None:
     (site.folder / "token").write_text(SECRET)
     extra = (
         f'[receipts]\nlisten = "127.0.0.1:{port}"\ntoken_file = "token"\ndeadline_seconds = {last}\n'
-        f"[fallback]\ndeadline_seconds = {{ swipe = 1.0 }}\n[engine]\nlease_seconds = 1.0\n"
-    )
+        "[engine]\nlease_seconds = 1.0\n"
+    ) + route(site, '["wechat", "sms"]', "deadline_seconds = 1")
     site.configure(url, extra=extra)
     text = (site.folder / "swipebell.toml").read_text()
     text = text.replace("rate_per_second = 5000\n", f"rate_per_second = {sms_rate}\n")
@@ -149,7 +156,7 @@ def test_a_reversal_of_what_waits_is_told_to_nobody_and_one_of_what_left_is_the_
     site.configure(provider.url)
     text = (site.folder / "swipebell.toml").read_text()
     text = text.replace("rate_per_second = 5000\n", "rate_per_second = 1\n")
-    text += '[fallback]\nchannels = { swipe = ["sms"] }\n'
+    text += route(site, '["sms"]')
     (site.folder / "swipebell.toml").write_text(text)
     swipes = [line(number, amount=large(number)) for number in range(4)]
     back = [

@@ -116,6 +116,9 @@ def test_large_and_fraud_class_swipes_have_the_reserve(
     amount: int, currency: str, category: str, reserved: bool
 ) -> None:
     assert TERMS.is_reserved(amount, currency, category) == reserved
+    # But where the rules say what is urgent, nothing else counts
+    assert TERMS.is_reserved(amount, currency, category, True)
+    assert not TERMS.is_reserved(amount, currency, category, False)
 
 
 def test_what_is_small_grows_with_the_level() -> None:

@@ -79,7 +79,7 @@ def test_a_purchase_in_full(swipe: Template, make_facts: Any) -> None:
     words = swipe.render_email(make_facts(orig_amount=16000, orig_currency="EUR", late_seconds=7200), "en")
     assert words.subject == "Purchase ¥38.00 on card 0426: 星巴克南京西路店"
     assert "Amount: ¥38.00 (€160.00)\n" in words.text
-    assert "This notice is about 2 hours late." in words.text
+    assert "This notice is about 2 hr late." in words.text
 
 
 @pytest.mark.parametrize("locale", ["zh-CN", "en"])

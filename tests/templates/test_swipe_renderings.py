@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+import orjson
 import pytest
 
 from templates.facts import DEFAULT_TIMEZONE, MAX_CACHED_ZONES, SWIPE_FIELDS, SwipeFacts, context, kind_of, zone
@@ -200,9 +202,9 @@ def test_a_single_digit_month_is_padded_in_the_field_and_plain_in_the_sentence(m
     ("late_seconds", "chinese", "english"),
     [
         (0, None, None),
-        (899, None, None),
-        (900, "15分钟", "15 minutes"),
-        (8000, "2小时", "2 hours"),
+        (59, "1分钟", "1 min"),
+        (2100, "35分钟", "35 min"),
+        (8000, "2小时", "2 hr"),
         (200_000, "2天", "2 days"),
     ],
 )
@@ -216,6 +218,27 @@ def test_an_sms_that_comes_late_says_so(
     else:
         assert swipe.render_sms(facts, "zh-CN").endswith(f"，本通知延迟约{chinese}。")
         assert swipe.render_sms(facts, "en").endswith(f" This notice is about {english} late.")
+
+
+@pytest.mark.parametrize("seconds", [0, 60, 2100, 3000, 8000, 86_000, 200_000, 10**6, 10**7, 10**9])
+@pytest.mark.parametrize("locale", ["zh-CN", "en"])
+def test_a_typed_field_says_how_late_it_is_where_there_is_room(
+    swipe: Template, make_facts: Any, seconds: int, locale: str
+) -> None:
+    # Given a late purchase, and a late event of every kind
+    purchase = swipe.render_wechat(make_facts(late_seconds=seconds), locale)
+    kinds = [make_facts(late_seconds=seconds, type=kind) for kind in ("cash", "reversal", "entry", "refund", "fee")]
+    others = [swipe.render_wechat(facts, locale) for facts in kinds]
+    # Then the purchase says it, all are within WeChat's limits, and none has lost a word of what happened
+    late = {"zh-CN": "迟到约", "en": " late"}[locale]
+    assert (late in purchase["thing1"]["value"]) == bool(seconds)
+    assert [check(data) for data in (purchase, *others)] == [[]] * 6
+    assert all("0426" in data["thing1"]["value"] and "…" not in data["thing1"]["value"] for data in (purchase, *others))
+    plain = [swipe.render_wechat(msgspec.structs.replace(facts, late_seconds=0), locale) for facts in kinds]
+    for told, usual in zip(others, plain, strict=True):
+        assert told["thing1"]["value"].startswith(usual["thing1"]["value"])
+    # And the text that is sent says the same
+    assert swipe.render_wechat_json(make_facts(late_seconds=seconds), locale) == orjson.dumps(purchase).decode()
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ class EmailChannel:
         """See `Channel.ready`: each connection logs in by itself."""
 
     def prepare(self, alert: Alert) -> Request:
-        """See `Channel.prepare`. The same alert gives the same bytes, whichever attempt it is."""
+        """See `Channel.prepare`. The same alert gives the same bytes, whichever attempt it is, but
+        for how late it is."""
         recipient, event = alert.recipient, alert.event
         if recipient.email is None:  # taken out since the alert was admitted
             raise CannotPrepare("no-email")
@@ -63,7 +64,7 @@ class EmailChannel:
             event=event,
             timezone=recipient.timezone,
             day_total_minor=alert.day_total,
-            late_seconds=max(0, int(alert.accepted_ms / 1000 - event.time.timestamp())),
+            late_seconds=alert.late_seconds,
         )
         try:
             words = self._library.template(alert.template).render_email(facts, recipient.locale)

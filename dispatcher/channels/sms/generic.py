@@ -104,7 +104,12 @@ class GenericSmsChannel:
     def prepare(self, alert: Alert) -> Request:
         """See `Channel.prepare`."""
         recipient = alert.recipient
-        facts = SwipeFacts(event=alert.event, timezone=recipient.timezone, day_total_minor=alert.day_total)
+        facts = SwipeFacts(
+            event=alert.event,
+            timezone=recipient.timezone,
+            day_total_minor=alert.day_total,
+            late_seconds=alert.late_seconds,
+        )
         try:
             text = self._library.template(alert.template).render_sms(facts, recipient.locale)
         except FieldRefused as refused:

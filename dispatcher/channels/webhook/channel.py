@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any
 
+import msgspec
 import orjson
 
 from dispatcher.channels.webhook.answers import classify, knows
@@ -102,13 +103,19 @@ class WebhookChannel:
                 "status": event.status,
                 "refers_to": event.refers_to,
                 "text": self._text(alert),
+                **({} if event.digest is None else {"digest": msgspec.to_builtins(event.digest)}),
             },
         }
 
     def _text(self, alert: Alert) -> str | None:
         """The alert in a sentence, as an SMS would say it; None where it cannot be said: the facts go all the same."""
         recipient = alert.recipient
-        facts = SwipeFacts(event=alert.event, timezone=recipient.timezone, day_total_minor=alert.day_total)
+        facts = SwipeFacts(
+            event=alert.event,
+            timezone=recipient.timezone,
+            day_total_minor=alert.day_total,
+            late_seconds=alert.late_seconds,
+        )
         try:
             return self._library.template(alert.template).render_sms(facts, recipient.locale)
         except (RenderError, UnknownTemplate):

@@ -1,7 +1,7 @@
 """This process's part of the account's daily quota: which alerts of a batch may be handed to WeChat.
 
 Permits come from the ledger by the hundred (`dispatcher.ledger.quotas`), so a batch costs a subtraction. A reserve is
-left to large and fraud-class swipes; the brown-out ladder (`ratelimit.brownout`) says what ordinary ones give up when
+left to urgent alerts; the brown-out ladder (`ratelimit.brownout`) says what ordinary ones give up when
 the day's quota runs low. WeChat's own word (45009, ``quota/get``) goes before our count.
 """
 
@@ -21,6 +21,7 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger.quotas import PERMIT_LIFE_MS, QuotaTerms, QuotaView, Report, Standing
 from dispatcher.logs import get_logger
 from dispatcher.model.alert import Alert, Step
+from dispatcher.rules_in_force import IsUrgent
 from ratelimit.brownout import NAMES, SHIFT, BrownOutTerms, expected_need, next_level
 from ratelimit.quota import next_midnight_ms
 
@@ -147,8 +148,12 @@ class QuotaBudget:
         except LedgerUnavailable as error:
             raise ChannelPaused(f"no quota can be taken: {error}", retry_after_s=1.0) from None
 
-    def screen(self, batch: list[Alert], now_ms: int) -> tuple[list[Alert], list[Alert], list[Step]]:
-        """(to hand over now, to put back into the queue, steps of those that go elsewhere or wait for room)."""
+    def screen(
+        self, batch: list[Alert], now_ms: int, is_urgent: IsUrgent | None = None
+    ) -> tuple[list[Alert], list[Alert], list[Step]]:
+        """(to hand over now, to put back into the queue, steps of those that go elsewhere or wait for room).
+
+        ``is_urgent`` is what the rules say about the reserve; None: they have no such rule, and the terms say it."""
         if now_ms - self._heard_ms > PERMIT_LIFE_MS:
             self._drop()
         if not self.level and len(batch) <= self._ordinary:  # nearly always
@@ -160,7 +165,8 @@ class QuotaBudget:
         steps: list[Step] = []
         for alert in batch:
             event = alert.event
-            reserved = self.terms.is_reserved(event.amount, event.currency, event.category)
+            urgent = None if is_urgent is None else is_urgent(event, alert.recipient)
+            reserved = self.terms.is_reserved(event.amount, event.currency, event.category, urgent)
             if not reserved and self._gives_way(alert):
                 steps.append(self._elsewhere(alert, f"brown-out:{NAMES[self.level]}", NAMES[self.level], now_ms))
             elif self._permit(reserved):

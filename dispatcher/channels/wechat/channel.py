@@ -127,7 +127,12 @@ class WechatChannel:
     def prepare(self, alert: Alert) -> Request:
         """See `Channel.prepare`."""
         recipient = alert.recipient
-        facts = SwipeFacts(event=alert.event, timezone=recipient.timezone, day_total_minor=alert.day_total)
+        facts = SwipeFacts(
+            event=alert.event,
+            timezone=recipient.timezone,
+            day_total_minor=alert.day_total,
+            late_seconds=alert.late_seconds,
+        )
         try:
             template = self._library.template(alert.template)
             data = template.render_wechat_json(facts, recipient.locale)

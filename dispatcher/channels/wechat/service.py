@@ -97,7 +97,12 @@ class WechatServiceChannel:
         recipient = alert.recipient
         if recipient.openid is None:  # taken out since the alert was admitted
             raise CannotPrepare("no-openid")
-        facts = SwipeFacts(event=alert.event, timezone=recipient.timezone, day_total_minor=alert.day_total)
+        facts = SwipeFacts(
+            event=alert.event,
+            timezone=recipient.timezone,
+            day_total_minor=alert.day_total,
+            late_seconds=alert.late_seconds,
+        )
         try:
             template = self._library.template(alert.template)
             if template.has_card:

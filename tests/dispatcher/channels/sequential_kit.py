@@ -140,12 +140,14 @@ async def sending(name: str, section: str, folder: Path, files: Mapping[str, str
     meter, ledger = Meter(), InlineLedger(str(file))
     network = RoutedNetwork(open_network(config, {}), {NEXT: TakesAll()})
     channels: dict[str, Channel] = {**make_channels(config, LIBRARY, network, {}), NEXT: NextChannel()}
+    admitter = Admitter(load_rules("version = 1\n", "t"), LIBRARY, {n: c.fenced for n, c in channels.items()})
     engine = Engine(
         config=EngineConfig(lease_seconds=300.0),
         ledger=ledger,
         network=network,
         channels={one: (channel, Pacer(100_000)) for one, channel in channels.items()},
-        decide=Admitter(load_rules("version = 1\n", "t"), LIBRARY, {n: c.fenced for n, c in channels.items()}),
+        decide=admitter,
+        rules=admitter.in_force,
         ruleset=("v", "version = 1\n"),
         meter=meter,
         now_ms=lambda: NOON_MS + int(trio.current_time() * 1000) % 10**10,

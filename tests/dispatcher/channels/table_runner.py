@@ -262,13 +262,15 @@ async def _deliver_all(
         made = make_channels(config, library, network, {})
         channels = {**made, NEXT: NextChannel(next_url)}
         await ledger.import_recipients([_recipient(case, number) for number in range(count)])
+        admitter = Admitter(ruleset, library, {name: channel.fenced for name, channel in channels.items()})
         engine = Engine(
             # Without a drain: its time would stand still, too, and a failed test hang.
             config=EngineConfig(lease_seconds=300.0, drain_seconds=0.0),
             ledger=ledger,
             network=network,
             channels={name: (channel, Pacer(100_000)) for name, channel in channels.items()},
-            decide=Admitter(ruleset, library, {name: channel.fenced for name, channel in channels.items()}),
+            decide=admitter,
+            rules=admitter.in_force,
             ruleset=(ruleset.version_id, ruleset.content),
             meter=meter,
             now_ms=now_ms,

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio.testing
 from hypothesis import given
@@ -24,6 +25,7 @@ from dispatcher.config_load import load_config
 from dispatcher.delivery import AnswerClass
 from dispatcher.errors import ConfigurationError
 from dispatcher.ledger.api import AlertStory
+from dispatcher.model.event import DigestFacts
 from dispatcher.model.private import Secret
 from dispatcher.network.api import Failure
 from ratelimit.retry import RetryPolicy
@@ -114,6 +116,16 @@ def test_what_cannot_be_said_in_a_sentence_still_goes_as_facts(fields: dict[str,
     body = json.loads(CHANNEL.prepare(an_alert(**fields)).body or b"")
     assert body["data"]["text"] is None
     assert body["data"]["amount"] == 7261
+
+
+def test_a_digest_comes_with_what_it_holds() -> None:
+    facts = DigestFacts(role="primary", count=2, amounts={"CNY": 300}, since=NOW, until=NOW, rule="r", type="refund")
+    event = msgspec.structs.replace(ALERT.event, digest=facts, category="digest")
+    sent = CHANNEL.prepare(msgspec.structs.replace(ALERT, event=event, template="digest@1"))
+    body = json.loads(sent.body)
+    assert body["type"] == "alert.digest"
+    assert body["data"]["digest"] == msgspec.to_builtins(facts)
+    assert body["data"]["text"] == "您的信用卡另有2笔退款未逐笔通知（1月1日18:00），合计¥3.00。"
 
 
 def test_id_and_body_are_the_same_for_every_attempt_and_the_time_is_the_attempts() -> None:
