@@ -7,7 +7,7 @@ from functools import partial
 
 from dispatcher.events import Accepted
 from dispatcher.model.alert import ALERT_ID_BITS, State
-from tests.dispatcher.ledger_model import Modelled
+from tests.dispatcher.ledger_model import REVERSALS, Modelled
 
 
 class Words:
@@ -95,6 +95,18 @@ class Reversals:
                 untold = {one.person for one in self._of(seqs[of]).values() if one.state == "cancelled"}
                 ended |= self._end(seqs[event_id], "suppressed", partial(_one_of, untold))
         return ended
+
+    def _reversal_of_an_open_event(self, which: int) -> list[Accepted]:
+        """The reversal of one that is open and not taken back yet; none when there is no such event."""
+        seqs = {event_id: seq for seq, event_id in enumerate(self.events, 1)}
+        pool = [
+            one
+            for one in REVERSALS
+            if one.event.id not in self.events
+            and one.event.refers_to in self.events
+            and any(not alert.ended for alert in self._of(seqs[one.event.refers_to or ""]).values())
+        ]
+        return [pool[which // 2 % len(pool)]] if pool else []
 
     def _of(self, seq: int) -> dict[int, Modelled]:
         return {alert_id: one for alert_id, one in self.alerts.items() if alert_id >> ALERT_ID_BITS == seq}

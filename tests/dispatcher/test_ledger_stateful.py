@@ -100,6 +100,8 @@ class LedgerMachine(Words, Reversals, Holds, RuleBasedStateMachine):
                 self._import((account, role), "o-1")
         self._start()
         self.admit(EVENTS[:8:2], 0, "sending")
+        self.admit(EVENTS[12:13], 0, "night")
+        self.admit(EVENTS[14:15], 0, "storm")
 
     def _start(self) -> None:
         owner = self._ask(self.ledger.register, "x", self.now, self.now + LEASE_MS)
@@ -175,9 +177,12 @@ class LedgerMachine(Words, Reversals, Holds, RuleBasedStateMachine):
         batch=st.lists(st.sampled_from(EVENTS + REVERSALS), min_size=1, max_size=6),
         which=some,
         first=st.sampled_from(["sending", "queued", *HOLDS]),
+        back=some,
     )
-    def admit(self, batch: list[Accepted], which: int, first: str) -> None:
+    def admit(self, batch: list[Accepted], which: int, first: str, back: int = 1) -> None:
         owner = self._owner(which)
+        if back % 2 == 0:  # of all pairs, few would be drawn by themselves
+            batch = [*batch, *self._reversal_of_an_open_event(back)]
         decide = self._decide(first)
         if self._refused_when_lost(owner, self.ledger.admit, batch, self.now, owner, decide):
             return
