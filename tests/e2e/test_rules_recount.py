@@ -39,6 +39,9 @@ BATCH = 256
 BATCH_MS = 3_600_000
 """The longest time in which a batch of recorded swipes came."""
 
+LONGEST_MS = 32 * 24 * BATCH_MS
+"""No window of the shipped rules is longer than a month, so a recount need not look further back."""
+
 OTHERS = ("promotion", "service", "statement", "repayment", "broadcast")
 """Categories that a tenth of the swipes are given, for the rules that speak of them."""
 
@@ -126,7 +129,10 @@ def recount(told: Told) -> Counter[tuple[str, str | None]]:
         _, payloads, times, cards = zip(*several, strict=True)
         event = msgspec.json.decode(payloads[0], type=Event)
         people = [msgspec.json.decode(card, type=Recipient) for card in cards]
-        for said in oracles[event.account].event(rules, event, people, times[0]):
+        oracle = oracles[event.account]
+        while oracle.past and times[0] - oracle.past[0].at > LONGEST_MS:
+            del oracle.past[0]
+        for said in oracle.event(rules, event, people, times[0]):
             counts["suppressed" if said.state == "folded" else said.state, said.rule] += 1
     return counts
 

@@ -187,10 +187,10 @@ class Oracle:
         return (), min(floors.values())[1] if floors else next(iter(closed.values()))
 
     def _storms(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> dict[str, bool]:
-        """Whether the event is held, by each storm rule that looks at it."""
+        """Whether the event is held, by each storm rule that looks at it; none looks after the first that holds."""
         held: dict[str, bool] = {}
         for rule in rules:
-            if rule["effect"] != "storm" or self._is_first_of_day(event, told):
+            if rule["effect"] != "storm" or True in held.values() or self._is_first_of_day(event, told):
                 continue
             if any(matches(rule, event, to) for to in told):
                 span = rule["minutes"] * 60_000
