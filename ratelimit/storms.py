@@ -18,8 +18,8 @@ from ratelimit.scopes import fingerprint_of
 MINUTE_MS = 60 * 1000
 HOUR_MS = 60 * MINUTE_MS
 
-KEEP_BUCKET_MS = HOUR_MS
-"""How long a burst's counter outlives its bucket: a clock that is set back a little still finds it."""
+KEEP_BUCKET_MS = 3 * HOUR_MS
+"""How long a burst's counter outlives its bucket: a clock that is set back, by a wrong zone say, still finds it."""
 
 NORMAL_DAYS = 7
 """Days back that an hour's usual number is taken from: a week, which has every weekday once."""
