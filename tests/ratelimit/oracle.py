@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from tests.ratelimit.oracle_facts import (
+    DAY,
     RuleTable,
     at_limit,
     consented,
@@ -209,7 +210,8 @@ class Oracle:
         """Whether it is the first that moves the account's money in this currency on its day: that is no storm yet."""
         days = {local(to.timezone, ms_of(event.time)).date() for to in told[:1]}
         return moves_money(event) and not any(
-            (one.event.account, one.event.currency) == (event.account, event.currency)
+            abs(one.event.time - event.time) < 2 * DAY
+            and (one.event.account, one.event.currency) == (event.account, event.currency)
             and moves_money(one.event)
             and local(told[0].timezone, ms_of(one.event.time)).date() in days
             for one in self.past
