@@ -42,7 +42,7 @@ def say(rule: Rule) -> str:
         case ExpireAfter():
             late = "" if rule.say_late_minutes is None else f"; says that it is late after {rule.say_late_minutes} min"
             age = _duration(rule.total_seconds)
-            return f"not sent later than {age} after the swipe{_of(rule.when, rule.category)}{late}"
+            return f"{_those(rule.when, rule.category)} are not sent later than {age} after the swipe{late}"
         case Cap():
             where = f" on {rule.channel}" if rule.channel is not None else ""
             if rule.window is not None:
@@ -57,16 +57,17 @@ def say(rule: Rule) -> str:
             return f"{head}; {_further(rule.at_gap, rule.digest)}"
         case Dedup():
             same = _list(rule.fingerprint, "and")
-            return f"only one in {_duration(rule.total_seconds)} of those with the same {same}{_of(rule.when)}"
+            return f"only one in {_duration(rule.total_seconds)} of those{_of(rule.when)} with the same {same}"
         case QuietHours():
             return _quiet(rule)
         case ConsentRule():
             return _consent(rule)
         case Route():
             wait = "" if rule.deadline_seconds is None else f"; each waits {_duration(rule.deadline_seconds)}"
-            return f"on {', then '.join(rule.channels)}, as far as the recipient has them{_of(rule.when)}{wait}"
+            channels = ", then ".join(rule.channels)
+            return f"{_those(rule.when)} go on {channels}, as far as the recipient has them{wait}"
         case Priority():
-            return f"goes first, and may use the reserve of the quota{_of(rule.when)}"
+            return f"{_those(rule.when)} go first, and may use the reserve of the quota"
         case Storm():
             return _storm(rule)
 
@@ -74,28 +75,29 @@ def say(rule: Rule) -> str:
 def _quiet(rule: QuietHours) -> str:
     days = f" beginning on {_list([_DAYS[day] for day in rule.days], 'or')}" if rule.days else ""
     does = {
-        "hold": "held until their end",
-        "suppress": "not sent",
-        "pass": "sent, whatever later rules of quiet hours say",
+        "hold": f"are held until {rule.end}",
+        "suppress": "are not sent",
+        "pass": "are sent, whatever later rules of quiet hours say",
     }[rule.then]
-    return f"from {rule.start} to {rule.end} by the recipient's clock{days}: {does}{_of(rule.when)}"
+    return f"from {rule.start} to {rule.end} by the recipient's clock{days}, {_those(rule.when)} {does}"
 
 
 def _consent(rule: ConsentRule) -> str:
     who = "only with the recipient's consent" if rule.mode == "opt-in" else "unless the recipient has objected"
     where = "" if rule.channel is None else f" on {rule.channel}"
     with_template = "" if rule.template is None else f" by template {rule.template}"
-    return f"{who}{where}{with_template}{_of(rule.when, rule.category)}"
+    return f"{_those(rule.when, rule.category)} are sent{where}{with_template} {who}"
 
 
 def _storm(rule: Storm) -> str:
     told = f"one in {rule.sample:,} of the rest is told" if rule.sample else "none of the rest is told"
-    rest = f"; the rest is held until somebody releases it, {told}{_of(rule.when)}"
+    rest = f"; the rest is held until somebody releases it, {told}"
     if rule.volume_times is not None:
         usual = f"more than {rule.volume_times:g} times what is usual at that hour"
-        return f"when an hour has {usual} and at least {rule.at_least or 0:,} events{rest}"
+        return f"when an hour has {usual} and at least {rule.at_least or 0:,} events{_of(rule.when)}{rest}"
     same = _list(rule.fingerprint, "and")
-    return f"after {rule.limit or 0:,} events of an account with the same {same} in {rule.minutes or 0} min{rest}"
+    events = f"{rule.limit or 0:,} events{_of(rule.when)}"
+    return f"after {events} with the same {same} for one account in {rule.minutes or 0} min{rest}"
 
 
 def _further(at_limit: str, digest: Digest | None) -> str:
@@ -114,6 +116,11 @@ def _further(at_limit: str, digest: Digest | None) -> str:
 
 def _per(scopes: Sequence[str]) -> str:
     return f"per {_list(scopes, 'and')}"
+
+
+def _those(when: When, category: str | None = None) -> str:
+    of = _of(when, category)
+    return f"those{of}" if of else "all"
 
 
 def _of(when: When, category: str | None = None) -> str:

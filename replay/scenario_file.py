@@ -163,7 +163,7 @@ def _happening(source: str, where: str, place: int, table: dict[str, Any], accou
 def _expectations(source: str, where: str, given: object) -> tuple[Expected, ...]:
     if given is None:
         return ()
-    tables = given if isinstance(given, list) else [given]
+    tables: list[Any] = given if isinstance(given, list) else [given]
     if not tables or not all(isinstance(table, dict) for table in tables):
         message = 'must be a table such as { state = "send", route = ["wechat"] }, or a list of such tables'
         raise ScenarioError(source, message, where=where, key="expect")

@@ -10,15 +10,15 @@ import msgspec
 from dispatcher.admission import Admitter
 from dispatcher.ledger.api import Draft
 from dispatcher.model.recipient import Recipient
-from replay.decided import of_draft, role_of, sentence
+from replay.decided import Decided, of_draft, role_of, sentence
 from replay.memory import Memory
 from replay.scenario_file import Expected, Happening, Scenario
-from replay.times import moment_of
+from replay.times import local_text
 
 
 class Check(msgspec.Struct, frozen=True):
     """One alert of an event that expects something. ``event`` is its place in the scenario, ``turn`` which of its
-    repeats, both from 1. ``expected`` is empty when it is not met by any alert."""
+    repeats, both from 1; ``at`` is the time by the recipient's clock."""
 
     event: int
     turn: int
@@ -55,24 +55,33 @@ def run_scenario(scenario: Scenario, admitter: Admitter) -> Result:
 
 def _checks(happening: Happening, turn: int, now_ms: int, currency: str, drafts: list[Draft]) -> list[Check]:
     checks = []
-    at = moment_of(now_ms).isoformat(timespec="seconds")
     for expected in happening.expected:
         meant = [draft for draft in drafts if expected.role in (None, role_of(draft.recipient))]
         for draft in meant:
-            passed = _met(expected, draft)
-            decided, why = _said(draft), sentence(draft, currency)
-            role = role_of(draft.recipient)
-            checks.append(Check(happening.place, turn, at, role, passed, _wanted(expected), decided, why))
+            # By the clock of whoever is told: that is what the rules went by.
+            zone = "UTC" if draft.recipient is None else draft.recipient.timezone
+            decided = of_draft(draft)
+            said = _phrase(decided.state, decided.rule or None, decided.route, decided.until, zone)
+            checks.append(
+                Check(
+                    happening.place,
+                    turn,
+                    local_text(now_ms, zone),
+                    role_of(draft.recipient),
+                    _met(expected, decided),
+                    _wanted(expected, zone),
+                    said,
+                    sentence(draft, currency),
+                )
+            )
         if not meant:
             why = f"the account has no recipient of role {expected.role}"
-            checks.append(
-                Check(happening.place, turn, at, expected.role or "", False, _wanted(expected), "no alert", why)
-            )
+            at, wanted = local_text(now_ms, "UTC"), _wanted(expected, "UTC")
+            checks.append(Check(happening.place, turn, at, expected.role or "", False, wanted, "no alert", why))
     return checks
 
 
-def _met(expected: Expected, draft: Draft) -> bool:
-    decided = of_draft(draft)
+def _met(expected: Expected, decided: Decided) -> bool:
     return (
         expected.state == decided.state
         and expected.rule in (None, decided.rule)
@@ -81,21 +90,16 @@ def _met(expected: Expected, draft: Draft) -> bool:
     )
 
 
-def _said(draft: Draft) -> str:
-    decided = of_draft(draft)
-    return _phrase(decided.state, decided.rule or None, decided.route, decided.until)
+def _wanted(expected: Expected, zone: str) -> str:
+    return _phrase(expected.state, expected.rule, expected.route, expected.until_ms, zone)
 
 
-def _wanted(expected: Expected) -> str:
-    return _phrase(expected.state, expected.rule, expected.route, expected.until_ms)
-
-
-def _phrase(state: str, rule: str | None, route: tuple[str, ...] | None, until: int | None) -> str:
+def _phrase(state: str, rule: str | None, route: tuple[str, ...] | None, until: int | None, zone: str) -> str:
     parts = [state]
     if rule is not None:
         parts.append(f"by {rule}")
     if until is not None:
-        parts.append(f"until {moment_of(until).isoformat(timespec='seconds')}")
+        parts.append(f"until {local_text(until, zone)}")
     if route and state in ("send", "held"):
         parts.append(f"on {', '.join(route)}")
     return " ".join(parts)

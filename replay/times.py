@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import time as time_of_day
+from zoneinfo import ZoneInfo
 
 from replay.errors import PeriodError
 
@@ -49,3 +51,11 @@ def read_time(text: str, now_ms: int, zone: tzinfo | None = None) -> int:
     elif (found := read_moment(text)) is not None:
         return found
     raise PeriodError(f"{text!r} is not understood; allowed is {ALLOWED}")
+
+
+def local_text(epoch_ms: int, zone: str) -> str:
+    """A moment to the second, by the clock of a zone; of one that does not exist, by UTC."""
+    moment = moment_of(epoch_ms)
+    with suppress(KeyError, ValueError, OSError, OverflowError):
+        moment = moment.astimezone(ZoneInfo(zone))
+    return moment.isoformat(timespec="seconds")

@@ -155,7 +155,8 @@ class WhatIf:
             prediction.events += 1
             for alert, draft in zip(past.alerts, decided, strict=True):
                 prediction.rulesets[alert.ruleset] += 1
-                prediction.compare(past.account, now_ms, _record_of(alert, draft), of_draft(draft))
+                recorded = of_record(alert)
+                prediction.compare(past.account, now_ms, recorded, _predicted(draft, alert, recorded))
                 if draft.fold is not None and draft.recipient is not None and not _taken_back(alert):
                     self._pending.fold(past.account, draft.recipient, draft.fold, now_ms)
         return None
@@ -213,11 +214,11 @@ def as_told(alert: PastAlert) -> Recipient:
     return msgspec.structs.replace(alert.recipient, channels=channels)
 
 
-def _record_of(alert: PastAlert, draft: Draft) -> Decided:
-    """What was recorded. Of what a reversal ended at once it is only known that it was not suppressed by a rule; there
-    the draft's word is taken, unless it would suppress it."""
+def _predicted(draft: Draft, alert: PastAlert, recorded: Decided) -> Decided:
+    """What the draft says. Of an alert that a reversal ended at once the ledger only knows that no rule suppressed it,
+    so a draft that does not suppress it either has said the same."""
     predicted = of_draft(draft)
-    return predicted if alert.unsure and predicted.state in ("send", "held", "folded") else of_record(alert)
+    return recorded if alert.unsure and predicted.state in ("send", "held", "folded") else predicted
 
 
 def _taken_back(alert: PastAlert) -> bool:

@@ -35,9 +35,8 @@ def check(file: Path, as_json: bool) -> None:
     _print_rules(rules)
     for warning in rules.warnings:
         click.echo(f"warning: {warning}")
-    count = len(rules.warnings)
-    said = "no warning" if not count else "1 warning" if count == 1 else f"{count} warnings"
-    click.echo(f"{file}: {len(rules.rule)} rules, {said}; version {rules.version_id}")
+    found = f"{counted(len(rules.rule), 'rule')}, {counted(len(rules.warnings), 'warning')}"
+    click.echo(f"{file}: {found}; version {rules.version_id}")
 
 
 @click.command()
@@ -54,6 +53,11 @@ def show(config_path: Path | None, as_json: bool) -> None:
         return
     _print_rules(rules)
     click.echo(f"{source}: version {rules.version_id}, {_since_words(since)}")
+
+
+def counted(count: int, thing: str) -> str:
+    """``1 rule``, ``2 rules``."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def config_or_none(path: Path | None) -> Config | None:

@@ -9,7 +9,7 @@ import click
 
 from dispatcher.admission import Admitter
 from dispatcher.cli.common import config_option, json_option, print_json
-from dispatcher.cli.rules_check import config_or_none, in_force, rules_of
+from dispatcher.cli.rules_check import config_or_none, counted, in_force, rules_of
 from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError
 from dispatcher.fallback import Orders
@@ -43,8 +43,9 @@ def test(context: click.Context, file: Path, config_path: Path | None, as_json: 
     else:
         for result in results:
             _print(result)
-        said = f"{len(results)} scenarios, {failed} failed" if failed else f"{len(results)} scenarios, all pass"
-        click.echo(f"{said}; rules {source}, version {rules.version_id}")
+        outcome = f"{failed:,} failed" if failed else "all pass"
+        found = counted(len(results), "scenario")
+        click.echo(f"{found}, {outcome}; rules {source}, version {rules.version_id}")
     if failed:
         context.exit(1)
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from dispatcher.admission import Admitter
 from dispatcher.channels.wechat.service import WechatServiceChannel
 from dispatcher.cli.common import config_option, json_option, load, print_json
-from dispatcher.cli.rules_check import rules_of
+from dispatcher.cli.rules_check import counted, rules_of
 from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError
 from dispatcher.fallback import Orders
@@ -120,8 +120,8 @@ def _quota_of(config: Config) -> int | None:
 def _print(head: dict[str, Any], prediction: Prediction, sms_cost: float, quota: int | None) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"{prediction.events:,} events and {prediction.alerts:,} alerts from {head['since']} to {head['until']},"
-        f" with the rules of {head['file']} (version {head['version']})"
+        f"{counted(prediction.events, 'event')} and {counted(prediction.alerts, 'alert')} from {head['since']} to"
+        f" {head['until']}, with the rules of {head['file']} (version {head['version']})"
     )
     console.print(_said_of_versions(head["versions_in_force"], head["version"], prediction.changed))
     table = _table("", "by")
@@ -143,7 +143,7 @@ def _print(head: dict[str, Any], prediction: Prediction, sms_cost: float, quota:
     _add(table, "SMS cost, CNY", f"at {sms_cost:g}", before * sms_cost, after * sms_cost, digits=2)
     console.print(table)
     if prediction.gathering:
-        console.print(f"{prediction.gathering:,} digests of the draft would still be gathering at the end")
+        console.print(f"{counted(prediction.gathering, 'digest')} of the draft would still be gathering at the end")
     _print_days(console, prediction, quota)
     _print_accounts(console, prediction)
 
@@ -152,15 +152,15 @@ def _said_of_versions(versions: dict[str, int], draft: str, changed: int) -> str
     if not versions:
         return "nothing was accepted in this period"
     if len(versions) > 1:
-        named = ", ".join(f"{version} ({count:,} alerts)" for version, count in versions.items())
-        return f"the rules changed inside the period: {named}; {changed:,} alerts would be decided otherwise"
+        named = ", ".join(f"{version} ({counted(count, 'alert')})" for version, count in versions.items())
+        return f"the rules changed inside the period: {named}; {counted(changed, 'alert')} would be decided otherwise"
     (version,) = versions
     if version != draft:
-        return f"in force was version {version}; {changed:,} alerts would be decided otherwise"
+        return f"in force was version {version}; {counted(changed, 'alert')} would be decided otherwise"
     if changed:
         return (
-            f"these are the rules that were in force, and yet {changed:,} alerts would be decided otherwise: recipients"
-            " or the configuration have changed since"
+            f"these are the rules that were in force, and yet {counted(changed, 'alert')} would be decided otherwise:"
+            " recipients or the configuration have changed since"
         )
     return "these are the rules that were in force: every alert would be decided as it was"
 

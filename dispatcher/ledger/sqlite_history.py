@@ -37,7 +37,10 @@ EVENTS = (
     "SELECT seq, id, account, swiped_at, accepted_at, payload FROM events"
     " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 )
-ALERTS = "SELECT id, recipient, route, state, reason, saw, ruleset, ended_at FROM alerts WHERE id BETWEEN ? AND ? ORDER BY id"
+ALERTS = (
+    "SELECT id, recipient, route, state, reason, saw, ruleset, ended_at FROM alerts"
+    " WHERE id BETWEEN ? AND ? ORDER BY id"
+)
 # Both hold few rows in relation to the alerts, so they are not joined but read beside them.
 HOLDS = "SELECT alert, rule, until FROM holds WHERE alert BETWEEN ? AND ?"
 FOLDS = (
@@ -61,11 +64,10 @@ class PastAlert(msgspec.Struct, frozen=True, gc=False):
     """What the rules decided about one alert when its event was accepted.
 
     ``recipient`` is the card as it was then as far as that is known (see `as_it_was`), None when there was nobody to
-    tell. ``rule`` is the rule that decided, empty
-    for ``send``; ``until`` (epoch ms) of a held one is until when. ``ruleset`` is the row of the rules in force.
-    ``taken_back``: it was folded, and a reversal took it out of its digest again.
-    ``unsure``: a reversal ended it in the transaction that admitted it, so that nobody wrote down whether the rules would
-    have sent, held or folded it.
+    tell. ``rule`` is the rule that decided, empty for ``send``; ``until`` (epoch ms) of a held one is until when.
+    ``ruleset`` is the row of the rules in force. ``taken_back``: it was folded, and a reversal took it out of its
+    digest again. ``unsure``: a reversal ended it in the transaction that admitted it, so that nobody wrote down whether
+    the rules would have sent or held it (it stands as ``send``) or by which rule they would have folded it.
     """
 
     recipient: Recipient | None
@@ -178,13 +180,16 @@ class History:
                 if card is not None:
                     card = as_it_was(card, accepted[seq], SERVICE in row[2].split(","), words)
                 alerts[seq].append(_as_decided(row, card, holds.get(row[0]), folds.get(row[0]), accepted[seq]))
-        return [PastEvent(*event, tuple(alerts[event[0]])) for event in events]
+        return [
+            PastEvent(seq, event_id, account, swiped_at, accepted_at, payload, tuple(alerts[seq]))
+            for seq, event_id, account, swiped_at, accepted_at, payload in events
+        ]
 
 
 def as_it_was(card: Recipient, at_ms: int, service: bool, words: Words) -> Recipient:
     """The card at ``at_ms`` as far as it can be known: without what providers refused and recipients agreed to later.
     ``service``: whether WeChat took customer-service messages then. What a bank changed by an import (channels, zone,
-    minimum) is as it is now, and so is a refusal that was said again."""
+    minimum) is as it is now, and a refusal that has been lifted or said again since is not known any more."""
     if not (card.refused or card.consents or service or card.service_until_ms):
         return card
     consents: dict[str, Consent] = {}
@@ -223,6 +228,8 @@ def _as_decided(
     taken_back = fold is not None and fold[1] is not None
     at_once = hold is None and fold is None and ended_at == accepted_at
     unsure = at_once and (state == "cancelled" or (state == "suppressed" and reason == REVERSED))
+    if unsure and not channels:  # of what was not suppressed only a folded one has none
+        decided, rule = "folded", REVERSED
     return PastAlert(recipient, decided, rule, channels, until, seen, ruleset, taken_back, unsure)
 
 

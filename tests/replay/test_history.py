@@ -27,6 +27,7 @@ class Filled:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self.store = SqliteStore(self.path)
+        self.store.connection.execute("PRAGMA synchronous=OFF")  # no power fails in here
         self.store.begin()
         self.owner = self.store.register("test", NOW, NOW + 1_000_000_000)
         self.store.import_recipients([recipient()])

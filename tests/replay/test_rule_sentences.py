@@ -42,34 +42,35 @@ SENTENCES = [
     (
         'effect = "quiet_hours"\nfrom = "22:00"\nto = "08:00"\ndays = ["fri", "sat"]\n'
         'when = { currency = "CNY", amount_below = 50000, role = "primary" }',
-        "from 22:00 to 08:00 by the recipient's clock beginning on Friday or Saturday: held until their end of currency"
-        " CNY below 500.00 CNY for primary",
+        "from 22:00 to 08:00 by the recipient's clock beginning on Friday or Saturday, those of currency CNY below"
+        " 500.00 CNY for primary are held until 08:00",
     ),
     (
         'effect = "quiet_hours"\nfrom = "21:00"\nto = "08:00"\nthen = "pass"\nwhen = { category = "fraud" }',
-        "from 21:00 to 08:00 by the recipient's clock: sent, whatever later rules of quiet hours say of category fraud",
+        "from 21:00 to 08:00 by the recipient's clock, those of category fraud are sent, whatever later rules of"
+        " quiet hours say",
     ),
     (
         'effect = "consent"\ncategory = "promotion"\nmode = "opt-in"\nchannel = "wechat"',
-        "only with the recipient's consent on wechat of category promotion",
+        "those of category promotion are sent on wechat only with the recipient's consent",
     ),
     (
         'effect = "expire_after"\ncategory = "swipe"\nhours = 24\nsay_late_minutes = 30',
-        "not sent later than 1 day after the swipe of category swipe; says that it is late after 30 min",
+        "those of category swipe are not sent later than 1 day after the swipe; says that it is late after 30 min",
     ),
     (
         'effect = "route"\nwhen = { category = "fraud", foreign = true }\nchannels = ["sms", "wechat"]\n'
         "deadline_seconds = 60",
-        "on sms, then wechat, as far as the recipient has them of category fraud in a foreign currency; each waits"
-        " 1 min",
+        "those of category fraud in a foreign currency go on sms, then wechat, as far as the recipient has them; each"
+        " waits 1 min",
     ),
     (
         'effect = "priority"\nwhen = { currency = "CNY", amount_from = 500000 }',
-        "goes first, and may use the reserve of the quota of currency CNY from 5,000.00 CNY",
+        "those of currency CNY from 5,000.00 CNY go first, and may use the reserve of the quota",
     ),
     (
         'effect = "storm"\nfingerprint = ["merchant", "amount"]\nlimit = 5\nminutes = 10\nsample = 100',
-        "after 5 events of an account with the same merchant and amount in 10 min; the rest is held until somebody"
+        "after 5 events with the same merchant and amount for one account in 10 min; the rest is held until somebody"
         " releases it, one in 100 of the rest is told",
     ),
     (

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from replay.errors import PeriodError
-from replay.times import moment_of, read_time
+from replay.times import local_text, moment_of, read_time
 
 NOW = 1_793_500_000_123
 """2026-11-01T02:26:40.123Z, in ms."""
@@ -48,3 +48,9 @@ def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
 
 def test_milliseconds_survive_the_way_there_and_back() -> None:
     assert read_time(moment_of(NOW).isoformat(), 0) == NOW
+
+
+def test_a_moment_is_shown_by_the_clock_of_its_reader() -> None:
+    # Given a moment, Then New York reads it in the evening before, and a zone that does not exist in UTC
+    assert local_text(NOW, "America/New_York") == "2026-10-31T22:26:40-04:00"
+    assert local_text(NOW, "Mars/Olympus") == local_text(NOW, "UTC") == "2026-11-01T02:26:40+00:00"

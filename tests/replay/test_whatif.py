@@ -10,12 +10,18 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from dispatcher.ledger.api import Admission
 from dispatcher.ledger.sqlite_history import history
-from dispatcher.model.recipient import RecipientLine
+from dispatcher.model.consent import ConsentChange
+from dispatcher.model.heard import Heard
+from dispatcher.model.recipient import Consent, RecipientLine
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.rules import load_rules
+from replay import prediction as module
+from replay.decided import Decided
 from replay.prediction import Prediction
 from replay.whatif import DAY_MS, HOUR_MS, RecordedBrownOut, warm_up_ms
+from tests.dispatcher.ledger_kit import step
 from tests.replay.whatif_kit import START, Bank, event, ms, people, traffic
 
 RULES = """
@@ -283,6 +289,81 @@ def test_storms_are_predicted_exactly(tmp_path: Path) -> None:
         assert prediction.recorded.counts["held", "burst"] > 0
         assert prediction.changed == 0
     bank.store.close()
+
+
+def test_a_channel_that_was_full_before_the_period_is_not_counted_again(tmp_path: Path) -> None:
+    # Given one SMS in any 24 hours: the first swipe took it, so the second, 23 hours later, had WeChat alone
+    rules = (
+        'version = 1\n[[rule]]\nid = "one-sms"\neffect = "cap"\nlimit = 1\nper = "account"\nrolling_hours = 24\n'
+        'channel = "sms"\n'
+    )
+    bank = Bank(tmp_path / "ledger.db", rules)
+    bank.recipients(*people(2))
+    for number, hours in enumerate((0, 23, 25)):
+        moment = START + timedelta(hours=hours)
+        bank.admit(moment, event(number, moment, "A-1"))
+    # When a period begins so that only the second one is looked at before it
+    prediction = bank.what_if(rules, START + timedelta(hours=24.5), START + timedelta(days=3))
+    # Then the third may take SMS, as it did
+    assert prediction.changed == 0
+    assert prediction.alerts == 1
+    bank.store.close()
+
+
+def test_what_became_of_a_recipient_since_is_not_known_before(tmp_path: Path) -> None:
+    # Given a recipient who, hour by hour, agrees to promotions, is refused by WeChat, follows again and writes to the
+    # bank
+    rules = 'version = 1\n[[rule]]\nid = "agreed"\neffect = "consent"\ncategory = "promotion"\nmode = "opt-in"\n'
+    bank = Bank(tmp_path / "ledger.db", rules)
+    bank.recipients(*people(2))
+    store = bank.store
+
+    def tell(hour: int) -> Admission:
+        moment = START + timedelta(hours=hour)
+        return bank.admit(moment, event(hour, moment, "A-1", category="promotion"))
+
+    def at(hour: float) -> int:
+        return ms(START + timedelta(hours=hour))
+
+    tell(1)
+    store.begin()
+    store.consent([ConsentChange(account="A-1", key="promotion", consent=Consent(True, at(0), "form 1"))], at(1.5))
+    store.commit()
+    (alert,) = tell(2).alerts
+    gone = {"reason": "recipient-gone", "outcome": "recipient_gone", "code": "43004", "refusal": "wechat"}
+    store.begin()
+    store.record([step(alert, "failed", at_ms=at(2.5), **gone)], bank.owner)
+    store.commit()
+    tell(3)
+    store.begin()
+    store.heard([Heard("o-1", "follow", at(3.5)), Heard("o-1", "message", at(4.5))], at(4.5))
+    store.commit()
+    tell(5)
+    # When all of it is predicted afterwards, Then each event meets the recipient as it was
+    with history(bank.path) as past:
+        routes = [alert.route for batch in past.between(0, at(99)) for one in batch for alert in one.alerts]
+    assert routes == [(), ("wechat", "sms"), ("sms",), ("wechat_service", "wechat", "sms")]
+    prediction = bank.what_if(rules, START, START + timedelta(days=1))
+    # But for the one between the refusal and the follow, of which the card knows nothing any more
+    assert prediction.changed == 1
+    assert prediction.predicted.counts["sent", "sms"] == 0
+    store.close()
+
+
+def test_of_very_many_accounts_the_most_affected_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given room for few accounts
+    monkeypatch.setattr(module, "MAX_ACCOUNTS", 10)
+    prediction = Prediction()
+    sent, kept = Decided("send", "", ("wechat",), None), Decided("suppressed", "daily", (), None)
+    # When one of many is affected again and again
+    for number in range(100):
+        prediction.compare(f"A-{number}", 0, sent, kept)
+        prediction.compare("B", 0, sent, kept)
+    # Then it is the first one named, with all that it was not told, and memory stayed bounded
+    assert prediction.most_affected()[0][0] == "B"
+    assert prediction.most_affected()[0][1].told_recorded == prediction.most_affected()[0][1].changed == 100
+    assert len(prediction.accounts) <= 10
+    assert prediction.changed == 200
 
 
 def test_an_account_without_recipients_stays_one(tmp_path: Path) -> None:
