@@ -20,7 +20,7 @@ from loadtest.bench.contest import QUICK, Bench, Contestant, compete
 from loadtest.bench.figures import RAW, Failed, Results, Row, as_data
 from loadtest.bench.full import FullLedger
 from loadtest.bench.latency import percentiles
-from loadtest.bench.rules import TWENTY, Rulings, measure_rules
+from loadtest.bench.rules import FILES, TWENTY, TWENTY_OF_SWIPES, Rulings, measure_rules
 from loadtest.bench.scenarios import SCENARIOS, choose
 from loadtest.bench.swipes import swipes
 from loadtest.bench.table import tables
@@ -192,14 +192,16 @@ class TestRulings:
         with ExitStack() as stack:
             rulings.open(bench, stack)
             found = rulings.measure(bench, 1)
-        assert list(found) == ["a minimum and an age", "the shipped rules", "twenty rules"]
+        assert list(found) == list(FILES)
         for costs in found.values():
             assert 0 < costs["decide_us"] < costs["admit_us"]
             assert 0 < costs["reads_us"] < costs["admit_us"]
 
-    def test_twenty_rules_are_twenty(self) -> None:
-        assert len(load_rules(TWENTY, "twenty").rule) == 20
-        assert not load_rules(TWENTY, "twenty").warnings
+    @pytest.mark.parametrize("text", [TWENTY, TWENTY_OF_SWIPES])
+    def test_twenty_rules_are_twenty(self, text: str) -> None:
+        rules = load_rules(text, "twenty")
+        assert len(rules.rule) == 20
+        assert not rules.warnings
 
     def test_a_file_that_keeps_swipes_back_is_not_compared(self, tmp_path: Path) -> None:
         bench = Bench(tmp_path, QUICK, nginx=None, full_ledger=None, say=lambda _: None)

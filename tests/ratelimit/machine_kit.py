@@ -72,7 +72,19 @@ CORNERS = tuple(
 )
 """Where clocks change and days end."""
 
-LEAPS = [0, 1, 999, MINUTE_MS, 7 * MINUTE_MS, 50 * MINUTE_MS, HOUR_MS, 5 * HOUR_MS, 23 * HOUR_MS, 25 * HOUR_MS]
+LEAPS = [
+    0,
+    1,
+    999,
+    MINUTE_MS,
+    7 * MINUTE_MS,
+    50 * MINUTE_MS,
+    HOUR_MS,
+    5 * HOUR_MS,
+    23 * HOUR_MS,
+    24 * HOUR_MS,
+    25 * HOUR_MS,
+]
 
 starts = st.builds(
     lambda corner, minutes, ms: corner + minutes * MINUTE_MS + ms,
@@ -121,6 +133,8 @@ WHENS: dict[str, dict[str, Any]] = {
     "second": {"role": "second"},
 }
 whens = st.sampled_from(["any", "any", *WHENS])
+of_events = st.sampled_from(["any", "any", "promo", "large", "declined", "foreign"])
+"""A storm is of events: it does not ask who is told."""
 PERS = ("account", "recipient", "channel", "category", "template", "merchant")
 pers = st.one_of(
     st.sampled_from(PERS).map(lambda one: [one]), st.lists(st.sampled_from(PERS), min_size=2, max_size=2, unique=True)
@@ -266,23 +280,42 @@ routes = st.builds(
     st.sampled_from([["sms", "wechat"], ["wechat"], ["email", "sms"]]),
 )
 
-storms = st.builds(
-    lambda fields, limit, minutes, sample: {
-        "id": f"storm-{minutes}-{'-'.join(fields)}",
+bursts = st.builds(
+    lambda fields, limit, minutes, sample, when: {
+        "id": f"storm-{minutes}-{'-'.join(fields)}-{when}",
         "effect": "storm",
         "fingerprint": fields,
         "limit": limit,
         "minutes": minutes,
         "sample": sample,
+        **_when(when),
     },
     st.sampled_from([["merchant"], ["amount", "currency", "type"]]),
     st.integers(1, 3),
     st.sampled_from([5, 60]),
     st.integers(0, 2),
+    of_events,
+)
+
+volumes = st.builds(
+    lambda times, least, sample, when: {
+        "id": f"storm-volume-{when}",
+        "effect": "storm",
+        "volume_times": times,
+        "at_least": least,
+        "sample": sample,
+        **_when(when),
+    },
+    st.sampled_from([1.0, 1.5, 2.3]),
+    st.integers(1, 4),
+    st.integers(0, 2),
+    of_events,
 )
 
 rule_lists = st.lists(
-    st.one_of(caps(), caps(), gaps(), dedups(), quiet_hours, quiet_hours, minimums, ages, consents, routes, storms),
+    st.one_of(
+        caps(), caps(), gaps(), dedups(), quiet_hours, quiet_hours, minimums, ages, consents, routes, bursts, volumes
+    ),
     min_size=1,
     max_size=7,
     unique_by=lambda rule: rule["id"],

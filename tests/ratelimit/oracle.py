@@ -7,11 +7,14 @@ as TOML gives them, so that it shares nothing with what it is to check.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from fractions import Fraction
+from math import ceil
 from typing import NamedTuple
 
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from tests.ratelimit.oracle_facts import (
+    DAY,
     RuleTable,
     at_limit,
     consented,
@@ -67,13 +70,11 @@ class Oracle:
         for to, one in zip(told, plain, strict=True):
             if one.state == "send":
                 stormy = [name for name, is_held in storms.items() if is_held]
-                one = (
-                    Said("held", stormy[0], one.send_ms, one.route)
-                    if stormy
-                    else self._when(rules, event, to, now, one)
-                )
-            said.append(one)
-            self.past.append(Past(event, to, one, known, now, storms))
+                end = one._replace(state="held", rule=stormy[0]) if stormy else self._when(rules, event, to, now, one)
+            else:
+                end = one
+            said.append(end)
+            self.past.append(Past(event, to, end, known, now, storms))
         return said
 
     def _plain(self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int) -> Said:
@@ -187,29 +188,35 @@ class Oracle:
         return (), min(floors.values())[1] if floors else next(iter(closed.values()))
 
     def _storms(self, rules: Sequence[RuleTable], event: Event, told: Sequence[Recipient], now: int) -> dict[str, bool]:
-        """Whether the event is held, by each storm rule that looks at it."""
+        """Whether the event is held, by each storm rule that looks at it; none looks after the first that holds."""
         held: dict[str, bool] = {}
         for rule in rules:
-            if rule["effect"] != "storm" or self._is_first_of_day(event, told):
+            if rule["effect"] != "storm" or True in held.values() or self._is_first_of_day(event, told):
                 continue
             if any(matches(rule, event, to) for to in told):
-                span = rule["minutes"] * 60_000
-                like_it = {
-                    one.event.id
-                    for one in self.past
-                    if rule["id"] in one.at_storms
-                    and one.at // span == now // span
-                    and fingerprint(rule, one.event) == fingerprint(rule, event)
-                }
-                over, sample = len(like_it) - rule["limit"], rule.get("sample", 0)
+                over, sample = self._burst(rule, event, now), rule.get("sample", 0)
                 held[rule["id"]] = over >= 0 and not (sample and (over + 1) % sample == 0)
         return held
+
+    def _burst(self, rule: RuleTable, event: Event, now: int) -> int:
+        """By how many events those before this one are over the rule's limit; negative while there is room."""
+        span = rule.get("minutes", 60) * 60_000
+        counted = [one for one in self.past if rule["id"] in one.at_storms]
+        if "fingerprint" in rule:
+            like = [one for one in counted if fingerprint(rule, one.event) == fingerprint(rule, event)]
+            return len({one.event.id for one in like if one.at // span == now // span}) - rule["limit"]
+        hours = [len({one.event.id for one in counted if one.at // span == now // span - 24 * day}) for day in range(8)]
+        usual = [count for count in hours[1:] if count]
+        if not usual:
+            return -1
+        return hours[0] - max(rule["at_least"], ceil(Fraction(str(rule["volume_times"])) * sum(usual) / len(usual)))
 
     def _is_first_of_day(self, event: Event, told: Sequence[Recipient]) -> bool:
         """Whether it is the first that moves the account's money in this currency on its day: that is no storm yet."""
         days = {local(to.timezone, ms_of(event.time)).date() for to in told[:1]}
         return moves_money(event) and not any(
-            (one.event.account, one.event.currency) == (event.account, event.currency)
+            abs(one.event.time - event.time) < 2 * DAY
+            and (one.event.account, one.event.currency) == (event.account, event.currency)
             and moves_money(one.event)
             and local(told[0].timezone, ms_of(one.event.time)).date() in days
             for one in self.past
