@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
 
@@ -24,6 +25,8 @@ MAX_WORDS = 1_024
 
 MAX_MERCHANTS = 8_192
 """Remembered merchants as parts of keys, about 2 MB: the large ones, which are most swipes."""
+
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 _empty = hashlib.blake2b(digest_size=8)
 _encode = msgspec.msgpack.Encoder().encode
@@ -81,6 +84,9 @@ def who_of(per: Sequence[str]) -> Who:
 
 
 def fingerprint_of(fields: Sequence[str]) -> Callable[[Event], str]:
-    """A digest of some fields of an event."""
-    read = attrgetter(*fields)
-    return lambda event: digest_of(read(event))
+    """A digest of some fields of an event; its time counts by the millisecond, as the ledger keeps it."""
+    if "time" not in fields:
+        read = attrgetter(*fields)
+        return lambda event: digest_of(read(event))
+    others = fingerprint_of([field for field in fields if field != "time"] or ["currency"])
+    return lambda event: f"{others(event)}{(event.time - _EPOCH) // _MILLISECOND:x}"

@@ -24,7 +24,7 @@ def event(number: int, **changes: Any) -> dict[str, Any]:
         "pan": "************0426",
         "amount": 12_345,
         "currency": "CNY",
-        "merchant": "海底捞",
+        "merchant": f"海底捞 {number}",  # no two alike: a burst of one would be a storm
         "time": "2099-01-01T00:00:00+08:00",
         **changes,
     }

@@ -199,7 +199,9 @@ def gaps(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def dedups(draw: st.DrawFn) -> dict[str, Any]:
     hours, when = draw(st.sampled_from([2, 24])), draw(whens)
-    fields = draw(st.sampled_from([None, ["merchant"], ["amount", "mcc", "country"], ["type", "category"]]))
+    fields = draw(
+        st.sampled_from([None, ["merchant"], ["amount", "mcc", "country"], ["type", "category"], ["amount", "time"]])
+    )
     return {
         "id": f"dedup-{hours}h-{'-'.join(fields or ['usual'])}-{when}",
         "effect": "dedup",

@@ -53,7 +53,14 @@ def moves_money(event: Event) -> bool:
 
 
 def fingerprint(rule: RuleTable, event: Event) -> tuple[Any, ...]:
-    return (event.account, *(getattr(event, one) for one in rule.get("fingerprint", FINGERPRINT)))
+    fields = rule.get("fingerprint", FINGERPRINT)
+    return (
+        event.account,
+        *(
+            (event.time - EPOCH) // timedelta(milliseconds=1) if one == "time" else getattr(event, one)
+            for one in fields
+        ),
+    )
 
 
 def like(pattern: str, mcc: str) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from ratelimit.rules import Decider, Tally, default_rules_text, load_rules
 from tests.ratelimit.book_kit import DAY_MS, HOUR_MS, MINUTE_MS, Book, a_recipient, an_event, at, rule
 
 NOW = at("2026-11-28T04:00Z")  # noon in Shanghai
+MORNING = datetime(2026, 11, 28, 1, tzinfo=UTC)
 BURST = {"fingerprint": '["merchant", "amount"]', "limit": "2", "minutes": "10"}
 
 
@@ -84,6 +87,21 @@ def test_the_storm_guard_of_the_shipped_rules_leaves_an_ordinary_swipe_on_the_sh
     tally = Tally(lambda keys: {}, lambda keys: {})
     assert tally.decide_event(an_event(), [plan])[0] is plan.decided
     assert list(tally.changed) == ["day|Asia/Shanghai|2026-11-28|CNY|A1"]
+
+
+def test_one_transaction_again_and_again_is_a_storm_and_the_same_purchase_again_is_none() -> None:
+    # Given the shipped guard, and a machine that sells the same thing to one card every second
+    text = default_rules_text()
+    guarded = Book(text[text.index("[[rule]]") :])
+    bought = [
+        guarded.one(NOW + n * 1000, event=an_event(id=f"e{n}", time=MORNING + timedelta(seconds=n))).state
+        for n in range(30)
+    ]
+    # Then every purchase is told
+    assert bought == ["send"] * 30
+    # When one transaction comes thirty times under new ids, then most of them wait, and one in ten is told
+    again = [guarded.one(NOW, event=an_event(id=f"f{n}", time=MORNING + timedelta(days=1))).state for n in range(30)]
+    assert again == ["send"] * 10 + (["held"] * 9 + ["send"]) * 2
 
 
 VOLUME = {"volume_times": "1.5", "at_least": "3", "when": '{ category = "swipe" }'}
