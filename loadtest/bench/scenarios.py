@@ -12,7 +12,8 @@ from loadtest.bench.contest import Contestant
 from loadtest.bench.full import EmptyLedger, FullLedger
 from loadtest.bench.intake import Intake, post_batches, post_singly, stream
 from loadtest.bench.latency import HalfLoad, IntoProviders, LoneSwipes
-from loadtest.bench.rules import BEFORE, Rulings
+from loadtest.bench.rule_files import BEFORE
+from loadtest.bench.rules import Rulings
 from loadtest.bench.sends import FEW_RULES, ONE_PROCESS, TWO_PROCESSES, RawNetwork, Send
 from loadtest.bench.stages import Stages
 

@@ -85,16 +85,12 @@ def _stages(_results: Results, rows: Sequence[Row]) -> str:
 
 
 def _rules(_results: Results, rows: Sequence[Row]) -> str:
+    names = ("rules_us", "drafts_us", "reads_us", "admit_us")
     lines = [
-        (
-            row.label,
-            _number(row.median("decide_us"), row, digits=1),
-            _number(row.median("reads_us"), digits=1),
-            _number(row.median("admit_us"), digits=1),
-        )
+        (row.label, *(_number(row.median(name), row if name == "rules_us" else None, digits=1) for name in names))
         for row in rows
     ]
-    return _table(("send rules, µs an event", "deciding", "reading for it", "whole admission"), lines)
+    return _table(("send rules, µs an event", "alone", "with drafts", "reading for it", "whole admission"), lines)
 
 
 def _number(value: float | None, row: Row | None = None, *, digits: int = 0) -> str:
