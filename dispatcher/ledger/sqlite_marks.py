@@ -2,7 +2,8 @@
 
 A mark's key is split as a counter's is, and its kind is kept in the same table. But most kinds of marks have no end
 (``gap|<rule>|``), so each mark has its own, and they are gone through in turns of a bounded size to drop those whose
-time is over. An index by time would cost every alert more than that does.
+time is over. An index by time would cost every alert more than that does. A kind goes when none of its marks is left:
+there may be many, as categories and accounts with a bar in them are parts of kinds.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ WRITE = (
 LAST = "SELECT kind, who FROM marks WHERE (kind, who) > (?,?) ORDER BY kind, who LIMIT 1 OFFSET ?"
 FORGET = "DELETE FROM marks WHERE (kind, who) > (?,?) AND (kind, who) <= (?,?) AND keep_until < ?"
 FORGET_REST = "DELETE FROM marks WHERE (kind, who) > (?,?) AND keep_until < ?"
+FORGET_KINDS = (
+    f"DELETE FROM counter_kinds WHERE id IN (SELECT id FROM counter_kinds k WHERE keep_until={MAX_INT64}"
+    " AND NOT EXISTS (SELECT 1 FROM marks WHERE kind=k.id) LIMIT ?)"
+)
 
 
 def read_marks(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -69,7 +74,7 @@ def write_marks(connection: sqlite3.Connection, marks: Mapping[str, tuple[tuple[
 
 
 def _new_kind(connection: sqlite3.Connection, kind: str) -> int:
-    # It stays: one row for each rule there ever was.
+    # It stays as long as any of its marks.
     return int(connection.execute(KEEP, (kind, MAX_INT64)).fetchall()[0][0])
 
 
@@ -77,5 +82,7 @@ def forget_marks(connection: sqlite3.Connection, now_ms: int, after: tuple[int, 
     """Drop those whose time is over among the next ones ``after`` that mark; returns how many, and where to go on."""
     last = connection.execute(LAST, (*after, LOOKED_AT_ONCE - 1)).fetchall()
     if not last:
-        return connection.execute(FORGET_REST, (*after, now_ms)).rowcount, START
+        forgotten = connection.execute(FORGET_REST, (*after, now_ms)).rowcount
+        connection.execute(FORGET_KINDS, (LOOKED_AT_ONCE,))
+        return forgotten, START
     return connection.execute(FORGET, (*after, *last[0], now_ms)).rowcount, last[0]

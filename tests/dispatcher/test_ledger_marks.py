@@ -114,6 +114,22 @@ async def test_marks_are_forgotten_when_their_time_is_over_and_not_before(
     assert await marked(ledger, owner, keys[0]) == {keys[0]: (NOW + 1,)}
 
 
+async def test_a_kind_is_forgotten_with_its_last_mark() -> None:
+    # Given accounts with a bar in them, so that each has a kind of its own, one of them with a mark that still counts
+    ledger = InlineLedger()
+    owner = await owner_of(ledger)
+    marks: Marks = {f"gap|r|branch {n}|7": ((NOW,), NOW - 1) for n in range(9)}
+    await mark(ledger, owner, "e-1", marks | {"gap|r|branch 9|7": ((NOW,), NOW)}, {"day|x|A-1": (1, NOW)})
+    # When the ledger has gone through all of them
+    await ledger.forget_counters(NOW)
+    # Then the other kinds are gone, but none of a counter, and one that comes again begins anew
+    kinds = ledger.store.connection.execute("SELECT name FROM counter_kinds ORDER BY name").fetchall()
+    assert kinds == [("day|x|",), ("gap|r|branch 9|",)]
+    await mark(ledger, owner, "e-2", {"gap|r|branch 0|7": ((NOW + 1,), NOW + 5)})
+    assert await marked(ledger, owner, "gap|r|branch 0|7") == {"gap|r|branch 0|7": (NOW + 1,)}
+    await ledger.aclose()
+
+
 async def test_a_batch_without_marks_asks_the_ledger_nothing_more() -> None:
     # Given a ledger that tells its statements
     ledger = InlineLedger()
