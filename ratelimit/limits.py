@@ -19,9 +19,6 @@ from ratelimit.match import Test
 from ratelimit.scopes import who_of, word
 from ratelimit.windows import Windows
 
-MAX_DAYS = 512
-"""Remembered heads of a cap's keys: of the zones of the recipients a day each, and those ahead of who is held."""
-
 
 class LimitRule:
     """What caps and gaps have in common: a scope, a channel perhaps, and what happens at the limit."""
@@ -125,24 +122,15 @@ class CalendarCap(LimitRule):
     def __init__(self, rule: Cap, rest: Test | None, window: Literal["day", "week", "month"]) -> None:
         super().__init__(rule, rest, rule.at_cap)
         self.limit, self._window = rule.limit, window
-        self.days: dict[str, tuple[str, int]] = {}
         self._saw: dict[str, int] = {} if window == "day" else {f"window/{window}": 1}
 
     def head(self, windows: Windows, day: LocalDay) -> str:
         """With the window's label, which has no zone: an account with recipients in two zones has one cap."""
-        return (self.days.get(day.label) or self.of_day(windows, day))[0]
+        return f"{self.prefix}{windows.of(self._window, day).label}|"
 
     def keep_until_ms(self, windows: Windows, day: LocalDay) -> int:
         """Until when to keep the counter of a day's window."""
-        return (self.days.get(day.label) or self.of_day(windows, day))[1]
-
-    def of_day(self, windows: Windows, day: LocalDay) -> tuple[str, int]:
-        """The first part of the keys of a day's window, and until when to keep the counter; remembered in ``days``."""
-        window = windows.of(self._window, day)
-        if len(self.days) >= MAX_DAYS:
-            self.days.clear()
-        found = self.days[day.label] = f"{self.prefix}{window.label}|", window.ends_ms + KEEP_COUNTER_MS
-        return found
+        return windows.of(self._window, day).ends_ms + KEEP_COUNTER_MS
 
     def look(self, now: Pass, key: str) -> Against | None:
         """Full at the limit; room again in the next window."""

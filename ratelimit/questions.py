@@ -29,7 +29,8 @@ def timed_rule(rule: QuietHours | Cap | MinGap, rest: Test | None) -> TimedRule:
 
 
 MAX_SHEETS = 2_048
-"""Remembered sheets: of the zones of the recipients a day each, times the few routes."""
+"""Remembered sheets: one for each zone of the recipients and each of the few routes, 1.5 KB with five caps. There is
+one of today only, since every combination of category, type and currency has its own."""
 
 _ACCOUNT, _PERSON, _MORE = 0, 1, 2
 """Who is counted: most rules need no call to find out."""
@@ -42,9 +43,10 @@ class _Sheet:
     of the key, who is counted, and then of a cap until when to keep the counter, or of a rule that looks at times how
     many to keep and for how long after the time of sending (ms)."""
 
-    __slots__ = ("caps", "has_tests", "limits", "near", "nears")
+    __slots__ = ("caps", "day", "has_tests", "limits", "near", "nears")
 
     def __init__(self, rules: Sequence[LimitRule], route: tuple[str, ...], windows: Windows, day: LocalDay) -> None:
+        self.day = day.day
         self.caps: list[tuple[Test | None, str, int, _Scope, int]] = []
         self.limits: list[int] = []
         self.nears: list[tuple[Test | None, str, int, _Scope, int, int]] = []
@@ -63,6 +65,7 @@ class _Sheet:
     def of(self, event: Event, recipient: Recipient) -> _Sheet:
         """The rows whose tests this alert passes."""
         chosen = object.__new__(_Sheet)
+        chosen.day = self.day
         caps = [row[0] is None or row[0](event, recipient) for row in self.caps]
         nears = [row[0] is None or row[0](event, recipient) for row in self.nears]
         chosen.caps, chosen.limits = list(compress(self.caps, caps)), list(compress(self.limits, caps))
@@ -95,7 +98,9 @@ class Questions:
         """An alert with its rules, and the counters and marks that they look at unless it is held; None when none of
         them matches."""
         today = windows.days.of(recipient.timezone, now_ms)
-        sheet = self._sheets.get((today.label, route)) or self._sheet(route, windows, today)
+        sheet = self._sheets.get((today.zone, route))
+        if sheet is None or sheet.day != today.day:
+            sheet = self._sheet(route, windows, today)
         if sheet.has_tests:
             sheet = sheet.of(event, recipient)
         account, person = event.account, str(recipient.id)
@@ -153,5 +158,5 @@ class Questions:
     def _sheet(self, route: tuple[str, ...], windows: Windows, day: LocalDay) -> _Sheet:
         if len(self._sheets) >= MAX_SHEETS:
             self._sheets.clear()
-        sheet = self._sheets[day.label, route] = _Sheet(self._limits, route, windows, day)
+        sheet = self._sheets[day.zone, route] = _Sheet(self._limits, route, windows, day)
         return sheet

@@ -75,3 +75,19 @@ def sorted_saw(decisions: list[Decision]) -> list[Decision]:
         msgspec.structs.replace(each, increments=tuple(sorted(each.increments)), times=tuple(sorted(each.times)))
         for each in decisions
     ]
+
+
+def test_what_is_remembered_of_a_combination_does_not_grow_by_the_day() -> None:
+    # Given a cap, and recipients in two zones
+    book = Book(rule("cap", limit="1", per='"account"', window='"day"'))
+    told = [a_recipient(id=1, timezone="Asia/Shanghai"), a_recipient(id=2, timezone="America/New_York")]
+    plans = []
+    # When they are told on each of a hundred days
+    for day in range(100):
+        now_ms = at("2026-01-01T12:00Z") + day * 24 * HOUR_MS
+        plans = [book.decider.plan(an_event(), now_ms, each, now_ms) for each in told]
+    # Then a sheet of each zone is remembered, and it is today's
+    (matched,) = book.decider._matched.values()
+    assert matched.questions is not None
+    assert len(matched.questions._sheets) == 2
+    assert {key.split("|")[2] for plan in plans for key in plan.counters if key.startswith("cap|")} == {"2026-04-10"}
