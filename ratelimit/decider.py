@@ -8,7 +8,7 @@ from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.asked import KEEP_COUNTER_MS
 from ratelimit.decision import Decision, Plan, State
-from ratelimit.effects import ExpireAfter, Priority, Route
+from ratelimit.effects import MAX_WORD_CHARS, ExpireAfter, Priority, Route
 from ratelimit.localday import LocalDays
 from ratelimit.match import is_declined
 from ratelimit.matched import Matched, holds
@@ -134,10 +134,15 @@ class Decider:
         return order
 
     def _match(self, event: Event) -> Matched:
-        if len(self._matched) >= MAX_MATCHED:
-            self._matched.clear()
-        matched = Matched(self.rules.rule, self._channels, event.category, event.type, event.currency)
-        self._matched[event.category, event.type, event.currency] = matched
+        # No rule names a longer word, nor an empty one: all of those match alike, and 64 KB are not to be remembered.
+        category = event.category if len(event.category) <= MAX_WORD_CHARS else ""
+        kind = event.type if len(event.type) <= MAX_WORD_CHARS else ""
+        key = category, kind, event.currency
+        matched = self._matched.get(key)
+        if matched is None:
+            if len(self._matched) >= MAX_MATCHED:
+                self._matched.clear()
+            matched = self._matched[key] = Matched(self.rules.rule, self._channels, *key)
         return matched
 
 

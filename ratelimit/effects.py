@@ -24,10 +24,13 @@ MAX_ROLLING_LIMIT = 1_000
 MAX_WORDS = 64
 """Words of one list, such as the categories of a ``when``."""
 
+MAX_WORD_CHARS = 64
+"""Characters of a word, such as a category. An event may bring a longer one: no rule names it, and it is never kept."""
+
 MAX_DIGEST_MEMBERS = 1_000
 """Alerts in one digest: its text names sums, but every member is a row of the books that is closed with it."""
 
-Word = Annotated[str, Meta(min_length=1, max_length=64)]
+Word = Annotated[str, Meta(min_length=1, max_length=MAX_WORD_CHARS)]
 Words = Annotated[tuple[Word, ...], Meta(max_length=MAX_WORDS)]
 Amount = Annotated[int, Meta(ge=0, le=MAX_INT64)]
 Whole = Annotated[int, Meta(ge=0, le=MAX_EXPIRE_AFTER_SECONDS)]

@@ -11,6 +11,7 @@ from dispatcher.model.event import MAX_INT64
 from ratelimit.effects import (
     MAX_EXPIRE_AFTER_SECONDS,
     MAX_ROLLING_LIMIT,
+    MAX_WORD_CHARS,
     MAX_WORDS,
     Cap,
     ConsentRule,
@@ -71,8 +72,8 @@ def check_when(table: Mapping[str, Any]) -> None:
         if not isinstance(words, list) or not 1 <= len(words) <= MAX_WORDS:
             raise Fault(f"must be a word or a list of 1 to {MAX_WORDS} words", f"when.{key}")
         for word in words:
-            if not isinstance(word, str) or not 1 <= len(word) <= 64:
-                raise Fault(f"{word!r} must be a word of 1 to 64 characters", f"when.{key}")
+            if not isinstance(word, str) or not 1 <= len(word) <= MAX_WORD_CHARS:
+                raise Fault(f"{word!r} must be a word of 1 to {MAX_WORD_CHARS} characters", f"when.{key}")
             if key == "currency":
                 _check_currency(word, "when.currency")
             if key == "mcc" and not _MCC.fullmatch(word):

@@ -17,6 +17,7 @@ import msgspec
 
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
+from ratelimit.effects import MAX_WORD_CHARS
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -25,6 +26,9 @@ MAX_WORDS = 1_024
 
 MAX_MERCHANTS = 8_192
 """Remembered merchants as parts of keys, about 2 MB: the large ones, which are most swipes."""
+
+MAX_MERCHANT_CHARS = 128
+"""Of a remembered merchant; the card schemes' own names have 25."""
 
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
@@ -45,14 +49,23 @@ def digest_of(value: object) -> str:
     return digest.hexdigest()
 
 
-@lru_cache(MAX_WORDS)
 def word(text: str) -> str:
     """A category or template as part of a key: itself, or its digest when it is no plain word."""
+    return _word(text) if len(text) <= MAX_WORD_CHARS else f"~{digest_of(text)}"
+
+
+@lru_cache(MAX_WORDS)
+def _word(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else f"~{digest_of(text)}"
 
 
-@lru_cache(MAX_MERCHANTS)
 def _merchant(name: str | None) -> str:
+    # A longer one is not kept: an event may be 64 KB, and all of it one name.
+    return _short_merchant(name) if name is None or len(name) <= MAX_MERCHANT_CHARS else digest_of(name)
+
+
+@lru_cache(MAX_MERCHANTS)
+def _short_merchant(name: str | None) -> str:
     return digest_of(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -91,3 +92,23 @@ def test_what_is_remembered_of_a_combination_does_not_grow_by_the_day() -> None:
     assert matched.questions is not None
     assert len(matched.questions._sheets) == 2
     assert {key.split("|")[2] for plan in plans for key in plan.counters if key.startswith("cap|")} == {"2026-04-10"}
+
+
+def test_words_of_64_kilobytes_are_not_remembered() -> None:
+    # Given a rule that counts by category and merchant
+    book = Book(rule("cap", limit="1", per='["category", "merchant", "account"]', window='"day"'))
+    now_ms = at("2026-01-01T12:00Z")
+
+    def counter(number: int) -> str:
+        text = f"{number}".rjust(65_000, "x")
+        event = an_event(category=text, type=text, merchant=text)
+        return book.decider.plan(event, now_ms, a_recipient(), now_ms).counters[0]
+
+    # When a source sends a hundred names that are far too long, 6.5 MB of each kind
+    tracemalloc.start()
+    counters = {counter(number) for number in range(100)}
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    # Then each is counted for itself, and nothing is kept of them
+    assert len(counters) == 100
+    assert kept < 1_000_000
