@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
+from dispatcher import rules_file
 from dispatcher.cli.common import DEFAULT_CONFIG, config_option, json_option, load, print_json
 from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError
 from dispatcher.ledger.sqlite_history import history
+from dispatcher.rules_file import SHIPPED
 from dispatcher.service import read_rules
 from ratelimit.errors import RulesError
 from ratelimit.rules import Rules, default_rules_text, load_rules
 from replay.rule_sentences import say
 from replay.times import moment_of
-
-SHIPPED = "the shipped rules"
 
 
 @click.command()
@@ -43,7 +43,10 @@ def check(file: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def show(config_path: Path | None, as_json: bool) -> None:
-    """Print the rules in force as sentences: those that the configuration names, or the shipped ones."""
+    """Print the rules in force as sentences: those that the configuration names, or the shipped ones.
+
+    Where the configuration asks for approval they are those that were approved, whatever the file says.
+    """
     config = config_or_none(config_path)
     source, rules = in_force(config)
     since = _since(config, rules)
@@ -72,18 +75,29 @@ def in_force(config: Config | None) -> tuple[str, Rules]:
     """Where the rules in force come from, and they. Raises `ConfigurationError`."""
     if config is None:
         return SHIPPED, load_rules(default_rules_text(), SHIPPED)
+    if config.rules.approval and config.ledger.path.exists():
+        # The file may be ahead of what was approved, or lag behind it.
+        with history(str(config.ledger.path)) as past:
+            content = past.active_rules()
+        if content is not None:
+            source = f"rules in force in {config.ledger.path}"
+            return source, _understood(content, source)
     return (SHIPPED if config.rules.file is None else str(config.rules.file)), read_rules(config)
 
 
-def rules_of(path: Path) -> Rules:
-    """The rules of a file. Raises `ConfigurationError` that names file, rule and key."""
+def _understood(text: str, source: str) -> Rules:
     try:
-        return load_rules(path.read_text(encoding="utf-8"), str(path))
+        return load_rules(text, source)
+    except RulesError as error:  # of another release
+        raise ConfigurationError(str(error)) from None
+
+
+def rules_of(path: Path) -> Rules:
+    """The rules of a file, read as the service reads it. Raises `ConfigurationError` that names file, rule and key."""
+    try:
+        return rules_file.read(path).rules
     except RulesError as error:
         raise ConfigurationError(str(error)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"{path}: cannot be read: {reason}") from None
 
 
 def as_data(rules: Rules) -> dict[str, Any]:

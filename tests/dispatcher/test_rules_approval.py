@@ -25,6 +25,7 @@ from dispatcher.metrics import Meter
 from dispatcher.rules_file import name_of
 from dispatcher.rules_watch import RulesWatch
 from ratelimit.rules import load_rules
+from replay.times import moment_of
 from templates.library import Library
 from tests.dispatcher.ledger_kit import accepted, recipient
 
@@ -118,6 +119,27 @@ def bank(tmp_path: Path) -> Bank:
 
 def file(bank: Bank, limit: int) -> str:
     return str(bank.folder / f"rules{limit}.toml")
+
+
+def test_what_was_approved_is_shown_and_tested_and_not_what_the_file_says(bank: Bank) -> None:
+    # Given a bank whose file allows one a day, and where two a day were approved
+    bank("propose", file(bank, 2), "--by", "anna")
+    bank("approve", TWO, "--by", "ben")
+    # When somebody looks at the rules in force
+    shown = bank("show")
+    data = json.loads(bank("show", "--json"))
+    # Then they are those that were approved, since then
+    assert "at most 2 a day per account" in shown
+    assert "rules in force in " in shown
+    assert "first in force " in shown
+    (approved,) = [change["decided_at"] for change in bank.history() if change["version"] == TWO]
+    assert (data["version"], data["since"]) == (TWO, moment_of(approved).isoformat())
+    # And a scenario that names no rules of its own goes by them
+    scenario = bank.folder / "scenarios.toml"
+    event = 'at = "2026-11-01T10:00:00+08:00"\nrepeat = 2\nexpect = { state = "send" }\n'
+    people = '[[recipient]]\naccount = "A"\nopenid = "o"\n'
+    scenario.write_text(f'channels = ["wechat"]\n{people}[[scenario]]\nname = "two"\n[[scenario.event]]\n{event}')
+    assert "1 scenario, all pass" in bank("test", str(scenario))
 
 
 def test_one_proposes_and_another_approves(bank: Bank) -> None:

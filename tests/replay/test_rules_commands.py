@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from dispatcher.cli.main import commands
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.rules_file import MAX_RULES_BYTES
 from tests.replay.whatif_kit import START, Bank, event, people, traffic
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -84,8 +85,19 @@ def test_check_names_file_rule_and_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"rules.toml: rule daily: .*limit") as caught:
         run("check", rules)
     assert caught.value.exit_status == 2
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"none\.toml: no such file"):
         run("check", tmp_path / "none.toml")
+
+
+def test_check_reads_a_file_as_the_service_does(tmp_path: Path) -> None:
+    # Given a file of an editor that begins with a byte order mark, which the service takes
+    rules = tmp_path / "rules.toml"
+    rules.write_text(RULES.format(limit=3), "utf-8-sig")
+    assert run("check", rules).exit_code == 0
+    # And one that is too large for it
+    rules.write_text(RULES.format(limit=3) + "#" * MAX_RULES_BYTES)
+    with pytest.raises(ConfigurationError, match=r"rules\.toml: is over 1,048,576 bytes"):
+        run("check", rules)
 
 
 def test_show_says_what_is_in_force_and_since_when(site: Path) -> None:
