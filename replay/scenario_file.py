@@ -15,7 +15,7 @@ from dispatcher.model.event import Event
 from dispatcher.model.recipient import ChannelName, Consent, Recipient, RecipientLine
 from dispatcher.recipients import decode_recipient
 from replay.errors import ScenarioError
-from replay.times import epoch_ms_of, moment_of, read_moment
+from replay.times import epoch_ms_of, is_moment, moment_of, read_moment
 
 MAX_SCENARIOS = 1_000
 """Of one file: as many as a person can keep an eye on, several times over."""
@@ -140,6 +140,8 @@ def _happening(source: str, where: str, place: int, table: dict[str, Any], accou
     at_ms = _moment(source, where, "at", table.get("at"))
     repeat = _whole(source, where, "repeat", table.get("repeat", 1), 1, MAX_EVENTS)
     every_ms = 1000 * _whole(source, where, "every_seconds", table.get("every_seconds", 0), 0, 366 * 86_400)
+    if not is_moment(at_ms + (repeat - 1) * every_ms):
+        raise ScenarioError(source, "the last of its repeats is after the year 9999", where=where, key="repeat")
     fields = dict(DEFAULTS) | {key: value for key, value in table.items() if key in _FIELDS}
     if "account" not in fields:
         if len(accounts) != 1:
@@ -222,8 +224,8 @@ def _tables(source: str, where: str, table: dict[str, Any], key: str) -> list[di
 
 
 def _moment(source: str, where: str, key: str, value: object) -> int:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return epoch_ms_of(value)
+    if isinstance(value, datetime):
+        value = value.isoformat()
     if isinstance(value, str) and (found := read_moment(value)) is not None:
         return found
     message = "is missing" if value is None else "is not understood"

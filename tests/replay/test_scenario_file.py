@@ -69,6 +69,12 @@ def test_the_swipe_may_be_older_than_its_event() -> None:
         ('"held", rule = "twice"', '"suppressed"', 'expect: until: is given, but only state = "held" has an end'),
         ("T10:00:00-05:00", "T10:00:00", "event 1: at: is not understood; allowed is a time with a zone such as"),
         ("repeat = 3", "repeat = 0", f"event 1: repeat: 0 must be a whole number, 1 to {MAX_EVENTS}"),
+        ("2026-11-01T10:00:00-05:00", "0001-01-01T00:00:00+14:00", "event 1: at: is not understood"),
+        (
+            "2026-11-01T10:00:00-05:00",
+            "9999-12-31T23:59:00Z",
+            "event 1: repeat: the last of its repeats is after the year 9999",
+        ),
         ("every_seconds = 60", "every_seconds = true", "event 1: every_seconds: True must be a whole number"),
         ('category = "service"', 'currency = "ZZZ"', "event 1: field currency: unknown ISO 4217 code"),
         ('name = "a third notice is held"', "", "scenario number 1: name: is missing"),

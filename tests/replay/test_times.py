@@ -38,7 +38,12 @@ def test_an_age_is_counted_back_from_now(text: str, back_ms: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "7d", "-7", "-7y", "2026-13-01", "2026-11-01T10:00:00", "0001-01-01", "-9999999d"]
+    "text",
+    [
+        *("", "yesterday", "7d", "-7", "-7y", "2026-13-01", "2026-11-01T10:00:00", "0001-01-01", "-9999999d"),
+        # Before the year 1 and after 9999 in UTC.
+        *("-999999w", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"),
+    ],
 )
 def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
     # A time without a zone is refused too: nobody could say which moment is meant
