@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.ledger.rule_changes import (
+    INITIAL,
     MAX_OPEN_PROPOSALS,
     Activate,
     Approve,
@@ -106,7 +107,12 @@ def _approve(connection: sqlite3.Connection, act: Approve) -> RuleChange:
     if not known:
         raise _unknown(connection, act.version)
     # Each of them: else one whose proposal another had made too could approve the other's.
-    refuse_same_person(act.by.name, [one.proposed_by for one in known], act.version)
+    proposers = [one.proposed_by for one in known]
+    if act.by.name == act.by.account:
+        # Who gives no other name is this account, and so is whoever gave one to a proposal from there. The first rules
+        # of a ledger were nobody's.
+        proposers += [one.proposed_as for one in known if one.proposed_as and one.proposed_by != INITIAL]
+    refuse_same_person(act.by.name, proposers, act.version)
     proposed = [one for one in known if one.state == "proposed"]
     if not proposed:  # in force once: back to it
         old = known[0]

@@ -9,6 +9,7 @@ import trio
 
 from dispatcher.ledger.api import Ledger
 from dispatcher.ledger.rule_changes import (
+    INITIAL,
     MAX_NAME_CHARS,
     MAX_NOTE_CHARS,
     MAX_OPEN_PROPOSALS,
@@ -119,6 +120,18 @@ async def test_nobody_approves_what_he_has_proposed_however_he_spells_his_name(l
         await approved(ledger, "v2", Person(spelling))
     # Then
     assert await states(ledger) == [("v2", "proposed"), ("v1", "active")]
+
+
+async def test_who_gives_no_other_name_cannot_approve_what_was_proposed_from_the_same_account(ledger: Ledger) -> None:
+    # Given rules in force, and others that were proposed under another name than the account's
+    await activated(ledger, "v1", Person(INITIAL, "ops"))
+    await proposed(ledger, "v2", Person("Anna Li", "ops"))
+    # When they are to be approved from that account without a name
+    with pytest.raises(RuleChangeRefused, match="ops has proposed them"):
+        await approved(ledger, "v2", Person("ops", "ops"))
+    # Then somebody else has to, from there or elsewhere; and the first rules, which nobody proposed, may come back so
+    assert (await approved(ledger, "v2", Person("Ben", "ops"))).state == "active"
+    assert (await approved(ledger, "v1", Person("ops", "ops"))).state == "active"
 
 
 async def test_two_proposers_of_the_same_rules_cannot_approve_each_others(ledger: Ledger) -> None:
