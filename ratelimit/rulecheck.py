@@ -34,7 +34,8 @@ _CODE = re.compile(r"[A-Z]{3}")
 _MCC = re.compile(r"[0-9]{4}|[0-9]{3}x|[0-9]{2}xx|[0-9]xxx")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
-_WORD_KEYS = ("category", "type", "currency", "country", "mcc", "role", "locale")
+WORD_KEYS = ("category", "type", "currency", "country", "mcc", "role", "locale")
+"""Keys of ``when`` that are lists."""
 
 
 class Fault(ValueError):
@@ -65,7 +66,7 @@ def check_time(key: str, value: object) -> None:
 
 def check_when(table: Mapping[str, Any]) -> None:
     """Raises `Fault` for words that are none and currencies and codes that do not exist."""
-    for key in _WORD_KEYS:
+    for key in WORD_KEYS:
         if key not in table:
             continue
         words = table[key]

@@ -33,7 +33,7 @@ from ratelimit.effects import (
     When,
 )
 from ratelimit.errors import RulesError
-from ratelimit.rulecheck import Fault, check, check_amounts, check_time, check_when, never_deciding, repeated
+from ratelimit.rulecheck import WORD_KEYS, Fault, check, check_amounts, check_time, check_when, never_deciding, repeated
 
 __all__ = [
     "MAX_EXPIRE_AFTER_SECONDS",
@@ -100,8 +100,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "days": get_args(Day),
 }
 _LISTS = ("per", "channels", "fingerprint", "days")
-_WORDS = ("category", "type", "currency", "country", "mcc", "role", "locale")
-"""Keys of ``when`` that are lists."""
 
 _FIRST_FORM: dict[Kind, frozenset[str]] = {
     MinAmount: frozenset({"effect", "id", "channel", "amounts"}),
@@ -242,7 +240,7 @@ def _when(source: str, name: str, given: object) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise RulesError(source, 'must be a table such as { category = "swipe" }', rule=name, key="when")
     _refuse_unknown(source, name, given, [field.name for field in msgspec.structs.fields(When)], "when.")
-    table = given | {key: _as_list(given[key]) for key in _WORDS if key in given}
+    table = given | {key: _as_list(given[key]) for key in WORD_KEYS if key in given}
     try:
         check_when(table)
     except Fault as fault:

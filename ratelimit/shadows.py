@@ -20,16 +20,13 @@ from ratelimit.effects import (
     When,
 )
 
-_SETS = ("category", "type", "currency", "country", "role")
+_LISTS = ("category", "type", "currency", "country", "role", "mcc", "locale")
+"""A word of the last two may stand for several: only what is spelled alike is certain."""
 
 
 def covers(wide: When, narrow: When) -> bool:
     """Whether everything that ``narrow`` matches is matched by ``wide``. May say False for what it cannot see."""
-    for key in _SETS:
-        words = getattr(wide, key)
-        if words and not (getattr(narrow, key) and set(getattr(narrow, key)) <= set(words)):
-            return False
-    for key in ("mcc", "locale"):  # words that stand for several: only what is spelled alike is certain
+    for key in _LISTS:
         words = getattr(wide, key)
         if words and not (getattr(narrow, key) and set(getattr(narrow, key)) <= set(words)):
             return False

@@ -12,7 +12,6 @@ time meets the counters that they had met, and predicts what they decided.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import msgspec
@@ -31,8 +30,7 @@ from replay.decided import Decided, of_draft, of_record
 from replay.memory import Memory
 from replay.pending import PendingDigests
 from replay.prediction import Prediction
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from replay.times import moment_of
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -201,7 +199,7 @@ class WhatIf:
 def accepted_again(past: PastEvent) -> Accepted:
     """The event as the door gave it to admission."""
     event = _event.decode(past.payload)
-    time = EPOCH + timedelta(milliseconds=past.swiped_at)  # what it was decided with, where recorded data got a new one
+    time = moment_of(past.swiped_at)  # what it was decided with, where recorded data got a new one
     return Accepted(msgspec.structs.replace(event, time=time), past.payload.encode(), past.swiped_at)
 
 

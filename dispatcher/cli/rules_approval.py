@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,10 @@ from rich.table import Table
 
 from dispatcher import rules_file
 from dispatcher.cli.common import config_option, json_option, load, print_json, run_trio
+from dispatcher.cli.rules_whatif import predict
 from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError, InputError, SwipebellError
+from dispatcher.ledger import sqlite_history
 from dispatcher.ledger.rule_changes import (
     Approve,
     Person,
@@ -36,6 +37,7 @@ from dispatcher.ledger.rule_changes import (
 from dispatcher.ledger.worker import ThreadedLedger
 from ratelimit.errors import RulesError
 from ratelimit.rules import Rules, load_rules
+from replay.whatif import warm_up_ms
 
 SHOWN_CHANGES = 50
 """Changes that ``history`` shows unless told otherwise: years of most banks' changes."""
@@ -185,15 +187,9 @@ def history(version: str | None, limit: int, config_path: Path | None, as_json: 
 def predicted_effect(config: Config, rules: Rules, now_ms: int) -> dict[str, Any] | None:
     """What ``rules`` would have changed about the last ``PREDICTED_HOURS`` hours, as `rules what-if` finds it; None:
     not predicted. ``MAX_PREDICTED_EVENTS`` events are read at most, so of a busy ledger it is a shorter time."""
-    try:
-        history = import_module("dispatcher.ledger.sqlite_history").history
-        predict = import_module("dispatcher.cli.rules_whatif").predict
-        warm_up_ms = import_module("replay.whatif").warm_up_ms
-    except (ImportError, AttributeError):
-        return None
     warm_ms = warm_up_ms(rules.rule)
     try:
-        with history(str(config.ledger.path)) as past:
+        with sqlite_history.history(str(config.ledger.path)) as past:
             hours = PREDICTED_HOURS
             # Up to a moment that is not over: counting leaves some slack at both ends.
             while past.count(now_ms - hours * HOUR_MS - warm_ms, now_ms + HOUR_MS) > MAX_PREDICTED_EVENTS:

@@ -249,7 +249,6 @@ def test_the_effect_is_kept_with_the_proposal(bank: Bank, monkeypatch: pytest.Mo
 
 
 def test_the_effect_is_predicted_from_what_was_recorded(bank: Bank) -> None:
-    pytest.importorskip("dispatcher.cli.rules_whatif", reason="this tree has no what-if yet")
     # Given three swipes of today, of which the cap of one a day let one through
     bank.configure('approval = true\n[channels.wechat]\nappid = "wx0"\nsecret_file = "secret"')
     (bank.folder / "secret").write_text("s")
@@ -263,7 +262,6 @@ def test_the_effect_is_predicted_from_what_was_recorded(bank: Bank) -> None:
 
 
 def test_a_ledger_too_large_for_a_prediction_says_so(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dispatcher.cli.rules_whatif", reason="this tree has no what-if yet")
     monkeypatch.setattr(rules_approval, "MAX_PREDICTED_EVENTS", 1)
     bank.swipe(3)
     assert "effect: not predicted" in bank("propose", file(bank, 2), "--by", "Anna")
