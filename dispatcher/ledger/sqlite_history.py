@@ -149,6 +149,11 @@ class History:
         found = self._rows("SELECT since FROM rulesets WHERE version=?", (version,))
         return int(found[0][0]) if found else None
 
+    def active_rules(self) -> tuple[str, str] | None:
+        """(version, rule file as it was written) of the rules that the ledger says are in force; None: it says none."""
+        found = self._rows("SELECT version, content FROM rule_changes WHERE state='active'")
+        return found[0] if found else None
+
     def _ends(self) -> tuple[int, int]:
         first, last = self._rows("SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) FROM events")[0]
         return first - 1, last
