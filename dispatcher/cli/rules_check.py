@@ -43,19 +43,20 @@ def check(file: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def show(config_path: Path | None, as_json: bool) -> None:
-    """Print the rules in force as sentences: those that the configuration names, or the shipped ones.
-
-    Where the configuration asks for approval they are those that were approved, whatever the file says.
-    """
+    """Print the rules in force as sentences: those that the ledger says are, or, before its first run, those that the
+    configuration names, or the shipped ones."""
     config = config_or_none(config_path)
-    source, rules = in_force(config)
+    written, of_file = in_force(config)
+    source, rules = active(config) or (written, of_file)
     since = _since(config, rules)
     if as_json:
-        data = {"file": source, "since": None if since is None else moment_of(since).isoformat()}
+        data = {"source": source, "file": written, "since": None if since is None else moment_of(since).isoformat()}
         print_json(data | as_data(rules))
         return
     _print_rules(rules)
     click.echo(f"{source}: version {rules.version_id}, {_since_words(since)}")
+    if rules.version_id != of_file.version_id:
+        click.echo(f"{written}: version {of_file.version_id}, not in force; see swipebell rules history")
 
 
 def counted(count: int, thing: str) -> str:
@@ -75,21 +76,7 @@ def in_force(config: Config | None) -> tuple[str, Rules]:
     """Where the rules in force come from, and they. Raises `ConfigurationError`."""
     if config is None:
         return SHIPPED, load_rules(default_rules_text(), SHIPPED)
-    if config.rules.approval and config.ledger.path.exists():
-        # The file may be ahead of what was approved, or lag behind it.
-        with history(str(config.ledger.path)) as past:
-            content = past.active_rules()
-        if content is not None:
-            source = f"rules in force in {config.ledger.path}"
-            return source, _understood(content, source)
     return (SHIPPED if config.rules.file is None else str(config.rules.file)), read_rules(config)
-
-
-def _understood(text: str, source: str) -> Rules:
-    try:
-        return load_rules(text, source)
-    except RulesError as error:  # of another release
-        raise ConfigurationError(str(error)) from None
 
 
 def rules_of(path: Path) -> Rules:
@@ -115,6 +102,14 @@ def _print_rules(rules: Rules) -> None:
         click.echo(f"{rule.id:<{width}}  {say(rule)}")
 
 
+def active(config: Config | None) -> tuple[str, Rules] | None:
+    if config is None or not config.ledger.path.exists():
+        return None
+    with history(str(config.ledger.path)) as past:
+        active = past.active_rules()
+    return None if active is None else (f"ledger {config.ledger.path}", load_rules(active[1], f"rules {active[0]}"))
+
+
 def _since(config: Config | None, rules: Rules) -> int | None:
     if config is None or not config.ledger.path.exists():
         return None
@@ -124,5 +119,5 @@ def _since(config: Config | None, rules: Rules) -> int | None:
 
 def _since_words(since: int | None) -> str:
     if since is None:
-        return "not in force in any ledger yet"
+        return "nothing was decided by them yet"
     return f"first in force {moment_of(since).isoformat(sep=' ', timespec='seconds')}"

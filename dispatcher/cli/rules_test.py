@@ -9,7 +9,7 @@ import click
 
 from dispatcher.admission import Admitter
 from dispatcher.cli.common import config_option, json_option, print_json
-from dispatcher.cli.rules_check import config_or_none, counted, in_force, rules_of
+from dispatcher.cli.rules_check import active, config_or_none, counted, in_force, rules_of
 from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError
 from dispatcher.service import read_templates
@@ -33,7 +33,7 @@ def test(context: click.Context, file: Path, config_path: Path | None, as_json: 
     """
     scenarios = _read(file)
     config = config_or_none(config_path)
-    source, rules = in_force(config) if scenarios.rules is None else _named(file, scenarios.rules)
+    source, rules = _in_force(config) if scenarios.rules is None else _named(file, scenarios.rules)
     admitter = _admitter(config, scenarios, rules)
     results = [run_scenario(scenario, admitter) for scenario in scenarios.scenarios]
     failed = sum(not result.passed for result in results)
@@ -57,6 +57,12 @@ def _read(file: Path) -> ScenarioFile:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"{file}: cannot be read: {reason}") from None
+
+
+def _in_force(config: Config | None) -> tuple[str, Rules]:
+    """Where changes need approval what was approved, else the file: what stands there now takes effect by itself."""
+    needs_approval = config is not None and config.rules.approval
+    return (active(config) if needs_approval else None) or in_force(config)
 
 
 def _named(file: Path, rules: str) -> tuple[str, Rules]:

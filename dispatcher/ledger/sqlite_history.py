@@ -47,11 +47,6 @@ FOLDS = (
     "SELECT m.alert, d.rule, m.removed FROM digest_members m JOIN digests d ON d.id = m.digest"
     " WHERE m.alert BETWEEN ? AND ?"
 )
-# What was approved is in force, though no process may have decided by it yet.
-SINCE = (
-    "SELECT min(since) FROM (SELECT since FROM rulesets WHERE version=? UNION ALL"
-    " SELECT decided_at FROM rule_changes WHERE version=? AND state IN ('active', 'replaced'))"
-)
 CARDS = "SELECT card FROM recipients WHERE id IN ({keys})"
 WORDS = (
     "SELECT json_array(account, role, key, given, at, source, written_at) FROM consent_log WHERE account IN ({keys})"
@@ -151,12 +146,13 @@ class History:
 
     def in_force_since(self, version: str) -> int | None:
         """When rules of this version were first in force (epoch ms); None: never."""
-        return self._rows(SINCE, (version, version))[0][0]  # type: ignore[no-any-return]
+        found = self._rows("SELECT since FROM rulesets WHERE version=?", (version,))
+        return int(found[0][0]) if found else None
 
-    def active_rules(self) -> str | None:
-        """The text of the rules that are in force; None: there never were any."""
-        found = self._rows("SELECT content FROM rule_changes WHERE state='active'")
-        return found[0][0] if found else None
+    def active_rules(self) -> tuple[str, str] | None:
+        """(version, rule file as it was written) of the rules that the ledger says are in force; None: it says none."""
+        found = self._rows("SELECT version, content FROM rule_changes WHERE state='active'")
+        return found[0] if found else None
 
     def _ends(self) -> tuple[int, int]:
         first, last = self._rows("SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) FROM events")[0]

@@ -139,7 +139,7 @@ PERS = ("account", "recipient", "channel", "category", "template", "merchant")
 pers = st.one_of(
     st.sampled_from(PERS).map(lambda one: [one]), st.lists(st.sampled_from(PERS), min_size=2, max_size=2, unique=True)
 )
-actions = st.sampled_from(["suppress", "suppress", "hold", "digest"])
+actions = st.sampled_from(["suppress", "hold", "hold", "digest"])
 WINDOWS: dict[str, dict[str, Any]] = {
     "day": {"window": "day"},
     "week": {"window": "week"},

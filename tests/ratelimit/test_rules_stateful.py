@@ -73,6 +73,7 @@ class RulesMachine(RuleBasedStateMachine):
         self.processes: list[Process] = []
         self.oracle = Oracle(FENCED)
         self.expected: dict[str, list[Said]] = {}
+        self.news: list[dict[str, Any]] = []
         self.sent: list[Accepted] = []
         self.people: dict[str, list[Recipient]] = defaultdict(list)
         self.by_version: dict[str, dict[str, RuleTable]] = {}
@@ -134,6 +135,11 @@ class RulesMachine(RuleBasedStateMachine):
         # Rules are drawn evenly, and what is decided is what this is about.
         self._admit(which, self._batch(news))
 
+    @rule(which=st.integers(0, 1), back=st.sampled_from([0, 0, 1, MOST_BACK_MS]), again=st.integers(0, 2**16))
+    def the_same_under_another_id(self, which: int, back: int, again: int) -> None:
+        self.the_clock_jumps_back(back)
+        self._admit(which, self._batch([self.news[again % len(self.news)]] if self.news else []))
+
     @rule(which=st.integers(0, 1), drawn=swipes, times=st.integers(2, 5))
     def a_burst(self, which: int, drawn: dict[str, Any], times: int) -> None:
         self._admit(which, self._batch([drawn] * times))
@@ -162,6 +168,7 @@ class RulesMachine(RuleBasedStateMachine):
 
     def _batch(self, news: list[dict[str, Any]]) -> list[Accepted]:
         batch = []
+        self.news += news
         for drawn in news:
             answer = decode_event(swipe_line(f"e-{len(self.sent) + len(batch)}", drawn, self.now), 1)
             assert isinstance(answer, Accepted), answer

@@ -12,7 +12,9 @@ from click.testing import CliRunner, Result
 
 from dispatcher.cli.main import commands
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.rules_file import MAX_RULES_BYTES
+from ratelimit.rules import load_rules
 from tests.replay.whatif_kit import START, Bank, event, people, traffic
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -109,12 +111,33 @@ def test_show_says_what_is_in_force_and_since_when(site: Path) -> None:
     assert data["file"].endswith("rules.toml")
 
 
+def test_show_goes_by_the_ledger_and_says_when_the_file_differs(site: Path) -> None:
+    # Given a service that has taken other rules than those of the file
+    other = (site / "rules.toml").read_text().replace("limit = 3", "limit = 4")
+    version = load_rules(other, "other").version_id
+    store = SqliteStore(str(site / "ledger.db"))
+    store.begin()
+    store.connection.execute(
+        "INSERT INTO rule_changes (version, content, state, proposed_by, proposed_at, decided_at)"
+        " VALUES (?, ?, 'active', 'ada', 1, 2)",
+        (version, other),
+    )
+    store.commit()
+    store.close()
+    # When the rules in force are shown, then they are the ledger's
+    result = run("show")
+    assert "daily  at most 4 a day per account" in result.output
+    assert f"version {version}, nothing was decided by them yet" in result.output
+    assert "rules.toml: version" in result.output
+    assert "not in force; see swipebell rules history" in result.output
+
+
 def test_show_without_a_configuration_shows_the_shipped_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run("show")
     assert "sms-from-100" in result.output
     assert "the shipped rules: version" in result.output
-    assert "not in force in any ledger yet" in result.output
+    assert "nothing was decided by them yet" in result.output
 
 
 SCENARIO = """
