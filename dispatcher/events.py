@@ -11,7 +11,7 @@ looks at it in a few C calls. Everything that names a fault happens after one of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from typing import Any, cast
 
@@ -48,6 +48,7 @@ _KEYS = frozenset({"id", "account", "refers_to"})
 """Never altered: the core system says them again elsewhere (``refers_to`` is another event's id)."""
 
 
+_MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _DECODE_EVENT = msgspec.json.Decoder(Event).decode
@@ -200,13 +201,19 @@ def reject(fault: Fault, line: int, key: str = "id") -> Rejected:
 def restamp(batch: Sequence[Accepted], now: datetime) -> list[Accepted]:
     """The same events as if they had happened ``now`` (with a zone): recorded data would be long expired.
 
-    The payload stays as given: it is what is compared when the id comes again, and ``now`` always differs.
+    The payload stays as given: it is what is compared when the id comes again, and ``now`` always differs. The last one
+    gets ``now``, and each before it a millisecond less, as if they had been read one after the other: what is the same
+    but for its time must not look like one transaction that was sent twice.
     """
     if now.tzinfo is None:
         raise ValueError("restamp needs a time with a zone")
     now_ms = epoch_ms(now)
     replace = msgspec.structs.replace
-    return [Accepted(replace(one.event, time=now), one.payload, now_ms) for one in batch]
+    ages = range(len(batch) - 1, -1, -1)
+    return [
+        Accepted(replace(one.event, time=now - age * _MILLISECOND), one.payload, now_ms - age)
+        for age, one in zip(ages, batch, strict=True)
+    ]
 
 
 def same_content(a_payload: bytes, b_payload: bytes) -> bool:

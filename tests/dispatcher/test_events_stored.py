@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from dispatcher.events import (
     Rejected,
     UnreadableBody,
     decode_event,
+    epoch_ms,
     restamp,
     same_content,
     split_array,
@@ -57,6 +58,13 @@ def test_restamp_changes_the_events_time_and_not_the_payload() -> None:
     assert after.event.time == now
     assert after.event.id == before.event.id
     assert after.payload is before.payload
+
+
+def test_restamp_makes_no_two_of_a_batch_one_moment() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    after = restamp([accepted(line_with(id=f"e{n}")) for n in range(3)], now)
+    assert [one.event.time for one in after] == [now - timedelta(milliseconds=age) for age in (2, 1, 0)]
+    assert [one.swiped_ms for one in after] == [epoch_ms(one.event.time) for one in after]
 
 
 def test_restamp_wants_a_zone() -> None:
