@@ -19,7 +19,7 @@ from templates.layouts import SHIPPED, add_layouts, load_layouts, used_layouts
 from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.render import MAX_OUTPUT_CHARS, SmsPart, Source, WechatPart, environment
-from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile
+from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile, examples_of
 
 FILE_NAME = "template.toml"
 
@@ -162,14 +162,14 @@ class _Loader:
                 )
         sources = {key: self._source(table, key, text) for key, text in keys.items()}
         part = WechatPart(self._engine, f"{self._name}/{table}", locale, sources)
-        for values in self._tries():
+        for values in self._tries(locale):
             self._try(part, values, table)
         return part
 
     def _sms(self, locale: str, sms: SmsText) -> SmsPart:
         table = f"sms.{locale}"
         part = SmsPart(locale, self._source(table, "text", sms.text))
-        for values in self._tries():
+        for values in self._tries(locale):
             self._try(part, values, table)
         return part
 
@@ -180,7 +180,7 @@ class _Loader:
             for key, limit in (("subject", MAX_OUTPUT_CHARS), ("text", MAX_MAIL_CHARS), ("html", MAX_MAIL_CHARS))
         )
         part = MailPart(locale, subject, text, html)
-        for values in self._tries():
+        for values in self._tries(locale):
             self._try(part, values, table)
         return part
 
@@ -188,7 +188,7 @@ class _Loader:
         table = f"card.{locale}"
         title, description = (self._source(table, key, getattr(card, key)) for key in ("title", "description"))
         part = CardPart(locale, title, description, card.picture, card.url)
-        for values in self._tries():
+        for values in self._tries(locale):
             self._try(part, values, table)
         return part
 
@@ -214,9 +214,10 @@ class _Loader:
                 raise self._unknown_field(where, field, self._examples, line)
         return source
 
-    def _tries(self) -> Iterator[dict[str, str]]:
-        yield self._examples
-        yield {name: "" if FIELDS[name].optional else example for name, example in self._examples.items()}
+    def _tries(self, locale: str) -> Iterator[dict[str, str]]:
+        examples = examples_of(self._file.fields, locale)
+        yield examples
+        yield {name: "" if FIELDS[name].optional else example for name, example in examples.items()}
 
     def _try(self, part: WechatPart | SmsPart | MailPart | CardPart, values: dict[str, str], table: str) -> None:
         try:
