@@ -11,6 +11,7 @@ from pathlib import Path
 import minijinja
 import msgspec
 
+from dispatcher.model.currency import EXPONENTS
 from templates.card import CardPart, CardText
 from templates.errors import RenderError, TemplateError
 from templates.facts import FIELDS
@@ -62,6 +63,7 @@ class _Loader:
 
     def load(self) -> Template:
         self._check_fields()
+        self._check_match()
         if not self._file.wechat and not self._file.sms and not self._file.email:
             raise TemplateError(
                 self._path, "the file", "has no part for any channel", "add [wechat.zh-CN] or [sms.zh-CN]"
@@ -118,6 +120,23 @@ class _Loader:
                 )
         if len(self._examples) < len(self._file.fields):
             raise TemplateError(self._path, "[[fields]]", "names a field twice", "remove one of the two")
+
+    def _check_match(self) -> None:
+        match = self._file.match
+        if match is None:
+            return
+        line = self._line_of("match", None)
+        if not match.conditions:
+            raise TemplateError(self._path, "[match]", "has no condition", "add one, or remove the table", line)
+        for currency in match.large_from or ():
+            if currency not in EXPONENTS:
+                raise TemplateError(
+                    self._path,
+                    "[match] large_from",
+                    f"{currency[:8]!r} is no currency",
+                    "write its ISO 4217 code, as in { CNY = 500000 }",
+                    self._line_of("match", "large_from") or line,
+                )
 
     def _wechat(self, locale: str, keys: Mapping[str, str]) -> WechatPart:
         table = f"wechat.{locale}"

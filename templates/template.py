@@ -51,13 +51,41 @@ class MailText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Locale = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
+Words = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=1)]
+
+
+class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which events a template is for; all that is given must hold, and of several words one.
+
+    ``declined`` and ``foreign`` are asked of the event as the send rules ask it. ``large_from`` is an amount by
+    currency, in minor units; an event in another currency is not large.
+    """
+
+    category: Words | None = None
+    type: Words | None = None
+    declined: bool | None = None
+    foreign: bool | None = None
+    large_from: Annotated[dict[str, Annotated[int, Meta(ge=1)]], Meta(min_length=1)] | None = None
+
+    @property
+    def conditions(self) -> int:
+        """How many are given, 1 or more: of two templates that match, the one with more is meant."""
+        return sum(getattr(self, name) is not None for name in self.__struct_fields__)
+
+
 class TemplateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A template.toml as it is written."""
+    """A template.toml as it is written. ``owner`` answers for it in the bank; ``title`` names the notice in lists.
+
+    Without ``match`` it is for the events of its category.
+    """
 
     id: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
     version: Annotated[int, Meta(ge=1, le=2**31)]
     category: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
     fields: Annotated[tuple[FieldLine, ...], Meta(min_length=1)]
+    owner: Annotated[str, Meta(max_length=64)] = ""
+    title: Annotated[str, Meta(max_length=64)] = ""
+    match: Match | None = None
     wechat: dict[Locale, dict[str, str]] = {}
     sms: dict[Locale, SmsText] = {}
     email: dict[Locale, MailText] = {}
@@ -79,6 +107,9 @@ class Template:
         self.id = file.id
         self.version = file.version
         self.category = file.category
+        self.owner = file.owner
+        self.title = file.title or file.id
+        self.match = file.match
         self.fields = file.fields
         self.path = path
         self.pinned = f"{file.id}@{file.version}"
