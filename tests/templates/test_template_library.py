@@ -99,7 +99,7 @@ def test_an_unknown_template_or_channel_is_the_caller_s_mistake(tmp_path: Path, 
         (('thing1 = "at', 'thing3 = "at'), r"\[wechat.en\] thing[13]: .* same keys"),
         (
             ('amount2 = "{{ amount }}"\n\n[wechat.en]', 'amount2 = "{{ merchant }}"\n\n[wechat.en]'),
-            r":15: \[wechat.zh-CN\]: its examples are refused: amount2",
+            r":17: \[wechat.zh-CN\] amount2: its examples are refused: is not a currency sign",
         ),
         (("在{{ merchant }}消费", "{{ merchant|nofilter }}"), "UnknownFilter"),
         (("在{{ merchant }}消费", "{% for i in range(90000) %}x{% endfor %}"), "OutOfFuel"),
