@@ -18,6 +18,7 @@ from dispatcher.model.currency import EXPONENTS
 from templates.card import CardPart, CardText
 from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
+from templates.layouts import SHIPPED, add_layouts, load_layouts, used_layouts
 from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.places import Places
@@ -50,11 +51,11 @@ REMEDIES = {
 """What to do about an error, by the engine's name for it."""
 
 
-def load_folder(folder: Path) -> dict[str, Template]:
+def load_folder(folder: Path, layouts: Mapping[str, str]) -> dict[str, Template]:
     """The templates of a library's folder by id; ``TemplateError`` for the first mistake."""
     found: dict[str, Template] = {}
     for path in template_files(folder):
-        template = load_template(path)
+        template = load_template(path, layouts)
         if template.id in found:
             raise same_id(template, found[template.id])
         found[template.id] = template
@@ -78,9 +79,14 @@ def same_id(template: Template, other: Template) -> TemplateError:
     return TemplateError(template.path, "id", problem, "give one of them another id", line)
 
 
-def load_template(path: Path) -> Template:
-    """One template from its file, compiled, checked and tried with its examples; or ``TemplateError``."""
-    template = Loader(path, _raise).load()
+def load_template(path: Path, layouts: Mapping[str, str] | None = None) -> Template:
+    """One template from its file, compiled, checked and tried with its examples; or ``TemplateError``.
+
+    ``layouts`` are by default the shipped ones and those beside the template's folder.
+    """
+    if layouts is None:
+        layouts = load_layouts(SHIPPED) | load_layouts(path.parent.parent)
+    template = Loader(path, layouts, _raise).load()
     assert template is not None
     return template
 
@@ -95,12 +101,14 @@ class Loader:
     ``file``, ``places`` and ``sources`` (by table and key) are there after ``load``, as far as they could be read.
     """
 
-    def __init__(self, path: Path, report: Report) -> None:
+    def __init__(self, path: Path, layouts: Mapping[str, str], report: Report) -> None:
         self.path = path
         self.file: TemplateFile | None = None
         self.places = Places("")
         self.sources: dict[tuple[str, str], Source] = {}
         self.engine = environment()
+        add_layouts(self.engine, layouts)
+        self._layouts = layouts
         self._report = report
         self._mistakes = 0
         self._name = ""
@@ -134,7 +142,8 @@ class Loader:
         self._check_same_keys(file)
         if self._mistakes:
             return None
-        return Template(file, self.path, _whole(wechat), _whole(sms), _whole(email), _whole(card))
+        layouts = used_layouts("".join(mail.html for mail in file.email.values()), self._layouts)
+        return Template(file, self.path, layouts, _whole(wechat), _whole(sms), _whole(email), _whole(card))
 
     def _wrong(self, where: str, problem: str, remedy: str, line: int | None = None) -> None:
         self._mistakes += 1

@@ -53,7 +53,7 @@ class _Rule(msgspec.Struct, frozen=True):
 
 
 def style_of(text: str) -> Style:
-    """``color:#fff;padding:0`` -> its properties, in lower case; the last of two wins unless the first is ``!important``."""
+    """``color:#fff;padding:0`` -> properties in lower case; the last of two wins unless the first is ``!important``."""
     style: Style = {}
     for declaration in text.split(";"):
         name, _, value = declaration.partition(":")

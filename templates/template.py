@@ -41,7 +41,7 @@ class SmsText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MailText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An e-mail in one locale; ``html`` is the whole document."""
+    """An e-mail in one locale; ``html`` is the whole document, or fills the blocks of a layout."""
 
     subject: Annotated[str, Meta(min_length=1)]
     text: Annotated[str, Meta(min_length=1)]
@@ -93,12 +93,16 @@ class TemplateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Template:
-    """A template of one version, compiled and checked."""
+    """A template of one version, compiled and checked.
+
+    ``layouts`` holds the text of those that its mails use, by name: with the file they are all that it says.
+    """
 
     def __init__(
         self,
         file: TemplateFile,
         path: Path,
+        layouts: Mapping[str, str],
         wechat: Mapping[str, WechatPart],
         sms: Mapping[str, SmsPart],
         email: Mapping[str, MailPart],
@@ -112,6 +116,7 @@ class Template:
         self.match = file.match
         self.fields = file.fields
         self.path = path
+        self.layouts = layouts
         self.pinned = f"{file.id}@{file.version}"
         by_channel = (("wechat", wechat), ("sms", sms), ("email", email))
         self.channels = frozenset(name for name, parts in by_channel if parts)
