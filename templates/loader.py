@@ -24,7 +24,7 @@ from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.places import Places
 from templates.reading import MAX_FILE_BYTES, decode, read_text
 from templates.render import MAX_OUTPUT_CHARS, SmsPart, Source, WechatPart, environment
-from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile
+from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile, examples_of
 
 __all__ = ["FILE_NAME", "MAX_FILE_BYTES", "Loader", "load_folder", "load_template", "same_id", "template_files"]
 
@@ -194,7 +194,7 @@ class Loader:
             return None
         # Key by key, so that one refused key does not hide the next.
         for key, source in sources.items():
-            self._try(WechatPart(self.engine, f"{self._name}/{table}", locale, {key: source}), table)
+            self._try(WechatPart(self.engine, f"{self._name}/{table}", locale, {key: source}), table, locale)
         if len(sources) < len(keys):
             return None
         return WechatPart(self.engine, f"{self._name}/{table}", locale, sources)
@@ -202,7 +202,7 @@ class Loader:
     def _sms(self, locale: str, sms: SmsText) -> SmsPart | None:
         table = f"sms.{locale}"
         text = self._source(table, "text", sms.text)
-        return None if text is None else self._tried(SmsPart(locale, text), table)
+        return None if text is None else self._tried(SmsPart(locale, text), "sms", locale)
 
     def _email(self, locale: str, mail: MailText) -> MailPart | None:
         table = f"email.{locale}"
@@ -212,14 +212,14 @@ class Loader:
         )
         if subject is None or text is None or html is None:
             return None
-        return self._tried(MailPart(locale, subject, text, html), table)
+        return self._tried(MailPart(locale, subject, text, html), "email", locale)
 
     def _card(self, locale: str, card: CardText) -> CardPart | None:
         table = f"card.{locale}"
         title, description = (self._source(table, key, getattr(card, key)) for key in ("title", "description"))
         if title is None or description is None:
             return None
-        return self._tried(CardPart(locale, title, description, card.picture, card.url), table)
+        return self._tried(CardPart(locale, title, description, card.picture, card.url), "card", locale)
 
     def _source(self, table: str, key: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> Source | None:
         where, line = f"[{table}] {key}", self.places.key(table, key)
@@ -246,17 +246,19 @@ class Loader:
         self.sources[table, key] = source
         return source
 
-    def _tries(self) -> Iterator[dict[str, str]]:
-        known = {name: example for name, example in self._examples.items() if name in FIELDS}
+    def _tries(self, locale: str) -> Iterator[dict[str, str]]:
+        assert self.file is not None
+        examples = examples_of(self.file.fields, locale)
+        known = {name: example for name, example in examples.items() if name in FIELDS}
         yield known
         yield {name: "" if FIELDS[name].optional else example for name, example in known.items()}
 
-    def _tried(self, part: _Part, table: str) -> _Part:
-        self._try(part, table)
+    def _tried(self, part: _Part, channel: str, locale: str) -> _Part:
+        self._try(part, f"{channel}.{locale}", locale)
         return part
 
-    def _try(self, part: Part, table: str) -> None:
-        for values in self._tries():
+    def _try(self, part: Part, table: str, locale: str) -> None:
+        for values in self._tries(locale):
             try:
                 part.fill(values)
             except RenderError as error:
