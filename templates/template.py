@@ -169,6 +169,24 @@ class Template:
         """The card with a picture, when ``has_card``. Errors as for ``render_wechat``."""
         return (self._card.get(locale) or self._fall_back(self._card, "card", locale)).render(facts)
 
+    def fill_wechat(self, values: Mapping[str, str], locale: str) -> WechatData:
+        """The same for given values, one for each field that the part uses: how a preview shows what no event has.
+        Errors as for ``render_wechat``, and ``RenderFailed`` where a value is missing.
+        """
+        return self._wechat_part(locale).fill(values)
+
+    def fill_sms(self, values: Mapping[str, str], locale: str) -> str:
+        """See ``fill_wechat``."""
+        return (self._sms.get(locale) or self._fall_back(self._sms, "sms", locale)).fill(values)
+
+    def fill_email(self, values: Mapping[str, str], locale: str) -> MailWords:
+        """See ``fill_wechat``."""
+        return (self._email.get(locale) or self._fall_back(self._email, "email", locale)).fill(values)
+
+    def fill_card(self, values: Mapping[str, str], locale: str) -> Card:
+        """See ``fill_wechat``."""
+        return (self._card.get(locale) or self._fall_back(self._card, "card", locale)).fill(values)
+
     def _fall_back(self, parts: dict[str, _Part], channel: str, locale: str) -> _Part:
         if not parts:
             raise UnknownTemplate(f"template {self.pinned} has no {channel} part")

@@ -1,0 +1,258 @@
+"""What a preview page shows of one case on one channel, as plain values: the page's template only lays them out.
+
+Pure. A part that the provider would refuse, or that fails, becomes a sentence in its place, so that the author sees it
+where the alert would have been.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from templates.card import MAX_DESCRIPTION_UNITS, MAX_TITLE_UNITS
+from templates.errors import RenderError
+from templates.facts import FIELDS
+from templates.library import Template
+from templates.limits import (
+    MAX_AMOUNT_DIGITS,
+    MAX_SMS_UNITS,
+    SMS_PART_UNITS,
+    SMS_SINGLE_UNITS,
+    check,
+    limit_of,
+    segments,
+    type_of,
+)
+from templates.mail import MAX_SUBJECT_UNITS
+from templates.money import compact
+from templates.preview_cases import Case, Values
+from templates.text import ELLIPSIS, units, without_emoji
+
+PLACEHOLDER: Final = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='600' height='240' viewBox='0 0 600 240'%3E"
+    "%3Crect width='600' height='240' fill='%2390a4b8'/%3E%3Ccircle cx='455' cy='72' r='26' fill='%23f4e3b2'/%3E"
+    "%3Cpath d='M0 240 170 96l112 96 84-64 234 112z' fill='%236d8299'/%3E%3C/svg%3E"
+)
+"""Stands for the pictures of a mail: the page asks the network for nothing."""
+
+LABELS: Final[dict[str, tuple[str, str]]] = {
+    "time": ("交易时间", "Time"),
+    "amount": ("交易金额", "Amount"),
+    "original": ("原币金额", "Original amount"),
+    "total": ("当日累计", "Day total"),
+    "merchant": ("交易商户", "Merchant"),
+    "city": ("城市", "City"),
+    "tail": ("卡片", "Card"),
+    "kind": ("交易类型", "Kind"),
+    "special": ("交易类型", "Kind"),
+    "count": ("笔数", "Number"),
+    "sum": ("合计", "In all"),
+    "sums": ("合计", "In all"),
+    "span": ("时间", "Time"),
+    "period": ("时间", "Time"),
+    "due_date": ("到期还款日", "Due date"),
+    "statement_amount": ("账单金额", "Statement"),
+    "minimum_due": ("最低还款额", "Minimum due"),
+    "points": ("积分", "Points"),
+    "old_limit": ("原额度", "Old limit"),
+    "new_limit": ("新额度", "New limit"),
+    "title": ("标题", "Title"),
+    "text": ("内容", "Notice"),
+}
+"""What stands in front of a key's value, by the first field in it. The words that a cardholder sees are those of the
+template in the service account's console, which nobody but its owner can read; these are the likely ones.
+"""
+
+TYPE_LABELS: Final[dict[str, tuple[str, str]]] = {
+    "time": ("时间", "Time"),
+    "date": ("日期", "Date"),
+    "amount": ("金额", "Amount"),
+    "phrase": ("状态", "Status"),
+    "name": ("姓名", "Name"),
+}
+"""For a key whose text has no field of `LABELS`."""
+
+ANY_LABEL: Final = ("内容", "Details")
+
+_field = re.compile(r"\{\{-? *([a-z_]+)")
+_picture = re.compile(r"(<img\b[^>]*?\bsrc\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s>]+)", re.IGNORECASE)
+_dark = re.compile(r"prefers-color-scheme\s*:\s*dark|color-scheme[^;\"'>]*\bdark", re.IGNORECASE)
+
+
+def sources_of(template: Template) -> dict[str, Any]:
+    """The template's file as it is written, to show its text beside what it becomes; empty when it is gone."""
+    try:
+        return tomllib.loads(template.path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def channel_views(template: Template, case: Case, locale: str, sources: Mapping[str, Any], sign: str) -> dict[str, Any]:
+    """All channels of one case in one locale, and what was shortened on which."""
+    values = case.values[locale]
+    shown: dict[str, Any] = {"locale": locale, "wechat": None, "sms": None, "email": None, "card": None}
+    if "wechat" in template.channels:
+        shown["wechat"] = _or_refused(lambda: _wechat(template, case, locale, sources))
+    if template.has_card:
+        shown["card"] = _or_refused(lambda: _card(template, case, locale))
+    if "sms" in template.channels:
+        shown["sms"] = _or_refused(lambda: _sms(template, case, locale, sign))
+    if "email" in template.channels:
+        shown["email"] = _or_refused(lambda: _email(template, case, locale))
+    shown["shortened"] = [
+        {"channel": name, "what": what}
+        for channel, name in (("wechat", "WeChat"), ("card", "card"), ("sms", "SMS"), ("email", "mail subject"))
+        if shown[channel] and not shown[channel]["refused"]
+        for what in dict.fromkeys(_shortened(template, values, shown[channel]["texts"]))
+    ]
+    return shown
+
+
+def _or_refused(view: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return {"refused": None} | view()
+    except RenderError as error:
+        return {"refused": str(error)}
+
+
+def _wechat(template: Template, case: Case, locale: str, sources: Mapping[str, Any]) -> dict[str, Any]:
+    if case.facts is not None:
+        data = template.render_wechat(case.facts, locale)
+    else:
+        data = template.fill_wechat(case.values[locale], locale)
+    written = _of_locale(sources, "wechat", locale)
+    rows = [_typed(key, field["value"], str(written.get(key, "")), locale) for key, field in data.items()]
+    return {"rows": rows, "problems": check(data), "texts": [row["value"] for row in rows]}
+
+
+def _typed(key: str, value: str, source: str, locale: str) -> dict[str, Any]:
+    kind = type_of(key) or ""
+    used, limit = units(value), limit_of(kind, value)
+    if kind == "amount":
+        used, limit = sum(character.isdigit() or character == "," for character in value), MAX_AMOUNT_DIGITS
+    return {
+        "key": key,
+        "type": kind,
+        "label": _label(source, kind, locale),
+        "value": value,
+        "source": source,
+        "used": used,
+        "limit": limit,
+        "unit": "digits" if kind == "amount" else "",
+        "percent": min(100, round(100 * used / limit)),
+    }
+
+
+def _label(source: str, kind: str, locale: str) -> str:
+    names = [name for name in _field.findall(source) if name in LABELS]
+    pair = LABELS[names[0]] if names else TYPE_LABELS.get(kind, ANY_LABEL)
+    return pair[0] if is_chinese(locale) else pair[1]
+
+
+def is_chinese(locale: str) -> bool:
+    """Whether its words are Chinese, as `words_for` has it."""
+    return locale[:2].lower() == "zh"
+
+
+def _of_locale(sources: Mapping[str, Any], channel: str, locale: str) -> Mapping[str, Any]:
+    parts = sources.get(channel) or {}
+    found: Mapping[str, Any] = parts.get(locale) or next(
+        (part for name, part in parts.items() if is_chinese(name) == is_chinese(locale)), {}
+    )
+    return found
+
+
+def _card(template: Template, case: Case, locale: str) -> dict[str, Any]:
+    if case.facts is not None:
+        card = template.render_card(case.facts, locale)
+    else:
+        card = template.fill_card(case.values[locale], locale)
+    return {
+        "title": card.title,
+        "description": card.description,
+        "picture": card.picture,
+        "url": card.url,
+        "meters": [
+            _meter("title", units(card.title), MAX_TITLE_UNITS),
+            _meter("description", units(card.description), MAX_DESCRIPTION_UNITS),
+        ],
+        "texts": [card.title, card.description],
+    }
+
+
+def _meter(name: str, used: int, limit: int) -> dict[str, Any]:
+    return {"name": name, "used": used, "limit": limit, "percent": min(100, round(100 * used / limit))}
+
+
+def _sms(template: Template, case: Case, locale: str, sign: str) -> dict[str, Any]:
+    if case.facts is not None:
+        text = template.render_sms(case.facts, locale)
+    else:
+        text = template.fill_sms(case.values[locale], locale)
+    whole = sign + text
+    used, parts = units(whole), segments(whole)
+    room = SMS_SINGLE_UNITS if parts == 1 else parts * SMS_PART_UNITS
+    size = room // parts
+    return {
+        "sign": sign,
+        "text": text,
+        "used": used,
+        "limit": MAX_SMS_UNITS,
+        "parts": parts,
+        "room": room,
+        "blocks": [round(100 * max(0, min(size, used - number * size)) / size) for number in range(parts)],
+        "texts": [text],
+    }
+
+
+def _email(template: Template, case: Case, locale: str) -> dict[str, Any]:
+    if case.facts is not None:
+        mail = template.render_email(case.facts, locale)
+    else:
+        mail = template.fill_email(case.values[locale], locale)
+    pictures = len(_picture.findall(mail.html))
+    return {
+        "subject": mail.subject,
+        "meter": _meter("subject", units(mail.subject), MAX_SUBJECT_UNITS),
+        "text": mail.text,
+        "with_pictures": _picture.sub(rf'\1"{PLACEHOLDER}"', mail.html),
+        "without_pictures": _picture.sub(r'\1""', mail.html),
+        "pictures": pictures,
+        "bytes": len(mail.html.encode()),
+        "has_dark": _dark.search(mail.html) is not None,
+        "texts": [mail.subject],
+    }
+
+
+def _shortened(template: Template, values: Values, texts: list[str]) -> Iterator[str]:
+    """What the texts show less of than the value has: seen from outside, whatever made it shorter."""
+    for text in texts:
+        named = False
+        for line in template.fields:
+            value = values.get(line.name, "")
+            if not value or value in text:
+                continue
+            if FIELDS[line.name].type == "money":
+                if compact(value) != value and compact(value) in text:
+                    named = True
+                    yield f"{line.name} without its separators"
+            elif kept := _kept(value, text):
+                named = True
+                yield f"{line.name} cut from {units(value)} to {kept} characters"
+        if text.endswith((ELLIPSIS, "...")) and not named:
+            yield "the end of a field cut"
+
+
+def _kept(value: str, text: str) -> int:
+    """How much of ``value`` stands in ``text`` in front of an ellipsis; 0 when nothing was cut."""
+    for mark in (ELLIPSIS, "..."):
+        at = text.find(mark)
+        while at >= 0:
+            for start in range(max(0, at - len(value)), at):
+                part = text[start:at]
+                if value.startswith(part) or without_emoji(value).startswith(part):
+                    return units(part)
+            at = text.find(mark, at + 1)
+    return 0
