@@ -6,7 +6,7 @@ the sample event does not know (the due date of a statement, say) is taken from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,8 +14,8 @@ import msgspec
 
 from dispatcher.model.event import DIGEST, DigestFacts, Event
 from templates.errors import RenderError
-from templates.facts import FIELDS, SwipeFacts
-from templates.library import Template
+from templates.facts import FIELDS, NOTICE_FIELDS, SwipeFacts
+from templates.template import Match, Template
 from templates.text import MAX_TEXT_UNITS, cut, units
 from templates.words import KINDS, words_for
 
@@ -24,8 +24,8 @@ SAMPLE_TIME: Final = datetime(2026, 11, 22, 5, 5, 59, tzinfo=UTC)
 LONGEST_AMOUNT: Final = 9_999_999_999
 """Minor units: the ten digits that WeChat takes in an amount (limits.MAX_AMOUNT_DIGITS)."""
 
-LONGEST_DELAY_S: Final = 23 * 3600
-"""The longest in words that is not yet a day."""
+LONGEST_DELAY_S: Final = 59 * 60
+"""As long in words as a delay gets: hours have two digits at most and a shorter word."""
 
 _MERCHANTS: Final = {"zh": "星巴克南京西路店", "en": "Starbucks Nanjing West Road"}
 _CITIES: Final = {"zh": "上海", "en": "Shanghai"}
@@ -52,47 +52,49 @@ class Case(msgspec.Struct, frozen=True):
 
 def cases_of(template: Template, locales: Sequence[str], real: SwipeFacts | None = None) -> list[Case]:
     """What to show of a template, the real event first."""
-    examples = {line.name: line.example for line in template.fields}
+    examples = {locale: template.examples(locale) for locale in locales}
     found = [
         Case(
             "typical",
             "An ordinary alert",
             "What most cardholders get, in the words of each language.",
-            {locale: _read(examples, [sample(template, locale)], locale) for locale in locales},
+            {locale: _typical(template, examples[locale], locale) for locale in locales},
         ),
         Case(
             "examples",
             "The template's examples",
             "Every field has a value, as [[fields]] gives it: also the parts that an alert seldom shows.",
-            dict.fromkeys(locales, examples),
+            examples,
         ),
         Case(
             "longest",
             "The longest values",
-            f"Texts of {MAX_TEXT_UNITS} characters, amounts of ten digits, the longest words: what is shortened, and how.",
-            {locale: _read(examples, list(_longest(template, locale)), locale) for locale in locales},
+            f"Texts of {MAX_TEXT_UNITS} characters, amounts of ten digits, the longest words: what is cut, and how.",
+            {locale: _longest(template, examples[locale], locale) for locale in locales},
         ),
     ]
     if real is not None:
         note = "As the engine would render it."
-        values = {locale: _read({}, [real], locale, list(examples)) for locale in locales}
+        values = {locale: _read(examples[locale], [real], locale) for locale in locales}
         found.insert(0, Case("event", "The event", note, values, real))
     return found
 
 
-def _read(
-    examples: Values, facts: Sequence[SwipeFacts], locale: str, names: Sequence[str] | None = None
-) -> dict[str, str]:
-    """The longest that each field is for these facts; its example where none has it, or nothing at all."""
+def _read(names: Iterable[str], facts: Sequence[SwipeFacts], locale: str) -> dict[str, str]:
+    """The longest that each field is for these facts; without those that none of them has."""
     words = words_for(locale)
     values: dict[str, str] = {}
-    for name in examples if names is None else names:
+    for name in names:
         read = [text for one in facts if (text := _try(name, one, words)) is not None]
         if read:
             values[name] = max(read, key=units)
-        elif name in examples:
-            values[name] = examples[name]
     return values
+
+
+def _typical(template: Template, examples: Values, locale: str) -> dict[str, str]:
+    """A sample event's values. What only a notice tells is best known to its author, so that is from the examples."""
+    read = _read(examples.keys() - NOTICE_FIELDS.keys(), [sample(template, locale)], locale)
+    return {**examples, **read}
 
 
 def _try(name: str, facts: SwipeFacts, words: Any) -> str | None:
@@ -105,9 +107,8 @@ def _try(name: str, facts: SwipeFacts, words: Any) -> str | None:
 def sample(template: Template, locale: str, **changed: Any) -> SwipeFacts:
     """An event that the template could be chosen for: 1,234.50 yuan at a coffee shop, or a digest of five purchases."""
     language = words_for(locale).language
-    match = getattr(template, "match", None)
-    types = getattr(match, "type", None) or ()
-    large_from = getattr(match, "large_from", None) or {}
+    match = template.match or Match()
+    large_from = match.large_from or {}
     fields: dict[str, Any] = {
         "id": "preview",
         "account": "preview",
@@ -120,15 +121,14 @@ def sample(template: Template, locale: str, **changed: Any) -> SwipeFacts:
         "mcc": "5814",
         "time": SAMPLE_TIME,
         "category": template.category,
-        "type": types[0] if types else "purchase",
-        "status": _DECLINED if getattr(match, "declined", None) else None,
+        "type": match.type[0] if match.type else "purchase",
+        "status": _DECLINED if match.declined else None,
     }
-    if getattr(match, "foreign", None):
+    if match.foreign:
         fields |= {"orig_amount": 16000, "orig_currency": "EUR", "country": "DE"}
     if template.category == DIGEST:
         fields |= {"type": DIGEST, "digest": _digest({"CNY": 12340})}
-    known = {name: value for name, value in (fields | changed).items() if name in Event.__struct_fields__}
-    return SwipeFacts(event=Event(**known), day_total_minor=246800)
+    return SwipeFacts(event=Event(**(fields | changed)), day_total_minor=246800)
 
 
 def _digest(amounts: dict[str, int]) -> DigestFacts:
@@ -136,7 +136,7 @@ def _digest(amounts: dict[str, int]) -> DigestFacts:
     return DigestFacts("primary", 5, amounts, int(SAMPLE_TIME.timestamp() * 1000), until, "small-purchases", "purchase")
 
 
-def _longest(template: Template, locale: str) -> Iterator[SwipeFacts]:
+def _longest(template: Template, examples: Values, locale: str) -> dict[str, str]:
     """One sample for each kind of event, since the longest word for what happened is another one in each language."""
     language = words_for(locale).language
     text = cut(_LONG_TEXTS[language] * MAX_TEXT_UNITS, MAX_TEXT_UNITS, "")
@@ -151,7 +151,13 @@ def _longest(template: Template, locale: str) -> Iterator[SwipeFacts]:
         amounts = dict.fromkeys(("CNY", "KWD", "HKD", "EUR"), LONGEST_AMOUNT)
         digest = msgspec.structs.replace(_digest(amounts), count=99_999, since=0, type="decline")
         changed |= {"digest": digest}
-    types = getattr(getattr(template, "match", None), "type", None) or KINDS
-    for kind in types:
-        facts = sample(template, locale, **changed, type=kind)
-        yield msgspec.structs.replace(facts, day_total_minor=LONGEST_AMOUNT, late_seconds=LONGEST_DELAY_S)
+    types = (template.match and template.match.type) or KINDS
+    facts = [
+        msgspec.structs.replace(
+            sample(template, locale, **changed, type=kind),
+            day_total_minor=LONGEST_AMOUNT,
+            late_seconds=LONGEST_DELAY_S,
+        )
+        for kind in types
+    ]
+    return {**examples, **_read(examples, facts, locale)}

@@ -47,7 +47,7 @@ TYPE_LABELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "name": (("姓名", "Name"),),
     "thing": (("说明", "Details"), ("备注", "Note")),
 }
-"""Of other keys by their type: the first of the message has the first label, and so on, and the last is for the rest."""
+"""Of other keys by their type: the first of the message has the first label, and so on; the last is for the rest."""
 
 TITLES: Final[dict[str, str]] = {
     "digest": "交易汇总提醒",

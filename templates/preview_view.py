@@ -14,7 +14,6 @@ from typing import Any, Final
 from templates.card import MAX_DESCRIPTION_UNITS, MAX_TITLE_UNITS
 from templates.errors import RenderError
 from templates.facts import FIELDS
-from templates.library import Template
 from templates.limits import (
     MAX_AMOUNT_DIGITS,
     MAX_SMS_UNITS,
@@ -29,7 +28,9 @@ from templates.mail import MAX_SUBJECT_UNITS
 from templates.money import compact
 from templates.preview_cases import Case, Values
 from templates.preview_labels import Labels, in_order, is_chinese
+from templates.template import Template
 from templates.text import ELLIPSIS, units, without_emoji
+from templates.words import NO_AMOUNT
 
 PLACEHOLDER: Final = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='600' height='240' viewBox='0 0 600 240'%3E"
@@ -38,6 +39,7 @@ PLACEHOLDER: Final = (
 )
 """Stands for the pictures of a mail: the page asks the network for nothing."""
 
+_names = re.compile(r"\{\{-? *([a-z_]+)").findall
 _picture = re.compile(r"(<img\b[^>]*?\bsrc\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s>]+)", re.IGNORECASE)
 _dark = re.compile(r"prefers-color-scheme\s*:\s*dark|color-scheme[^;\"'>]*\bdark", re.IGNORECASE)
 
@@ -57,16 +59,16 @@ def channel_views(template: Template, case: Case, locale: str, sources: Mapping[
     if "wechat" in template.channels:
         shown["wechat"] = _or_refused(lambda: _wechat(template, case, locale, sources))
     if template.has_card:
-        shown["card"] = _or_refused(lambda: _card(template, case, locale))
+        shown["card"] = _or_refused(lambda: _card(template, case, locale, sources))
     if "sms" in template.channels:
-        shown["sms"] = _or_refused(lambda: _sms(template, case, locale, sign))
+        shown["sms"] = _or_refused(lambda: _sms(template, case, locale, sources, sign))
     if "email" in template.channels:
-        shown["email"] = _or_refused(lambda: _email(template, case, locale))
+        shown["email"] = _or_refused(lambda: _email(template, case, locale, sources))
     shown["shortened"] = [
         {"channel": name, "what": what}
         for channel, name in (("wechat", "WeChat"), ("card", "card"), ("sms", "SMS"), ("email", "mail subject"))
         if shown[channel] and not shown[channel]["refused"]
-        for what in dict.fromkeys(_shortened(template, values, shown[channel]["texts"]))
+        for what in dict.fromkeys(_shortened(values, shown[channel]["texts"]))
     ]
     return shown
 
@@ -86,7 +88,7 @@ def _wechat(template: Template, case: Case, locale: str, sources: Mapping[str, A
     written = _of_locale(sources, "wechat", locale)
     labels = Labels(locale)
     rows = [_typed(key, data[key]["value"], str(written.get(key, "")), labels) for key in in_order(data, written)]
-    return {"rows": rows, "problems": check(data), "texts": [row["value"] for row in rows]}
+    return {"rows": rows, "problems": check(data), "texts": [(row["source"], row["value"]) for row in rows]}
 
 
 def _typed(key: str, value: str, source: str, labels: Labels) -> dict[str, Any]:
@@ -115,7 +117,8 @@ def _of_locale(sources: Mapping[str, Any], channel: str, locale: str) -> Mapping
     return found
 
 
-def _card(template: Template, case: Case, locale: str) -> dict[str, Any]:
+def _card(template: Template, case: Case, locale: str, sources: Mapping[str, Any]) -> dict[str, Any]:
+    written = _of_locale(sources, "card", locale)
     if case.facts is not None:
         card = template.render_card(case.facts, locale)
     else:
@@ -129,7 +132,7 @@ def _card(template: Template, case: Case, locale: str) -> dict[str, Any]:
             _meter("title", units(card.title), MAX_TITLE_UNITS),
             _meter("description", units(card.description), MAX_DESCRIPTION_UNITS),
         ],
-        "texts": [card.title, card.description],
+        "texts": [(written.get("title", ""), card.title), (written.get("description", ""), card.description)],
     }
 
 
@@ -137,7 +140,8 @@ def _meter(name: str, used: int, limit: int) -> dict[str, Any]:
     return {"name": name, "used": used, "limit": limit, "percent": min(100, round(100 * used / limit))}
 
 
-def _sms(template: Template, case: Case, locale: str, sign: str) -> dict[str, Any]:
+def _sms(template: Template, case: Case, locale: str, sources: Mapping[str, Any], sign: str) -> dict[str, Any]:
+    written = _of_locale(sources, "sms", locale)
     if case.facts is not None:
         text = template.render_sms(case.facts, locale)
     else:
@@ -154,11 +158,12 @@ def _sms(template: Template, case: Case, locale: str, sign: str) -> dict[str, An
         "parts": parts,
         "room": room,
         "blocks": [round(100 * max(0, min(size, used - number * size)) / size) for number in range(parts)],
-        "texts": [text],
+        "texts": [(written.get("text", ""), text)],
     }
 
 
-def _email(template: Template, case: Case, locale: str) -> dict[str, Any]:
+def _email(template: Template, case: Case, locale: str, sources: Mapping[str, Any]) -> dict[str, Any]:
+    written = _of_locale(sources, "email", locale)
     if case.facts is not None:
         mail = template.render_email(case.facts, locale)
     else:
@@ -173,27 +178,38 @@ def _email(template: Template, case: Case, locale: str) -> dict[str, Any]:
         "pictures": pictures,
         "bytes": len(mail.html.encode()),
         "has_dark": _dark.search(mail.html) is not None,
-        "texts": [mail.subject],
+        "texts": [(written.get("subject", ""), mail.subject)],
     }
 
 
-def _shortened(template: Template, values: Values, texts: list[str]) -> Iterator[str]:
-    """What the texts show less of than the value has: seen from outside, whatever made it shorter."""
-    for text in texts:
-        named = False
-        for line in template.fields:
-            value = values.get(line.name, "")
-            if not value or value in text:
+def _shortened(values: Values, texts: list[tuple[str, str]]) -> Iterator[str]:
+    """What each text shows less of than the fields in its source have: seen from outside, whatever made it shorter.
+
+    A text whose source is not known is only looked at for its end.
+    """
+    for source, text in texts:
+        told = False
+        for name in dict.fromkeys(_names(source)):
+            value = values.get(name, "")
+            if name not in FIELDS or not value or value in text:
                 continue
-            if FIELDS[line.name].type == "money":
-                if compact(value) != value and compact(value) in text:
-                    named = True
-                    yield f"{line.name} without its separators"
-            elif kept := _kept(value, text):
-                named = True
-                yield f"{line.name} cut from {units(value)} to {kept} characters"
-        if text.endswith((ELLIPSIS, "...")) and not named:
+            how = _less_money(name, value, text) if FIELDS[name].type == "money" else _less_text(name, value, text)
+            if how:
+                told = True
+                yield how
+        if text.endswith((ELLIPSIS, "...")) and not told:
             yield "the end of a field cut"
+
+
+def _less_money(name: str, value: str, text: str) -> str | None:
+    if compact(value) in text:
+        return f"{name} without its separators"
+    return f"{name} left out: no room for it" if NO_AMOUNT in text else None
+
+
+def _less_text(name: str, value: str, text: str) -> str | None:
+    kept = _kept(value, text)
+    return f"{name} cut from {units(value)} to {kept} characters" if kept else None
 
 
 def _kept(value: str, text: str) -> int:
