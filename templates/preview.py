@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
 import minijinja
 import msgspec
 
-from templates.facts import SwipeFacts
+from templates.facts import SwipeFacts, kind_of
 from templates.library import DEFAULT_LOCALE, OTHER_LOCALE
-from templates.preview_cases import Case, cases_of, words_of_case
-from templates.preview_view import PLACEHOLDER, channel_views, is_chinese, sources_of
+from templates.preview_cases import Case, cases_of, sample
+from templates.preview_labels import around, title_of
+from templates.preview_view import PLACEHOLDER, channel_views, sources_of
 from templates.template import Template
 
 BOTH_LOCALES: Final = (DEFAULT_LOCALE, OTHER_LOCALE)
@@ -142,14 +143,14 @@ def _printable(value: Any) -> Any:
 
 
 def _page(preview: Preview) -> dict[str, Any]:
-    template, look = preview.template, preview.look
+    template = preview.template
     sources = sources_of(template)
     return {
         "template": _about(template),
         "index": preview.index,
         "findings": preview.findings,
         "linted": preview.linted,
-        "look": look,
+        "look": preview.look,
         "picture": PLACEHOLDER,
         "max_height": MAX_MAIL_HEIGHT_PX,
         "locales": _locale_rows(preview.locales),
@@ -159,10 +160,7 @@ def _page(preview: Preview) -> dict[str, Any]:
                 "id": case.id,
                 "title": case.title,
                 "note": case.note,
-                "views": [
-                    _with_words(channel_views(template, case, locale, sources, look.sign), template, locale)
-                    for locale in preview.locales
-                ],
+                "views": [_view(preview, case, locale, sources) for locale in preview.locales],
             }
             for case in preview.cases
         ],
@@ -188,21 +186,19 @@ def _locale_rows(locales: Iterable[str]) -> list[dict[str, Any]]:
     return [{"id": locale, "name": names.get(locale, locale)} for locale in locales]
 
 
-def _with_words(view: dict[str, Any], template: Template, locale: str) -> dict[str, Any]:
-    return view | {"words": words_of_case(is_chinese(locale)), "heading": template.title}
+def _view(preview: Preview, case: Case, locale: str, sources: Mapping[str, Any]) -> dict[str, Any]:
+    facts = case.facts or sample(preview.template, locale)
+    words = {"words": around(locale), "heading": title_of(preview.template, kind_of(facts.event), locale)}
+    return channel_views(preview.template, case, locale, sources, preview.look.sign) | words
 
 
 def _tile(preview: Preview, address: str) -> dict[str, Any]:
     template = preview.template
     first = preview.cases[0]
     sources = sources_of(template)
-    views = [
-        _with_words(channel_views(template, first, locale, sources, preview.look.sign), template, locale)
-        for locale in preview.locales
-    ]
     return _about(template) | {
         "address": address,
-        "views": views,
+        "views": [_view(preview, first, locale, sources) for locale in preview.locales],
         "linted": preview.linted,
         "errors": sum(one.level == "error" for one in preview.findings),
         "warnings": sum(one.level == "warning" for one in preview.findings),

@@ -46,7 +46,7 @@ class Case(msgspec.Struct, frozen=True):
     id: str
     title: str
     note: str
-    values: dict[str, Values]
+    values: Mapping[str, Values]
     facts: SwipeFacts | None = None
 
 
@@ -107,11 +107,12 @@ def sample(template: Template, locale: str, **changed: Any) -> SwipeFacts:
     language = words_for(locale).language
     match = getattr(template, "match", None)
     types = getattr(match, "type", None) or ()
+    large_from = getattr(match, "large_from", None) or {}
     fields: dict[str, Any] = {
         "id": "preview",
         "account": "preview",
         "pan": "************0426",
-        "amount": 123450,
+        "amount": max(123450, large_from.get("CNY", 0) * 5 // 4),
         "currency": "CNY",
         "merchant": _MERCHANTS[language],
         "city": _CITIES[language],
@@ -154,10 +155,3 @@ def _longest(template: Template, locale: str) -> Iterator[SwipeFacts]:
     for kind in types:
         facts = sample(template, locale, **changed, type=kind)
         yield msgspec.structs.replace(facts, day_total_minor=LONGEST_AMOUNT, late_seconds=LONGEST_DELAY_S)
-
-
-def words_of_case(chinese: bool) -> dict[str, str]:
-    """The words of WeChat's and the phone's own surroundings."""
-    if chinese:
-        return {"details": "查看详情", "sms": "短信", "today": "今天", "to": "收件人：我", "alert": "交易提醒"}
-    return {"details": "View details", "sms": "Text message", "today": "Today", "to": "to me", "alert": "Card alert"}

@@ -28,6 +28,7 @@ from templates.limits import (
 from templates.mail import MAX_SUBJECT_UNITS
 from templates.money import compact
 from templates.preview_cases import Case, Values
+from templates.preview_labels import Labels, in_order, is_chinese
 from templates.text import ELLIPSIS, units, without_emoji
 
 PLACEHOLDER: Final = (
@@ -37,46 +38,6 @@ PLACEHOLDER: Final = (
 )
 """Stands for the pictures of a mail: the page asks the network for nothing."""
 
-LABELS: Final[dict[str, tuple[str, str]]] = {
-    "time": ("交易时间", "Time"),
-    "amount": ("交易金额", "Amount"),
-    "original": ("原币金额", "Original amount"),
-    "total": ("当日累计", "Day total"),
-    "merchant": ("交易商户", "Merchant"),
-    "city": ("城市", "City"),
-    "tail": ("卡片", "Card"),
-    "kind": ("交易类型", "Kind"),
-    "special": ("交易类型", "Kind"),
-    "count": ("笔数", "Number"),
-    "sum": ("合计", "In all"),
-    "sums": ("合计", "In all"),
-    "span": ("时间", "Time"),
-    "period": ("时间", "Time"),
-    "due_date": ("到期还款日", "Due date"),
-    "statement_amount": ("账单金额", "Statement"),
-    "minimum_due": ("最低还款额", "Minimum due"),
-    "points": ("积分", "Points"),
-    "old_limit": ("原额度", "Old limit"),
-    "new_limit": ("新额度", "New limit"),
-    "title": ("标题", "Title"),
-    "text": ("内容", "Notice"),
-}
-"""What stands in front of a key's value, by the first field in it. The words that a cardholder sees are those of the
-template in the service account's console, which nobody but its owner can read; these are the likely ones.
-"""
-
-TYPE_LABELS: Final[dict[str, tuple[str, str]]] = {
-    "time": ("时间", "Time"),
-    "date": ("日期", "Date"),
-    "amount": ("金额", "Amount"),
-    "phrase": ("状态", "Status"),
-    "name": ("姓名", "Name"),
-}
-"""For a key whose text has no field of `LABELS`."""
-
-ANY_LABEL: Final = ("内容", "Details")
-
-_field = re.compile(r"\{\{-? *([a-z_]+)")
 _picture = re.compile(r"(<img\b[^>]*?\bsrc\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s>]+)", re.IGNORECASE)
 _dark = re.compile(r"prefers-color-scheme\s*:\s*dark|color-scheme[^;\"'>]*\bdark", re.IGNORECASE)
 
@@ -123,11 +84,12 @@ def _wechat(template: Template, case: Case, locale: str, sources: Mapping[str, A
     else:
         data = template.fill_wechat(case.values[locale], locale)
     written = _of_locale(sources, "wechat", locale)
-    rows = [_typed(key, field["value"], str(written.get(key, "")), locale) for key, field in data.items()]
+    labels = Labels(locale)
+    rows = [_typed(key, data[key]["value"], str(written.get(key, "")), labels) for key in in_order(data, written)]
     return {"rows": rows, "problems": check(data), "texts": [row["value"] for row in rows]}
 
 
-def _typed(key: str, value: str, source: str, locale: str) -> dict[str, Any]:
+def _typed(key: str, value: str, source: str, labels: Labels) -> dict[str, Any]:
     kind = type_of(key) or ""
     used, limit = units(value), limit_of(kind, value)
     if kind == "amount":
@@ -135,7 +97,7 @@ def _typed(key: str, value: str, source: str, locale: str) -> dict[str, Any]:
     return {
         "key": key,
         "type": kind,
-        "label": _label(source, kind, locale),
+        "label": labels.label(source, kind),
         "value": value,
         "source": source,
         "used": used,
@@ -143,17 +105,6 @@ def _typed(key: str, value: str, source: str, locale: str) -> dict[str, Any]:
         "unit": "digits" if kind == "amount" else "",
         "percent": min(100, round(100 * used / limit)),
     }
-
-
-def _label(source: str, kind: str, locale: str) -> str:
-    names = [name for name in _field.findall(source) if name in LABELS]
-    pair = LABELS[names[0]] if names else TYPE_LABELS.get(kind, ANY_LABEL)
-    return pair[0] if is_chinese(locale) else pair[1]
-
-
-def is_chinese(locale: str) -> bool:
-    """Whether its words are Chinese, as `words_for` has it."""
-    return locale[:2].lower() == "zh"
 
 
 def _of_locale(sources: Mapping[str, Any], channel: str, locale: str) -> Mapping[str, Any]:
