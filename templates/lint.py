@@ -92,7 +92,9 @@ def _lint_file(path: Path, layouts: Mapping[str, str], by_id: dict[str, Template
             sms[locale] = SmsParts(example, usual)
         check_text(loader, found.append)
     file = loader.file
-    return Linted(file and file.id, file and file.version, str(path), _in_order(found), sms)
+    if file is None:
+        return Linted(None, None, str(path), _in_order(found))
+    return Linted(file.id, file.version, str(path), _in_order(found), sms)
 
 
 def _in_order(found: Sequence[Finding]) -> tuple[Finding, ...]:

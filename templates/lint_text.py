@@ -85,10 +85,10 @@ def _texts(file: TemplateFile) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _translations(file: TemplateFile) -> _Found:
-    parts = {"wechat": file.wechat, "sms": file.sms, "email": file.email, "card": file.card}
-    everywhere = {locale for locales in parts.values() for locale in locales}
+    parts = {"wechat": set(file.wechat), "sms": set(file.sms), "email": set(file.email), "card": set(file.card)}
+    everywhere = set().union(*parts.values())
     for channel, locales in parts.items():
-        for locale in sorted(everywhere - locales.keys()) if locales else ():
+        for locale in sorted(everywhere - locales) if locales else ():
             if locale not in (DEFAULT_LOCALE, "en"):  # these are errors of the loader
                 what = "is missing, though another channel has this locale"
                 yield f"[{channel}.{locale}]", what, "translate the part", "warning"

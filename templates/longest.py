@@ -49,14 +49,14 @@ class Longest(msgspec.Struct, frozen=True):
 def longest_values(examples: Mapping[str, str], locale: str) -> Iterator[Longest]:
     """Sets of values for the fields of ``examples``, one after the other."""
     words = words_for(locale)
-    for label, facts in _worst(words.language):
+    for number, (label, facts) in enumerate(_worst(words.language)):
         values = {}
         for name, example in examples.items():
             try:
                 values[name] = FIELDS[name].read(facts, words)
             except RenderError:
                 values[name] = example
-        yield Longest(label, values, label.startswith("names"))
+        yield Longest(label, values, usual=number == 0)
 
 
 def _worst(language: str) -> Iterator[tuple[str, SwipeFacts]]:
