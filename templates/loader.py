@@ -263,7 +263,7 @@ class Loader:
                 part.fill(values)
             except RenderError as error:
                 where, line = self.place_of(error, table)
-                self._wrong(where, f"its examples are refused: {reason_of(error)}", remedy_for(error), line)
+                self._wrong(where, f"its examples are refused: {problem_of(error)}", remedy_for(error), line)
                 return
 
     def place_of(self, error: RenderError, table: str) -> tuple[str, int | None]:
@@ -302,7 +302,7 @@ class Loader:
         self._wrong(where, f"unknown field {name!r}", f"{guess}known are {', '.join(names)}", line)
 
 
-def reason_of(error: RenderError) -> str:
+def problem_of(error: RenderError) -> str:
     """What went wrong, without its place."""
     if isinstance(error, FieldRefused | RenderFailed):
         return _failed_line.sub("", error.reason)
@@ -312,7 +312,7 @@ def reason_of(error: RenderError) -> str:
 def remedy_for(error: RenderError) -> str:
     """What the author can do about it."""
     if isinstance(error, RenderFailed):
-        return REMEDIES.get(reason_of(error).partition(":")[0], "correct the template or the examples")
+        return REMEDIES.get(problem_of(error).partition(":")[0], "correct the template or the examples")
     return "correct the template or the examples"
 
 
