@@ -17,6 +17,7 @@ import minijinja
 import msgspec
 
 from templates.facts import SwipeFacts, kind_of
+from templates.findings import Finding
 from templates.library import DEFAULT_LOCALE, OTHER_LOCALE
 from templates.preview_cases import Case, cases_of, sample
 from templates.preview_labels import around, title_of
@@ -40,13 +41,6 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     account: str = "示例银行信用卡"
     sign: str = "【示例银行】"
     sender: str = "alerts@bank.example"
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """What the lint has to say: ``level`` is error, warning or note; ``text`` names the place and the remedy."""
-
-    level: str
-    text: str
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +100,7 @@ def render_index(previews: Sequence[Preview], addresses: Sequence[str]) -> str:
         groups=[{"name": name, "tiles": tiles} for name, tiles in groups],
         count=len(previews),
         locales=_locale_rows(previews[0].locales if previews else BOTH_LOCALES),
-        errors=sum(one.level == "error" for preview in previews for one in preview.findings),
+        errors=sum(one.severity == "error" for preview in previews for one in preview.findings),
         linted=any(preview.linted for preview in previews),
         look=(previews[0].look if previews else Look()),
     )
@@ -148,7 +142,7 @@ def _page(preview: Preview) -> dict[str, Any]:
     return {
         "template": _about(template),
         "index": preview.index,
-        "findings": preview.findings,
+        "findings": [_finding(one) for one in preview.findings],
         "linted": preview.linted,
         "look": preview.look,
         "picture": PLACEHOLDER,
@@ -165,6 +159,11 @@ def _page(preview: Preview) -> dict[str, Any]:
             for case in preview.cases
         ],
     }
+
+
+def _finding(one: Finding) -> dict[str, Any]:
+    at = "" if one.line is None else f"line {one.line}: "
+    return {"level": one.severity, "text": f"{at}{one.where}: {one.what}; {one.remedy}"}
 
 
 def _about(template: Template) -> dict[str, Any]:
@@ -200,6 +199,6 @@ def _tile(preview: Preview, address: str) -> dict[str, Any]:
         "address": address,
         "views": [_view(preview, first, locale, sources) for locale in preview.locales],
         "linted": preview.linted,
-        "errors": sum(one.level == "error" for one in preview.findings),
-        "warnings": sum(one.level == "warning" for one in preview.findings),
+        "errors": sum(one.severity == "error" for one in preview.findings),
+        "warnings": sum(one.severity == "warning" for one in preview.findings),
     }

@@ -7,6 +7,7 @@ the sample event does not know (the due date of a statement, say) is taken from 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,17 +16,12 @@ import msgspec
 from dispatcher.model.event import DIGEST, DigestFacts, Event
 from templates.errors import RenderError
 from templates.facts import FIELDS, NOTICE_FIELDS, SwipeFacts
+from templates.longest import longest_values
 from templates.template import Match, Template
 from templates.text import MAX_TEXT_UNITS, cut, units
-from templates.words import KINDS, words_for
+from templates.words import words_for
 
 SAMPLE_TIME: Final = datetime(2026, 11, 22, 5, 5, 59, tzinfo=UTC)
-
-LONGEST_AMOUNT: Final = 9_999_999_999
-"""Minor units: the ten digits that WeChat takes in an amount (limits.MAX_AMOUNT_DIGITS)."""
-
-LONGEST_DELAY_S: Final = 59 * 60
-"""As long in words as a delay gets: hours have two digits at most and a shorter word."""
 
 _MERCHANTS: Final = {"zh": "星巴克南京西路店", "en": "Starbucks Nanjing West Road"}
 _CITIES: Final = {"zh": "上海", "en": "Shanghai"}
@@ -69,42 +65,33 @@ def cases_of(template: Template, locales: Sequence[str], real: SwipeFacts | None
         Case(
             "longest",
             "The longest values",
-            f"Texts of {MAX_TEXT_UNITS} characters, amounts of ten digits, the longest words: what is cut, and how.",
-            {locale: _longest(template, examples[locale], locale) for locale in locales},
+            f"Texts of up to {MAX_TEXT_UNITS} characters, amounts of ten digits, the longest words.",
+            {locale: _longest(examples[locale], locale) for locale in locales},
         ),
     ]
     if real is not None:
         note = "As the engine would render it."
-        values = {locale: _read(examples[locale], [real], locale) for locale in locales}
+        values = {locale: _read(examples[locale], real, locale) for locale in locales}
         found.insert(0, Case("event", "The event", note, values, real))
     return found
 
 
-def _read(names: Iterable[str], facts: Sequence[SwipeFacts], locale: str) -> dict[str, str]:
-    """The longest that each field is for these facts; without those that none of them has."""
+def _read(names: Iterable[str], facts: SwipeFacts, locale: str) -> dict[str, str]:
+    """What each field says of these facts; without those that they do not have."""
     words = words_for(locale)
     values: dict[str, str] = {}
     for name in names:
-        read = [text for one in facts if (text := _try(name, one, words)) is not None]
-        if read:
-            values[name] = max(read, key=units)
+        with suppress(RenderError):
+            values[name] = FIELDS[name].read(facts, words)
     return values
 
 
 def _typical(template: Template, examples: Values, locale: str) -> dict[str, str]:
     """A sample event's values. What only a notice tells is best known to its author, so that is from the examples."""
-    read = _read(examples.keys() - NOTICE_FIELDS.keys(), [sample(template, locale)], locale)
-    return {**examples, **read}
+    return {**examples, **_read(examples.keys() - NOTICE_FIELDS.keys(), sample(template, locale), locale)}
 
 
-def _try(name: str, facts: SwipeFacts, words: Any) -> str | None:
-    try:
-        return FIELDS[name].read(facts, words)
-    except RenderError:
-        return None
-
-
-def sample(template: Template, locale: str, **changed: Any) -> SwipeFacts:
+def sample(template: Template, locale: str) -> SwipeFacts:
     """An event that the template could be chosen for: 1,234.50 yuan at a coffee shop, or a digest of five purchases."""
     language = words_for(locale).language
     match = template.match or Match()
@@ -127,37 +114,21 @@ def sample(template: Template, locale: str, **changed: Any) -> SwipeFacts:
     if match.foreign:
         fields |= {"orig_amount": 16000, "orig_currency": "EUR", "country": "DE"}
     if template.category == DIGEST:
-        fields |= {"type": DIGEST, "digest": _digest({"CNY": 12340})}
-    return SwipeFacts(event=Event(**(fields | changed)), day_total_minor=246800)
+        fields |= {"type": DIGEST, "digest": _digest()}
+    return SwipeFacts(event=Event(**fields), day_total_minor=246800)
 
 
-def _digest(amounts: dict[str, int]) -> DigestFacts:
-    until = int(SAMPLE_TIME.timestamp() * 1000) + 5 * 3_600_000 + 35 * 60_000
-    return DigestFacts("primary", 5, amounts, int(SAMPLE_TIME.timestamp() * 1000), until, "small-purchases", "purchase")
+def _digest() -> DigestFacts:
+    since = int(SAMPLE_TIME.timestamp() * 1000)
+    return DigestFacts("primary", 5, {"CNY": 12340}, since, since + 5 * 3_600_000, "small-purchases", "purchase")
 
 
-def _longest(template: Template, examples: Values, locale: str) -> dict[str, str]:
-    """One sample for each kind of event, since the longest word for what happened is another one in each language."""
-    language = words_for(locale).language
-    text = cut(_LONG_TEXTS[language] * MAX_TEXT_UNITS, MAX_TEXT_UNITS, "")
-    changed: dict[str, Any] = {
-        "amount": LONGEST_AMOUNT,
-        "merchant": text,
-        "city": text,
-        "orig_amount": LONGEST_AMOUNT,
-        "orig_currency": "KWD",
-    }
-    if template.category == DIGEST:
-        amounts = dict.fromkeys(("CNY", "KWD", "HKD", "EUR"), LONGEST_AMOUNT)
-        digest = msgspec.structs.replace(_digest(amounts), count=99_999, since=0, type="decline")
-        changed |= {"digest": digest}
-    types = (template.match and template.match.type) or KINDS
-    facts = [
-        msgspec.structs.replace(
-            sample(template, locale, **changed, type=kind),
-            day_total_minor=LONGEST_AMOUNT,
-            late_seconds=LONGEST_DELAY_S,
-        )
-        for kind in types
-    ]
-    return {**examples, **_read(examples, facts, locale)}
+def _longest(examples: Values, locale: str) -> dict[str, str]:
+    """Each field at its longest, whichever alert has it so; texts as long as theirs, but to be read."""
+    readable = _LONG_TEXTS[words_for(locale).language] * MAX_TEXT_UNITS
+    longest = dict(examples)
+    for tried in longest_values(examples, locale):
+        for name, value in tried.values.items():
+            if units(value) > units(longest[name]):
+                longest[name] = cut(readable, units(value), "") if FIELDS[name].type == "text" else value
+    return longest

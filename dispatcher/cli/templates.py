@@ -12,7 +12,7 @@ COMMANDS = {
     "new": "dispatcher.cli.templates_new:new",
     "render": "dispatcher.cli.templates_render:render",
     "test": "dispatcher.cli.templates_test:test",
-    # "preview": "dispatcher.cli.templates_preview:preview",
+    "preview": "dispatcher.cli.templates_preview:preview",
     # "approve": "dispatcher.cli.templates_approval:approve",
     # "history": "dispatcher.cli.templates_approval:history",
     # "reject": "dispatcher.cli.templates_approval:reject",
