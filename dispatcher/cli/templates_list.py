@@ -15,6 +15,9 @@ from dispatcher.cli.templates_common import library_of, path_option
 from templates.layouts import SHIPPED
 from templates.template import Match, Template
 
+PIPED_WIDTH = 200
+"""Columns where no terminal says how many it has: a line a template."""
+
 
 @click.command("list")
 @path_option
@@ -41,7 +44,10 @@ def list_templates(path: Path | None, as_json: bool) -> None:
             data["from"],
             style=None,
         )
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(table)
     click.echo(counted(len(templates), "template"))
 
 

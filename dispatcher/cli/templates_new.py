@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from dispatcher.cli.templates_common import extra_folder, library_of, path_option, template_named
+from dispatcher.cli.templates_list import told_for
 from dispatcher.errors import ConfigurationError
-from templates.loader import FILE_NAME
+from templates.loader import FILE_NAME, load_template
 
 DEFAULT_FOLDER = Path("templates")
 
@@ -37,31 +38,30 @@ def new(name: str, category: str | None, source: str | None, path: Path | None) 
         raise ConfigurationError(
             f"{folder} exists already, and nothing is overwritten; choose another ID, or remove it"
         )
-    text = _starter(name, category) if source is None else _copy(source, name, category, path)
+    text = _starter(name, category or name) if source is None else _copy(source, name, category or name, path)
     try:
         folder.mkdir(parents=True)
         (folder / FILE_NAME).write_text(text, "utf-8")
     except OSError as error:
         raise ConfigurationError(f"{error.filename or folder}: cannot be written: {error.strerror}") from None
-    click.echo(f"wrote {folder / FILE_NAME}")
+    template = load_template((folder / FILE_NAME).absolute())
+    click.echo(f"wrote {folder / FILE_NAME}; it is told for: {told_for(template)}")
     click.echo(f"next: edit it, then  swipebell templates lint {folder}")
     click.echo(f"      and look at it: swipebell templates preview {name} --path {folder.parent}")
 
 
-def _starter(name: str, category: str | None) -> str:
+def _starter(name: str, category: str) -> str:
     text = resources.files("templates").joinpath("starter.toml").read_text("utf-8")
-    values = {'"ID"': f'"{name}"', '"CATEGORY"': f'"{category or name}"', '"TITLE"': f'"{_titled(name)}"'}
+    values = {'"ID"': f'"{name}"', '"CATEGORY"': f'"{category}"', '"TITLE"': f'"{_titled(name)}"'}
     for mark, value in values.items():
         text = text.replace(mark, value)
     return text.replace("lint ID", f"lint {name}").replace("preview ID", f"preview {name}")
 
 
-def _copy(source: str, name: str, category: str | None, path: Path | None) -> str:
+def _copy(source: str, name: str, category: str, path: Path | None) -> str:
     template = template_named(library_of(path), source)
     text = template.path.read_text("utf-8")
-    changed = {"id": f'"{name}"', "version": "1", "title": f'"{_titled(name)}"'}
-    if category is not None:
-        changed["category"] = f'"{category}"'
+    changed = {"id": f'"{name}"', "version": "1", "category": f'"{category}"', "title": f'"{_titled(name)}"'}
     for key, value in changed.items():
         text = _in_text[key].sub(f"{key} = {value}", text, count=1)
     return text

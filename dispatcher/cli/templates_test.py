@@ -30,9 +30,10 @@ from templates.library import FILE_NAME, Template, load_template
 def test(context: click.Context, place: Path | None, golden: Path | None, write: bool, as_json: bool) -> None:
     """Render each template of PATH and compare with the files that are kept beside it, in golden/.
 
-    PATH is a folder of templates or of one; by default [templates] path, else the shipped templates. Rendered are
-    the template's examples, the same without what is optional, and each event
-    in golden/NAME.event.json; on every channel and in every locale. Exit status: 0 all is as it was; 1 something differs (shown as a diff); 2 PATH holds no template, or a broken one.
+    PATH is a folder of templates or of one; by default [templates] path, else the shipped templates. Rendered are the
+    template's examples, the same without what is optional, and each event in golden/NAME.event.json; on every channel
+    and in every locale. Exit status: 0 all is as it was; 1 something differs (shown as a diff); 2 PATH holds no
+    template, or a broken one.
     """
     checked, found = 0, list[Difference]()
     for template in _templates(place or extra_folder(None) or SHIPPED):
