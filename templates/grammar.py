@@ -1,10 +1,10 @@
-"""The part of the template language that alerts have: fields, filters, ``if``, and ``for`` over a range. Pure.
+"""The part of the template language that alerts have: fields, filters, ``if``, ``for`` over a range, layouts. Pure.
 
 minijinja bounds how many steps a template takes, but not how large a text one step makes: ``{{ "x" * 10**10 }}`` is two
 steps and ten gigabytes, and so are a few ``set`` that each double the last. So what can make much from little is
-refused when a template is compiled, with its line: multiplication, every statement but the two, every loop but one over
-``range(…)``, and every filter that is not in ``FILTERS``. What is left makes at most the template's own length, times
-the loops that the fuel allows.
+refused when a template is compiled, with its line: multiplication, every statement but these, every loop but one over
+``range(…)``, and every filter that is not in ``FILTERS``. What is left makes at most the template's own length times
+the steps that the fuel allows. A layout has macros and ``set`` besides: it belongs to whoever runs the library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 import minijinja
 
-STATEMENTS = frozenset({"if", "elif", "else", "endif", "for", "endfor"})
+STATEMENTS = frozenset({"if", "elif", "else", "endif", "for", "endfor", "block", "endblock", "extends", "from"})
+LAYOUT_STATEMENTS = STATEMENTS | {"macro", "endmacro", "set", "endset"}
 
 BUILT_IN_FILTERS = frozenset(
     {"abs", "capitalize", "count", "d", "default", "e", "escape", "first", "int", "last", "length", "lower", "round"}
@@ -79,14 +80,18 @@ def _code(text: str) -> Iterator[tuple[str, int, bool]]:
             yield code, text.count("\n", 0, block.start(kind)) + 1, kind == "statement"
 
 
-def check(text: str) -> None:
-    """Raises ``Refused`` for the first thing in a template text (its syntax is right) that alerts do not have."""
+def check(text: str, statements: frozenset[str] = STATEMENTS) -> None:
+    """Raises ``Refused`` for the first thing in a template text (its syntax is right) that alerts do not have.
+
+    ``statements`` are the words that may begin one: ``LAYOUT_STATEMENTS`` for a layout.
+    """
     for code, line, is_statement in _code(text):
         bare = code.strip()
         if is_statement:
             word = re.match(r"\w*", bare)
-            if word is None or word[0] not in STATEMENTS:
-                raise Refused("UnknownStatement", "a template has if, for and no other statement", line)
+            if word is None or word[0] not in statements:
+                known = ", ".join(sorted(name for name in statements if not name.startswith("end")))
+                raise Refused("UnknownStatement", f"there is no such statement here; there are {known}", line)
             if word[0] == "for" and _loop(bare) is None:
                 raise Refused("UnknownLoop", "a loop is over range(…), as in for i in range(3)", line)
         if "*" in code:
