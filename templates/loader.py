@@ -15,7 +15,7 @@ from typing import TypeVar
 import minijinja
 
 from dispatcher.model.currency import EXPONENTS
-from templates.card import CardPart, CardText
+from templates.card import LINK_FIELD, PICTURE_FIELD, CardPart, CardText, is_https
 from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
 from templates.layouts import SHIPPED, add_layouts, load_layouts, used_layouts
@@ -44,6 +44,9 @@ _failed_line = re.compile(r"line ([0-9]+): ")
 REMEDIES = {
     "SyntaxError": "correct it: {{ field }}, {{ field | filter }}, {% if field %} … {% endif %}",
     "UnknownFilter": "correct its name; docs/templates.md lists the filters",
+    "UnknownStatement": "use if, or for … in range(…)",
+    "UnknownLoop": "write for i in range(3)",
+    "UnknownOperator": "leave it out",
     "OutOfFuel": "it never ends or takes too long: remove the loop, or give it a few turns",
     "TemplateNotFound": "name a layout that exists, or write the text here",
     "UndefinedError": "a field is plain text and has no attributes: write {{ field }}",
@@ -216,6 +219,10 @@ class Loader:
 
     def _card(self, locale: str, card: CardText) -> CardPart | None:
         table = f"card.{locale}"
+        for key, address, field in (("picture", card.picture, PICTURE_FIELD), ("url", card.url, LINK_FIELD)):
+            if address is not None and address != field and not is_https(address):
+                remedy = f"let it begin with https:// and have no blanks, or write {field}"
+                self._wrong(f"[{table}] {key}", "is not an https address", remedy, self.places.key(table, key))
         title, description = (self._source(table, key, getattr(card, key)) for key in ("title", "description"))
         if title is None or description is None:
             return None
@@ -312,7 +319,10 @@ def problem_of(error: RenderError) -> str:
 def remedy_for(error: RenderError) -> str:
     """What the author can do about it."""
     if isinstance(error, RenderFailed):
-        return REMEDIES.get(problem_of(error).partition(":")[0], "correct the template or the examples")
+        reason = problem_of(error)
+        if reason.startswith("more than"):
+            return "write less, or repeat less"
+        return REMEDIES.get(reason.partition(":")[0], "correct the template or the examples")
     return "correct the template or the examples"
 
 
