@@ -7,6 +7,7 @@ of ours has (a fact of one bank, say) is taken from the template's examples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -48,21 +49,29 @@ class Longest(msgspec.Struct, frozen=True):
 
 def longest_values(examples: Mapping[str, str], locale: str) -> Iterator[Longest]:
     """Sets of values for the fields of ``examples``, one after the other."""
-    words = words_for(locale)
-    for number, (label, facts) in enumerate(_worst(words.language)):
+    for number, (label, known) in enumerate(_read(words_for(locale).language)):
+        yield Longest(label, {name: known.get(name, example) for name, example in examples.items()}, usual=number == 0)
+
+
+@cache
+def _read(language: str) -> tuple[tuple[str, dict[str, str]], ...]:
+    """Every field that has one, by label: cleaning long names takes longer than all that is tried with them."""
+    words = words_for(language)
+    read = []
+    for label, facts in _worst(language):
         values = {}
-        for name, example in examples.items():
-            try:
-                values[name] = FIELDS[name].read(facts, words)
-            except RenderError:
-                values[name] = example
-        yield Longest(label, values, usual=number == 0)
+        for name, field in FIELDS.items():
+            with suppress(RenderError):
+                values[name] = field.read(facts, words)
+        read.append((label, values))
+    return tuple(read)
 
 
 def _worst(language: str) -> Iterator[tuple[str, SwipeFacts]]:
     longest = longest_currency(language)
     wide, latin = _WIDE * MAX_TEXT_UNITS, _LATIN * MAX_TEXT_UNITS
-    yield f"names of {USUAL_CHARS} characters", _facts(_WIDE * USUAL_CHARS, HOME, 99_999_999)
+    usual = _facts(_WIDE * USUAL_CHARS, HOME, 99_999_999, link=_LINK[:40])
+    yield f"names of {USUAL_CHARS} characters and amounts of eight digits", msgspec.structs.replace(usual, late_seconds=0)
     yield "the longest Chinese names and amounts", _facts(wide, longest)
     yield "the longest Latin names and amounts", _facts(latin, longest)
     yield f"the longest amounts in {HOME}", _facts(latin, HOME)
@@ -71,7 +80,7 @@ def _worst(language: str) -> Iterator[tuple[str, SwipeFacts]]:
     yield "totals below zero", _facts(wide, longest, sign=-1)
     yield "one of everything", _facts("A", HOME, 1, count=1)
     for kind in KINDS:
-        declined = "declined: insufficient funds" if kind == "decline" else None
+        declined = f"declined: {_longest_reason(language)}" if kind == "decline" else None
         yield f"a {kind}", _facts(wide, longest, type=kind, status=declined)
     for stage in STAGES:
         yield f"the stage {stage}", _facts(wide, longest, stage=stage)
@@ -85,6 +94,7 @@ def _facts(
     sign: int = 1,
     count: int = 9_999,
     stage: str = "before",
+    link: str = _LINK,
     **event: Any,
 ) -> SwipeFacts:
     start = int(AT.timestamp() * 1000)
@@ -94,9 +104,10 @@ def _facts(
     )  # fmt: skip
     money = ("statement_amount", "minimum_due", "remaining", "available", "old_limit", "new_limit")
     told: dict[str, str | int] = {f"{name}_minor": amount for name in money}
+    told["statement_amount_minor"] = sign * amount
     told |= dict.fromkeys(("points", "points_balance", "points_expiring"), _MANY if count > 1 else 1)
     told |= dict.fromkeys(("name", "title", "text"), (text or "A")[:200])
-    told |= {"link": _LINK, "picture": _LINK, "due_date": "2026-12-31", "points_expiry": "2026-12-31"}
+    told |= {"link": link, "picture": _LINK, "due_date": "2026-12-31", "points_expiry": "2026-12-31"}
     told |= {"limit_until": "2026-12-31", "period": "2026-12", "stage": stage, "hotline": "+86 400-8888-8888"}
     if stage != "on":
         told["days"] = 30 if count > 1 else 1
@@ -118,6 +129,11 @@ def _facts(
     }
     total = sign * amount if text is not None else None
     return SwipeFacts(Event(**(given | event)), day_total_minor=total, late_seconds=LATEST_SECONDS)
+
+
+def _longest_reason(language: str) -> str:
+    reasons = words_for(language).declines
+    return max(reasons, key=lambda reason: units(reasons[reason])).replace("-", " ")
 
 
 @cache

@@ -106,6 +106,7 @@ class Template:
     """A template of one version, compiled and checked.
 
     ``layouts`` holds the text of those that its mails use, by name: with the file they are all that it says.
+    ``locales`` are those that are written, by channel and for the card.
     """
 
     def __init__(
@@ -135,6 +136,8 @@ class Template:
         self._email = dict(email)
         self._card = dict(card)
         self.has_card = bool(card)
+        parts = (*by_channel, ("card", card))
+        self.locales = {channel: tuple(locales) for channel, locales in parts if locales}
 
     def examples(self, locale: str) -> dict[str, str]:
         """An example for each field of the template, in that locale as far as it has its own."""
