@@ -18,7 +18,12 @@ function fit(frame) {
 const frames = [...document.querySelectorAll("iframe")];
 const fitAll = () => frames.forEach(fit);
 for (const frame of frames) frame.addEventListener("load", () => fit(frame));
-addEventListener("load", fitAll);
+addEventListener("load", () => {
+  fitAll();
+  // Until now the frames had no height of their own, so that the address led to another place.
+  const target = document.getElementById(location.hash.slice(1));
+  if (target) target.scrollIntoView({ behavior: "instant" });
+});
 addEventListener("resize", fitAll);
 addEventListener("change", fitAll);
 // The case that is looked at is marked in the navigation.

@@ -16,12 +16,12 @@ from typing import Any, Final
 import minijinja
 import msgspec
 
-from templates.facts import SwipeFacts, kind_of
+from templates.facts import SwipeFacts, kind_of, zone
 from templates.findings import Finding
 from templates.library import DEFAULT_LOCALE, OTHER_LOCALE
 from templates.preview_cases import Case, cases_of, sample
 from templates.preview_labels import around, title_of
-from templates.preview_view import PLACEHOLDER, channel_views, sources_of
+from templates.preview_view import PLACEHOLDER, SCHEMES, channel_views, sources_of
 from templates.template import Template
 
 BOTH_LOCALES: Final = (DEFAULT_LOCALE, OTHER_LOCALE)
@@ -31,8 +31,6 @@ MAX_LOCALES: Final = 4
 
 MAX_MAIL_HEIGHT_PX: Final = 6_000
 """Of a mail's frame: four times what the longest values make of a shipped one."""
-
-SCHEMES: Final = ("light", "dark")
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +185,11 @@ def _locale_rows(locales: Iterable[str]) -> list[dict[str, Any]]:
 
 def _view(preview: Preview, case: Case, locale: str, sources: Mapping[str, Any]) -> dict[str, Any]:
     facts = case.facts or sample(preview.template, locale)
-    words = {"words": around(locale), "heading": title_of(preview.template, kind_of(facts.event), locale)}
+    words = {
+        "words": around(locale),
+        "heading": title_of(preview.template, kind_of(facts.event), locale),
+        "clock": f"{facts.event.time.astimezone(zone(facts.timezone)):%H:%M}",
+    }
     return channel_views(preview.template, case, locale, sources, preview.look.sign) | words
 
 

@@ -63,9 +63,6 @@ TITLES: Final[dict[str, str]] = {
 }
 """In Chinese, by category; a card movement is called by what happened."""
 
-ENGLISH_TITLES: Final[dict[str, str]] = {"digest": "Summary"}
-"""For a template without a title."""
-
 AROUND: Final[dict[bool, dict[str, str]]] = {
     True: {"details": "查看详情", "sms": "短信", "today": "今天", "to": "收件人：我"},
     False: {"details": "View details", "sms": "Text message", "today": "Today", "to": "to me"},
@@ -89,9 +86,9 @@ def title_of(template: Template, kind: str, locale: str) -> str:
     kinds = words_for(locale).kinds
     if is_chinese(locale):
         return TITLES.get(template.category) or f"{kinds[kind]}提醒"
-    if template.title != template.id:
-        return template.title
-    return ENGLISH_TITLES.get(template.category) or kinds[kind]
+    if template.category == "swipe" and template.match is None:
+        return kinds[kind]  # the one for every card movement: its own title says no more than that
+    return template.title if template.title != template.id else template.title.capitalize()
 
 
 class Labels:

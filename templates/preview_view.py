@@ -32,6 +32,8 @@ from templates.template import Template
 from templates.text import ELLIPSIS, units, without_emoji
 from templates.words import NO_AMOUNT
 
+SCHEMES: Final = ("light", "dark")
+
 PLACEHOLDER: Final = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='600' height='240' viewBox='0 0 600 240'%3E"
     "%3Crect width='600' height='240' fill='%2390a4b8'/%3E%3Ccircle cx='455' cy='72' r='26' fill='%23f4e3b2'/%3E"
@@ -41,6 +43,7 @@ PLACEHOLDER: Final = (
 
 _names = re.compile(r"\{\{-? *([a-z_]+)").findall
 _picture = re.compile(r"(<img\b[^>]*?\bsrc\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s>]+)", re.IGNORECASE)
+_asks_dark = re.compile(r"\(\s*prefers-color-scheme\s*:\s*dark\s*\)", re.IGNORECASE)
 _dark = re.compile(r"prefers-color-scheme\s*:\s*dark|color-scheme[^;\"'>]*\bdark", re.IGNORECASE)
 
 
@@ -173,13 +176,34 @@ def _email(template: Template, case: Case, locale: str, sources: Mapping[str, An
         "subject": mail.subject,
         "meter": _meter("subject", units(mail.subject), MAX_SUBJECT_UNITS),
         "text": mail.text,
-        "with_pictures": _picture.sub(rf'\1"{PLACEHOLDER}"', mail.html),
-        "without_pictures": _picture.sub(r'\1""', mail.html),
+        "with_pictures": {scheme: drawn(in_scheme(mail.html, scheme)) for scheme in SCHEMES},
+        "without_pictures": {scheme: blank(in_scheme(mail.html, scheme)) for scheme in SCHEMES},
         "pictures": pictures,
         "bytes": len(mail.html.encode()),
         "has_dark": _dark.search(mail.html) is not None,
         "texts": [(written.get("subject", ""), mail.subject)],
     }
+
+
+def in_scheme(html: str, scheme: str) -> str:
+    """The mail as a program in the light or the dark shows it, whatever the browser of the preview is set to.
+
+    A mail that has no colours for the dark is left as it is.
+    """
+    if not _dark.search(html):
+        return html
+    html = _asks_dark.sub("all" if scheme == "dark" else "not all", html)
+    return f"{html}<style>:root {{ color-scheme: {scheme} !important }}</style>"
+
+
+def drawn(html: str) -> str:
+    """The mail with a drawing in the place of each picture."""
+    return _picture.sub(rf'\1"{PLACEHOLDER}"', html)
+
+
+def blank(html: str) -> str:
+    """The mail as it is before its pictures are loaded."""
+    return _picture.sub(r'\1""', html)
 
 
 def _shortened(values: Values, texts: list[tuple[str, str]]) -> Iterator[str]:
