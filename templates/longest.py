@@ -71,7 +71,10 @@ def _worst(language: str) -> Iterator[tuple[str, SwipeFacts]]:
     longest = longest_currency(language)
     wide, latin = _WIDE * MAX_TEXT_UNITS, _LATIN * MAX_TEXT_UNITS
     usual = _facts(_WIDE * USUAL_CHARS, HOME, 99_999_999, link=_LINK[:40])
-    yield f"names of {USUAL_CHARS} characters and amounts of eight digits", msgspec.structs.replace(usual, late_seconds=0)
+    yield (
+        f"names of {USUAL_CHARS} characters and amounts of eight digits",
+        msgspec.structs.replace(usual, late_seconds=0),
+    )
     yield "the longest Chinese names and amounts", _facts(wide, longest)
     yield "the longest Latin names and amounts", _facts(latin, longest)
     yield f"the longest amounts in {HOME}", _facts(latin, HOME)
