@@ -40,6 +40,7 @@ def check_text(loader: Loader, found: Callable[[Finding], None]) -> None:
         if line is None:
             table, _, key = where.lstrip("[").rstrip("]").partition("] ")
             line = loader.places.key(table, key) or loader.places.table(table)
+            line = line or loader.places.first_table(table.partition(".")[0])
         found(Finding(str(loader.path), line, where, what, remedy, severity))
 
     for finding in (*_keys(file), *_translations(file), *_subjects(file), *_unsubscribe(file)):

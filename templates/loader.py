@@ -15,7 +15,7 @@ from typing import TypeVar
 import minijinja
 
 from dispatcher.model.currency import EXPONENTS
-from templates.card import CardPart, CardText
+from templates.card import LINK_FIELD, PICTURE_FIELD, CardPart, CardText, is_https
 from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
 from templates.layouts import SHIPPED, add_layouts, load_layouts, used_layouts
@@ -44,6 +44,9 @@ _failed_line = re.compile(r"line ([0-9]+): ")
 REMEDIES = {
     "SyntaxError": "correct it: {{ field }}, {{ field | filter }}, {% if field %} … {% endif %}",
     "UnknownFilter": "correct its name; docs/templates.md lists the filters",
+    "UnknownStatement": "use if, or for … in range(…)",
+    "UnknownLoop": "write for i in range(3)",
+    "UnknownOperator": "leave it out",
     "OutOfFuel": "it never ends or takes too long: remove the loop, or give it a few turns",
     "TemplateNotFound": "name a layout that exists, or write the text here",
     "UndefinedError": "a field is plain text and has no attributes: write {{ field }}",
@@ -51,11 +54,16 @@ REMEDIES = {
 """What to do about an error, by the engine's name for it."""
 
 
-def load_folder(folder: Path, layouts: Mapping[str, str]) -> dict[str, Template]:
-    """The templates of a library's folder by id; ``TemplateError`` for the first mistake."""
+def load_folder(
+    folder: Path,
+    layouts: Mapping[str, str],
+    load: Callable[[Path, Mapping[str, str]], Template] | None = None,
+) -> dict[str, Template]:
+    """The templates of a library's folder by id; ``TemplateError`` for the first mistake. ``load`` is ``load_template``
+    unless told otherwise."""
     found: dict[str, Template] = {}
     for path in template_files(folder):
-        template = load_template(path, layouts)
+        template = (load or load_template)(path, layouts)
         if template.id in found:
             raise same_id(template, found[template.id])
         found[template.id] = template
@@ -74,7 +82,7 @@ def template_files(folder: Path) -> list[Path]:
 
 def same_id(template: Template, other: Template) -> TemplateError:
     """What is said of two templates of one folder with one id."""
-    line = Places(template.path.read_text("utf-8")).key("", "id")
+    line = Places(template.text).key("", "id")
     problem = f"{template.id!r} is also the id of {other.path}"
     return TemplateError(template.path, "id", problem, "give one of them another id", line)
 
@@ -86,9 +94,26 @@ def load_template(path: Path, layouts: Mapping[str, str] | None = None) -> Templ
     """
     if layouts is None:
         layouts = load_layouts(SHIPPED) | load_layouts(path.parent.parent)
-    template = Loader(path, layouts, _raise).load()
+    return compile_template(read_template(path), layouts, path)
+
+
+def compile_template(text: str, layouts: Mapping[str, str], path: Path) -> Template:
+    """A template from its text and the layouts that it uses, as they were kept; else as ``load_template``. ``path`` is
+    how errors name it."""
+    template = Loader(path, layouts, _raise, text).load()
     assert template is not None
     return template
+
+
+def read_template(path: Path) -> str:
+    """The text of a template's file, or ``TemplateError``."""
+
+    def wrong(where: str, problem: str, remedy: str, line: int | None = None) -> None:
+        raise TemplateError(path, where, problem, remedy, line)
+
+    text = read_text(path, wrong)
+    assert text is not None
+    return text
 
 
 def _raise(error: TemplateError) -> None:
@@ -99,10 +124,12 @@ class Loader:
     """Turns one file into a template; keeps what a message needs to say where it is.
 
     ``file``, ``places`` and ``sources`` (by table and key) are there after ``load``, as far as they could be read.
+    Without ``text`` the file is read.
     """
 
-    def __init__(self, path: Path, layouts: Mapping[str, str], report: Report) -> None:
+    def __init__(self, path: Path, layouts: Mapping[str, str], report: Report, text: str | None = None) -> None:
         self.path = path
+        self._text = text
         self.file: TemplateFile | None = None
         self.places = Places("")
         self.sources: dict[tuple[str, str], Source] = {}
@@ -116,7 +143,7 @@ class Loader:
 
     def load(self) -> Template | None:
         """The template; None when there was a mistake, which has been reported."""
-        text = read_text(self.path, self._wrong)
+        text = read_text(self.path, self._wrong) if self._text is None else self._text
         if text is None:
             return None
         self.places = Places(text)
@@ -143,7 +170,7 @@ class Loader:
         if self._mistakes:
             return None
         layouts = used_layouts("".join(mail.html for mail in file.email.values()), self._layouts)
-        return Template(file, self.path, layouts, _whole(wechat), _whole(sms), _whole(email), _whole(card))
+        return Template(file, self.path, text, layouts, _whole(wechat), _whole(sms), _whole(email), _whole(card))
 
     def _wrong(self, where: str, problem: str, remedy: str, line: int | None = None) -> None:
         self._mistakes += 1
@@ -216,6 +243,10 @@ class Loader:
 
     def _card(self, locale: str, card: CardText) -> CardPart | None:
         table = f"card.{locale}"
+        for key, address, field in (("picture", card.picture, PICTURE_FIELD), ("url", card.url, LINK_FIELD)):
+            if address is not None and address != field and not is_https(address):
+                remedy = f"let it begin with https:// and have no blanks, or write {field}"
+                self._wrong(f"[{table}] {key}", "is not an https address", remedy, self.places.key(table, key))
         title, description = (self._source(table, key, getattr(card, key)) for key in ("title", "description"))
         if title is None or description is None:
             return None
@@ -312,7 +343,10 @@ def problem_of(error: RenderError) -> str:
 def remedy_for(error: RenderError) -> str:
     """What the author can do about it."""
     if isinstance(error, RenderFailed):
-        return REMEDIES.get(problem_of(error).partition(":")[0], "correct the template or the examples")
+        reason = problem_of(error)
+        if reason.startswith("more than"):
+            return "write less, or repeat less"
+        return REMEDIES.get(reason.partition(":")[0], "correct the template or the examples")
     return "correct the template or the examples"
 
 

@@ -123,7 +123,7 @@ def _facts(
         "merchant": text,
         "city": text,
         "country": "GS",
-        "mcc": "5814",
+        "mcc": "5969",
         "time": AT,
         "orig_amount": amount,
         "orig_currency": longest_currency("en", besides=currency),

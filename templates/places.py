@@ -12,6 +12,7 @@ _header = re.compile(r"[ \t]*(\[{1,2})[ \t]*([^\[\]\n]+?)[ \t]*\]{1,2}[ \t]*(?:#
 _assignment = re.compile(r"[ \t]*(\"[^\"\n]*\"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*=[ \t]*")
 _LONG = ('"""', "'''")
 _ESCAPES = {"u": 6, "U": 10}
+_to_quotes = re.compile(r'(?:[^"\\]|\\.|"(?!""))*+', re.DOTALL)
 _broken_line = re.compile(r"\\[ \t]*\n\s*")
 
 
@@ -82,10 +83,11 @@ class Places:
             at = len(text) if following < 0 else following + 1
 
     def _end_of_long(self, start: int) -> int:
-        quotes, at = self._text[start : start + 3], start + 3
-        while at < len(self._text) and not self._text.startswith(quotes, at):
-            at += 2 if quotes == '"""' and self._text[at] == "\\" else 1
-        return at
+        if self._text.startswith('"""', start):
+            found = _to_quotes.match(self._text, start + 3)
+            return len(self._text) if found is None else found.end()
+        end = self._text.find("'''", start + 3)
+        return len(self._text) if end < 0 else end
 
     def _offset(self, start: int, position: int | None, line: int = 0) -> int:
         """Walks a long string from its quotes on, until so many of its characters, or lines, are behind it."""

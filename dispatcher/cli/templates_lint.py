@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from pathlib import Path
 
 import click
@@ -72,16 +72,16 @@ def _place(place: Path) -> list[Linted]:
 
 
 def _with_id(name: str, folder: Path) -> list[Linted]:
-    """Found by its folder's name first, which is nearly always the id: the others need not be looked at."""
-    file = folder / name / FILE_NAME
-    if file.exists() and (linted := _those(name, lint_files([file], folder))):
-        return linted
-    return _those(name, lint_folder(folder)) if folder.is_dir() else []
-
-
-def _those(name: str, linted: Iterable[Linted]) -> list[Linted]:
-    """What cannot be read is told, too, when its folder has the name."""
-    return [one for one in linted if name in (one.id, f"{one.id}@{one.version}", one.id or Path(one.file).parent.name)]
+    """The templates of a folder that say to have this id, or whose folder has the name."""
+    bare = name.partition("@")[0]
+    says = re.compile(rf"""^id\s*=\s*["']{re.escape(bare)}["']""", re.MULTILINE)
+    files = [
+        file
+        for file in sorted(folder.glob(f"*/{FILE_NAME}"))
+        if file.parent.name == bare or says.search(file.read_text("utf-8", errors="replace"))
+    ]
+    named = (None, bare) if "@" not in name else (None, name)
+    return [one for one in lint_files(files, folder) if one.id in named or f"{one.id}@{one.version}" in named]
 
 
 def _print(one: Linted) -> None:
