@@ -75,8 +75,8 @@ def environment() -> minijinja.Environment:
 
 
 class Format(NamedTuple):
-    """A source as a Python format string: ``text`` has a ``%s`` for each of ``names``, and ``rooms`` the UTF-16 units to
-    which ``short`` cuts it, or None.
+    """A source as a Python format string: ``text`` has a ``%s`` for each of ``names``, and ``rooms`` has the UTF-16
+    units to which ``short`` cuts it, or None.
     """
 
     text: str
