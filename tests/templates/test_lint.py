@@ -58,7 +58,7 @@ MISTAKES = [
     ('id = "hello"', 'id = "hello"\nauthor = "me"', "author", "unknown field `author`", "known are id, version"),
     ("version = 3", "version = = 3", "version", "is not TOML", "correct that line"),
     ("version = 3", "version = 0", "version", "Expected `int` >= 1", "library/swipe"),
-    ('category = "service"', 'category = "promotion"', 'text = "{{', "does not say how to leave", "unsubscribe"),
+    ('category = "branch"', 'category = "promotion"', 'text = "{{', "does not say how to leave", "unsubscribe"),
     ('"{{ amount }} at {{ merchant }}"\n\n[email', '"支出{{ amount }} at {{ merchant }}"\n\n[email', "支出",
      "is Chinese", "translate"),
     ('[wechat.zh-CN]', '[[fields]]\nname = "tail"\ntype = "word"\nexample = "1"\n\n[wechat.zh-CN]',
