@@ -145,6 +145,6 @@ def test_two_templates_for_the_same_events_are_warned_of(tmp_path: Path) -> None
     # When they are linted, Then the copy is named, since only one of the two is ever told
     copy, replacement = lint_folder(tmp_path)
     (finding,) = (one for one in copy.findings if one.where == "[match]")
-    assert finding.what == "is for the same events as 'refund', and 'my-refund' comes first by its id"
+    assert finding.what == "is for the same events as 'refund', and 'my-refund' is the one that is used"
     assert (finding.line, finding.severity) == (line_of(refund, "[match]"), "warning")
     assert replacement.findings == ()
