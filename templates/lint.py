@@ -7,6 +7,7 @@ The loader finds what is wrong with the file itself and with its examples; the c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -68,7 +69,7 @@ def lint_files(files: Iterable[Path], folder: Path) -> list[Linted]:
     """Some templates of ``folder``, whose layouts they use."""
     layouts, broken = _layouts(folder)
     by_id: dict[str, Template] = {}
-    told = _shipped_events()
+    told = dict(_shipped_events())
     linted = [_lint_file(path, layouts, by_id, told) for path in files]
     return ([broken] if broken else []) + linted
 
@@ -87,6 +88,7 @@ def _layouts(folder: Path) -> tuple[Mapping[str, str], Linted | None]:
         return shipped, Linted(None, None, str(error.file), (of_error(error),))
 
 
+@cache
 def _shipped_events() -> dict[_Events, _Rank]:
     """For which events the shipped templates are."""
     found = {}
