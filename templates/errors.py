@@ -25,8 +25,12 @@ class UnknownTemplate(LookupError):
     """The caller asked for a template, a version or a channel that the library does not hold."""
 
 
+class BrokenTemplate(UnknownTemplate):
+    """The version that an alert was decided with can no longer be used: this release does not understand it."""
+
+
 class RenderError(Exception):
-    """This one alert cannot be rendered; the base of the two below. The engine goes on with the others."""
+    """This one alert cannot be rendered; the base of the three below. The engine goes on with the others."""
 
 
 class FieldRefused(RenderError):
@@ -45,3 +49,27 @@ class RenderFailed(RenderError):
         self.part = part
         self.reason = reason
         super().__init__(f"{part}: {reason}")
+
+
+class MissingFact(RenderError):
+    """The event lacks a fact that the template needs; the core system's omission. It reads ``missing-fact NAME``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"missing-fact {name}")
+
+
+def reason_of(error: RenderError | UnknownTemplate) -> str:
+    """Why an alert could not be told on a channel, as its attempt records it; no value of the event is in it.
+
+    ``render:missing-fact due_date``, ``template-field:amount2``, ``template:BrokenTemplate``,
+    ``template:RenderFailed sms.en/text, line 1: OutOfFuel``.
+    """
+    if isinstance(error, MissingFact):
+        return f"render:{error}"
+    if isinstance(error, FieldRefused):
+        return f"template-field:{error.key}"
+    if isinstance(error, RenderFailed):
+        # The version is the alert's; what is to be corrected is the part.
+        return f"template:RenderFailed {error.part.partition('/')[2]}, {error.reason}"
+    return f"template:{type(error).__name__}"

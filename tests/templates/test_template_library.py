@@ -10,6 +10,7 @@ import pytest
 from templates.errors import RenderFailed, TemplateError, UnknownTemplate
 from templates.library import MAX_FILE_BYTES, SHIPPED, Library, Template, load_template
 from templates.render import Source, environment
+from templates.template import Match
 
 GOOD = """\
 id = "hello"
@@ -55,7 +56,7 @@ def test_the_shipped_library_has_the_swipe() -> None:
     assert swipe.pinned == "swipe@1"
     assert library.template("swipe@1") is swipe
     assert swipe.channels == {"wechat", "sms", "email"}
-    assert [template.id for template in library] == ["digest", "swipe"]
+    assert "digest" in [template.id for template in library]
 
 
 def test_an_extra_folder_adds_templates_and_wins_where_both_have_one(tmp_path: Path, make_facts: Any) -> None:
@@ -72,7 +73,7 @@ def test_an_extra_folder_adds_templates_and_wins_where_both_have_one(tmp_path: P
 
 
 def test_an_unknown_template_or_channel_is_the_caller_s_mistake(tmp_path: Path, make_facts: Any) -> None:
-    with pytest.raises(UnknownTemplate, match="no template 'nothing'; there are digest, digest@1, swipe"):
+    with pytest.raises(UnknownTemplate, match=r"no template 'nothing'; there are .*digest, digest@1, .*swipe"):
         Library.load().template("nothing")
     template = load_template(write(tmp_path, GOOD[: GOOD.index("[sms.zh-CN]")]))
     assert template.channels == {"wechat"}
@@ -98,18 +99,28 @@ def test_an_unknown_template_or_channel_is_the_caller_s_mistake(tmp_path: Path, 
         (('thing1 = "at', 'thing3 = "at'), r"\[wechat.en\] thing[13]: .* same keys"),
         (
             ('amount2 = "{{ amount }}"\n\n[wechat.en]', 'amount2 = "{{ merchant }}"\n\n[wechat.en]'),
-            r":15: \[wechat.zh-CN\]: its examples are refused: amount2",
+            r":17: \[wechat.zh-CN\] amount2: its examples are refused: is not a currency sign",
         ),
         (("在{{ merchant }}消费", "{{ merchant|nofilter }}"), "UnknownFilter"),
         (("在{{ merchant }}消费", "{% for i in range(90000) %}x{% endfor %}"), "OutOfFuel"),
-        (("在{{ merchant }}消费", "{{ 'x' * 9000 }}"), "more than 4096 characters of output"),
-        (("在{{ merchant }}消费", "{% include 'x' %}"), "TemplateNotFound"),
+        (("在{{ merchant }}消费", "{{ 'x' * 9000 }}"), r":24: .* UnknownOperator: \* is not"),
+        (
+            ("在{{ merchant }}消费", "{% for i in range(99) %}" + "x" * 99 + "{% endfor %}"),
+            "more than 4096 characters of output",
+        ),
+        (("在{{ merchant }}消费", "{% include 'x' %}"), "UnknownStatement: there is no such"),
         (("在{{ merchant }}消费", "{{ merchant.__class__ }}"), "UndefinedError"),
         (("在{{ merchant }}消费", "\\u001f"), r"\[sms.zh-CN\] text: holds a control character"),
-        (("在{{ merchant }}消费{{ amount }}", " "), "text: is empty"),
+        (("在{{ merchant }}消费{{ amount }}", " "), "text: .*is empty"),
         (("version = 3", "version = 0"), r"version: Expected `int` >= 1"),
         (("version = 3\n", ""), "missing required field `version`"),
-        (("version = 3", "version = 3\nowner = 5"), "unknown field `owner`"),
+        (("version = 3", "version = 3\nauthor = 5"), "unknown field `author`"),
+        (("version = 3", "version = 3\nowner = 5"), "owner: Expected `str`, got `int`"),
+        (("[[fields]]", "[match]\n\n[[fields]]"), r":5: \[match\]: has no condition"),
+        (("[[fields]]", "[match]\ntypes = ['cash']\n[[fields]]"), "match: .*unknown field `types`"),
+        (("[[fields]]", "[match]\ntype = []\n[[fields]]"), "match.type: Expected `array` of length >= 1"),
+        (("[[fields]]", "[match]\nlarge_from = { CNY = 0 }\n[[fields]]"), "Expected `int` >= 1"),
+        (("[[fields]]", "[match]\nlarge_from = { RMB = 1 }\n[[fields]]"), r":6: .* 'RMB' is no currency; .*ISO 4217"),
         (("version = 3", "version = = 3"), r"is not TOML: .*line 2"),
         (('id = "hello"', 'id = "../x"'), "id: Expected `str` matching"),
     ],
@@ -123,6 +134,26 @@ def test_a_mistake_is_named_with_its_place_and_remedy(tmp_path: Path, change: tu
         Library.load(tmp_path)
     assert caught.value.file == path
     assert caught.value.remedy
+
+
+def test_a_template_says_whose_it_is_and_what_it_is_for(tmp_path: Path) -> None:
+    # Given a template with an owner, a title and conditions
+    about = """
+owner = "cards"
+title = "Large purchase"
+[match]
+category = ["swipe"]
+declined = false
+large_from = { CNY = 500_000 }
+"""
+    template = load_template(write(tmp_path, GOOD.replace("\n[[fields]]", about + "\n[[fields]]", 1)))
+    # Then all of that is known, and what is not given is no condition
+    assert (template.owner, template.title) == ("cards", "Large purchase")
+    assert template.match == Match(category=("swipe",), declined=False, large_from={"CNY": 500_000})
+    assert template.match.conditions == 3
+    # And a template that says nothing of it is listed by its id, for the events of its category
+    plain = load_template(write(tmp_path, GOOD))
+    assert (plain.owner, plain.title, plain.match) == ("", "hello", None)
 
 
 def test_two_templates_of_one_folder_cannot_share_an_id(tmp_path: Path) -> None:
@@ -206,7 +237,7 @@ def test_the_format_of_a_source_says_the_same_as_the_engine(text: str) -> None:
     source = Source(environment(), "x", text)
     values = {"merchant": "{{ <M> %s", "amount": "¥1.00"}
     if source.format:
-        pattern, names = source.format
+        pattern, names, _ = source.format
         assert pattern % tuple(values[name] for name in names) == source.render(values)
     else:
         assert "{" in text
