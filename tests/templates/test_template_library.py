@@ -10,6 +10,7 @@ import pytest
 from templates.errors import RenderFailed, TemplateError, UnknownTemplate
 from templates.library import MAX_FILE_BYTES, SHIPPED, Library, Template, load_template
 from templates.render import Source, environment
+from templates.template import Match
 
 GOOD = """\
 id = "hello"
@@ -109,7 +110,13 @@ def test_an_unknown_template_or_channel_is_the_caller_s_mistake(tmp_path: Path, 
         (("在{{ merchant }}消费{{ amount }}", " "), "text: is empty"),
         (("version = 3", "version = 0"), r"version: Expected `int` >= 1"),
         (("version = 3\n", ""), "missing required field `version`"),
-        (("version = 3", "version = 3\nowner = 5"), "unknown field `owner`"),
+        (("version = 3", "version = 3\nauthor = 5"), "unknown field `author`"),
+        (("version = 3", "version = 3\nowner = 5"), "owner: Expected `str`, got `int`"),
+        (("[[fields]]", "[match]\n\n[[fields]]"), r":5: \[match\]: has no condition"),
+        (("[[fields]]", "[match]\ntypes = ['cash']\n[[fields]]"), "match: .*unknown field `types`"),
+        (("[[fields]]", "[match]\ntype = []\n[[fields]]"), "match.type: Expected `array` of length >= 1"),
+        (("[[fields]]", "[match]\nlarge_from = { CNY = 0 }\n[[fields]]"), "Expected `int` >= 1"),
+        (("[[fields]]", "[match]\nlarge_from = { RMB = 1 }\n[[fields]]"), r":6: .* 'RMB' is no currency; .*ISO 4217"),
         (("version = 3", "version = = 3"), r"is not TOML: .*line 2"),
         (('id = "hello"', 'id = "../x"'), "id: Expected `str` matching"),
     ],
@@ -123,6 +130,26 @@ def test_a_mistake_is_named_with_its_place_and_remedy(tmp_path: Path, change: tu
         Library.load(tmp_path)
     assert caught.value.file == path
     assert caught.value.remedy
+
+
+def test_a_template_says_whose_it_is_and_what_it_is_for(tmp_path: Path) -> None:
+    # Given a template with an owner, a title and conditions
+    about = """
+owner = "cards"
+title = "Large purchase"
+[match]
+category = ["swipe"]
+declined = false
+large_from = { CNY = 500_000 }
+"""
+    template = load_template(write(tmp_path, GOOD.replace("\n[[fields]]", about + "\n[[fields]]", 1)))
+    # Then all of that is known, and what is not given is no condition
+    assert (template.owner, template.title) == ("cards", "Large purchase")
+    assert template.match == Match(category=("swipe",), declined=False, large_from={"CNY": 500_000})
+    assert template.match.conditions == 3
+    # And a template that says nothing of it is listed by its id, for the events of its category
+    plain = load_template(write(tmp_path, GOOD))
+    assert (plain.owner, plain.title, plain.match) == ("", "hello", None)
 
 
 def test_two_templates_of_one_folder_cannot_share_an_id(tmp_path: Path) -> None:
