@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from dispatcher.model.event import DIGEST, DigestFacts, Event
 from templates.facts import SwipeFacts
-from templates.library import REQUIRED_LOCALES, Library, Template
+from templates.library import DEFAULT_LOCALE, OTHER_LOCALE, Library, Template
+from templates.template import Match
 from tests.templates import second_opinion
 
 LIBRARY: Final = Library.load()
 TEMPLATES: Final = {template.id: template for template in LIBRARY}
-LOCALES: Final = REQUIRED_LOCALES
+LOCALES: Final = (DEFAULT_LOCALE, OTHER_LOCALE)
 
 TYPES: Final = ("purchase", "purchase", "refund", "reversal", "cash", "fee", "decline", "entry", "a type of tomorrow")
 CURRENCIES: Final = ("EUR", "JPY", "KWD", "USD", "KRW", "HKD", "CHF", "XOF", "GBP", "HRK")
 ZONES: Final = ("Asia/Shanghai", "America/New_York", "Asia/Kathmandu", "Pacific/Kiritimati", "Not/AZone")
 LATE: Final = (0, 0, 0, 125, 8_000, 900_000)
 MONEY_BACK: Final = frozenset({"refund", "reversal"})
-NOT_IN_CALENDAR_MS: Final = 86_400_000
+HALF_A_DAY_MS: Final = 43_200_000
+ANY: Final = Match()
 
 
 def fitted(template: Template, event: Event, number: int) -> SwipeFacts:
     """``event`` as one that this template tells; ``number`` varies what it leaves open."""
-    changes: dict[str, Any] = {"category": template.category}
-    if template.category == "swipe":
-        changes |= _movement(event, number)
-    elif template.category == DIGEST:
+    match = template.match or ANY
+    category = template.category if match.category is None else match.category[number % len(match.category)]
+    changes: dict[str, Any] = {"category": category}
+    if category == "swipe":
+        changes |= _movement(event, match, number)
+    elif match.type is not None:
+        changes["type"] = match.type[number % len(match.type)]
+    if category == DIGEST:
         changes |= {"digest": _digest(event, number), "type": DIGEST}
     total = None if number % 5 == 0 else event.amount * (number % 7)
     return SwipeFacts(
@@ -40,14 +47,25 @@ def fitted(template: Template, event: Event, number: int) -> SwipeFacts:
     )
 
 
-def _movement(event: Event, number: int) -> dict[str, Any]:
-    kind = TYPES[number % len(TYPES)] if event.amount > 0 else event.type
-    changes: dict[str, Any] = {"type": kind, "amount": -event.amount if kind in MONEY_BACK and number % 2 else event.amount}
-    if number % 11 == 0:
+def _movement(event: Event, match: Match, number: int) -> dict[str, Any]:
+    """A card movement of the kind that the template is for, and of every kind in turn where it does not say."""
+    types = match.type or (TYPES if event.amount > 0 else (event.type,))
+    kind, amount, currency = types[number % len(types)], event.amount, event.currency
+    changes: dict[str, Any] = {"type": kind}
+    if kind in MONEY_BACK and number % 2:
+        amount = -abs(amount)
+    if match.large_from is not None:
+        currency, least = tuple(match.large_from.items())[number % len(match.large_from)]
+        amount += least if amount >= 0 else -least
+    if match.declined or (match.declined is None and number % 11 == 0):
         changes["status"] = "declined: insufficient funds"
-    if number % 4 == 0 and event.orig_currency is None:
-        changes |= {"orig_amount": event.amount * 3, "orig_currency": CURRENCIES[number % len(CURRENCIES)]}
-    return changes
+    foreign = event.orig_currency is not None if match.foreign is None else match.foreign
+    if foreign or (match.foreign is None and number % 4 == 0):
+        original = event.orig_currency or next(one for one in CURRENCIES[number % 9 :] if one != currency)
+        changes |= {"orig_amount": event.orig_amount or amount * 3, "orig_currency": original}
+    else:
+        changes |= {"orig_amount": None, "orig_currency": None}
+    return changes | {"amount": amount, "currency": currency}
 
 
 def _digest(event: Event, number: int) -> DigestFacts:
@@ -59,13 +77,10 @@ def _digest(event: Event, number: int) -> DigestFacts:
         count=1 + number % 200,
         amounts=amounts,
         since=since,
-        until=since + NOT_IN_CALENDAR_MS * (number % 3) // 2,
+        until=since + HALF_A_DAY_MS * (number % 3),
         rule="cap",
         type=("", *TYPES)[number % (len(TYPES) + 1)],
     )
-
-
-Told = dict[str, tuple[Any, list[str]]]
 
 
 def tell(template: Template, facts: SwipeFacts, locale: str) -> Iterator[tuple[str, Any, list[str]]]:
@@ -82,3 +97,26 @@ CHANNELS: Final[tuple[tuple[str, Callable[..., Any], Callable[[Any], list[str]]]
     ("email", Template.render_email, second_opinion.of_mail),
     ("card", Template.render_card, second_opinion.of_card),
 )
+
+
+def an_event(**changes: Any) -> Event:
+    """A lunch in Shanghai for 38.00 yuan."""
+    event: dict[str, Any] = {
+        "id": "e1",
+        "account": "a1",
+        "pan": "************0426",
+        "amount": 3800,
+        "currency": "CNY",
+        "merchant": "星巴克南京西路店",
+        "mcc": "5814",
+        "city": "上海",
+        "country": "CN",
+        "time": datetime(2026, 11, 22, 5, 5, 59, tzinfo=UTC),
+    }
+    return Event(**(event | changes))
+
+
+def with_texts(template: Template, facts: SwipeFacts, text: str) -> SwipeFacts:
+    """The same with ``text`` in every field of the event in which the core system may write what it likes."""
+    event = msgspec.structs.replace(facts.event, merchant=text, city=text)
+    return msgspec.structs.replace(facts, event=event)
