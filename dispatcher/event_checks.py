@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.model.currency import EXPONENTS
-from dispatcher.model.event import MAX_ID_CHARS, MAX_INT64, MIN_INT64, OWN_ID_PREFIX
+from dispatcher.model.event import MAX_FACT_CHARS, MAX_FACTS, MAX_ID_CHARS, MAX_INT64, MIN_INT64, OWN_ID_PREFIX
 from dispatcher.strictjson import kind_of
 
 OWN_FIELD = "swipebell:digest"
@@ -17,6 +17,7 @@ OWN_FIELD = "swipebell:digest"
 
 _OPTIONAL_TEXTS = ("pan", "merchant", "mcc", "city", "country", "status", "refers_to")
 _LEAP_SECOND = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:60")
+_FACT_NAME = re.compile(r"[a-z_]{1,40}")
 _CURRENCY_SHAPE = re.compile(r"[A-Z]{3}")
 
 
@@ -91,6 +92,26 @@ def _check_optional_text(value: Any) -> str | None:
     return None if value is None or type(value) is str else f"expected a string or null, got {kind_of(value)}"
 
 
+def _check_facts(value: Any) -> str | None:
+    if value is None:
+        return None
+    if type(value) is not dict:
+        return f"expected an object or null, got {kind_of(value)}"
+    if len(value) > MAX_FACTS:
+        return f"has more than {MAX_FACTS} entries"
+    for name, told in value.items():
+        if _FACT_NAME.fullmatch(name) is None:
+            return "has a name that is not 1 to 40 of the characters a-z and _"
+        if type(told) is str:
+            if len(told) > MAX_FACT_CHARS:
+                return f"{name} is longer than {MAX_FACT_CHARS} characters"
+        elif type(told) is not int:
+            return f"{name}: expected a string or an integer, got {kind_of(told)}"
+        elif not MIN_INT64 <= told <= MAX_INT64:
+            return f"{name}: expected an integer, got one beyond 64 bits"
+    return None
+
+
 REQUIRED = frozenset({"id", "account", "time", "amount", "currency"})
 CHECKS = (
     ("id", _check_id),
@@ -103,5 +124,6 @@ CHECKS = (
     *((name, _check_optional_text) for name in _OPTIONAL_TEXTS),
     ("orig_amount", lambda value: None if value is None else _check_amount(value)),
     ("orig_currency", lambda value: None if value is None else check_currency(value)),
+    ("facts", _check_facts),
     (OWN_FIELD, _check_own),
 )

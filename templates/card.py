@@ -20,18 +20,27 @@ MAX_DESCRIPTION_UNITS = 512
 
 HttpsUrl = Annotated[str, Meta(pattern=r"^https://[^\s]{1,1000}$")]
 
+PICTURE_FIELD, LINK_FIELD = "{{ picture }}", "{{ link }}"
+"""In the place of an address: that of the event (the field of this name)."""
+
+Picture = Annotated[str, Meta(pattern=r"^(https://[^\s]{1,1000}|\{\{ picture \}\})$")]
+Link = Annotated[str, Meta(pattern=r"^(https://[^\s]{1,1000}|\{\{ link \}\})$")]
+
 
 class CardText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A card in one locale, as it is written. ``url`` is what a tap opens, by default ``channels.wechat.url``."""
+    """A card in one locale, as it is written. ``url`` is what a tap opens, by default ``channels.wechat.url``.
+
+    ``picture = "{{ picture }}"`` and ``url = "{{ link }}"`` take the event's own, which may lack them.
+    """
 
     title: Annotated[str, Meta(min_length=1)]
     description: Annotated[str, Meta(min_length=1)]
-    picture: HttpsUrl
-    url: HttpsUrl | None = None
+    picture: Picture
+    url: Link | None = None
 
 
 class Card(msgspec.Struct, frozen=True, gc=False):
-    """A rendered card."""
+    """A rendered card; ``picture`` is empty when the event was to bring one and has none."""
 
     title: str
     description: str
@@ -50,6 +59,10 @@ class CardPart:
         self._picture, self._url = picture, url
         self._words = words_for(locale)
         self._uses = {*title.uses, *description.uses}
+        if picture == PICTURE_FIELD:
+            self._uses.add("picture")
+        if url == LINK_FIELD:
+            self._uses.add("link")
 
     def render(self, facts: SwipeFacts) -> Card:
         """Raises ``FieldRefused`` and ``RenderFailed``."""
@@ -60,9 +73,15 @@ class CardPart:
         return Card(
             _filled("title", self._title, values, MAX_TITLE_UNITS),
             _filled("description", self._description, values, MAX_DESCRIPTION_UNITS),
-            self._picture,
-            self._url,
+            _given("picture", values) if self._picture == PICTURE_FIELD else self._picture,
+            _given("link", values) or None if self._url == LINK_FIELD else self._url,
         )
+
+
+def _given(name: str, values: Mapping[str, str]) -> str:
+    if name not in values:  # a card's file uses the field and does not list it
+        raise FieldRefused(name, "is not among the template's fields")
+    return values[name]
 
 
 def _filled(key: str, source: Source, values: Mapping[str, str], limit: int) -> str:

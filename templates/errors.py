@@ -26,7 +26,7 @@ class UnknownTemplate(LookupError):
 
 
 class RenderError(Exception):
-    """This one alert cannot be rendered; the base of the two below. The engine goes on with the others."""
+    """This one alert cannot be rendered; the base of the three below. The engine goes on with the others."""
 
 
 class FieldRefused(RenderError):
@@ -45,3 +45,23 @@ class RenderFailed(RenderError):
         self.part = part
         self.reason = reason
         super().__init__(f"{part}: {reason}")
+
+
+class MissingFact(RenderError):
+    """The event lacks a fact that the template needs; the core system's omission. It reads ``missing-fact NAME``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"missing-fact {name}")
+
+
+def reason_of(error: RenderError | UnknownTemplate) -> str:
+    """Why an alert could not be told on a channel, as its attempt records it; no value of the event is in it.
+
+    ``render:missing-fact due_date``, ``template-field:amount2``, ``template:RenderFailed``.
+    """
+    if isinstance(error, MissingFact):
+        return f"render:{error}"
+    if isinstance(error, FieldRefused):
+        return f"template-field:{error.key}"
+    return f"template:{type(error).__name__}"

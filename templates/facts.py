@@ -1,75 +1,111 @@
-"""What is known about a swipe, and how each field of a template reads it. Pure.
+"""The whole vocabulary of templates: what is known about an event, and how each field reads it. Pure.
 
-``FIELDS`` is the whole vocabulary that templates have: every field is a plain string, cleaned of control
-characters, so that a template sees no object and a value can neither break out of its field nor be taken for
-template syntax.
+Every field is a plain string, cleaned of control characters, so that a template sees no object and a value can neither
+break out of its field nor be taken for template syntax. ``FIELDS`` holds them all.
+
+A field in the first column comes from what stands in the last: a field of the event, or ``facts.NAME``, which is an
+entry of the event's object ``facts`` (strings and whole numbers; amounts in minor units of the event's currency). A
+field without ``?`` that the event cannot fill fails the rendering with ``missing-fact NAME``; one with ``?`` is then
+empty, to be tested by ``if``.
+
+    field              type   what it says (zh / en)                       from
+    -----------------  -----  -------------------------------------------  ------------------------------------------
+    time, short_time   time   2026年11月22日 13:05, 11月22日13:05           time, in the recipient's zone
+    amount             money  ¥1,234.50, without a minus                   amount, currency
+    original?          money  €160.00, of a foreign purchase only          orig_amount, orig_currency
+    total              money  net total of the day, or --                  the ledger
+    merchant, city?    text   as told, cleaned                             merchant, city
+    country?           word   法国 / France                                 country (two letters of ISO 3166)
+    tail               word   0426, or ----                                pan
+    kind, action       word   消费 / Purchase, Purchase of                  type, status, sign of amount
+    special?           word   kind, unless it is an ordinary purchase      as kind
+    decline_reason?    word   可用额度不足 / not enough credit available      status ("declined: insufficient funds")
+    mcc_word?          word   餐饮 / Restaurant                             mcc
+    mcc_icon?          word   an emoji, for mail and preview (no WeChat)   mcc
+    late?              time   35分钟 / 35 min                               how late the alert is, if that is said
+
+    count … period            of a digest only: see DIGEST_FIELDS          the digest
+
+    name?              text   how the cardholder is addressed              facts.name
+    statement_period   time   2026年10月 / October 2026                     facts.period, "2026-10"
+    statement_amount   money  may have a minus (WeChat: then in a thing)   facts.statement_amount_minor
+    minimum_due?       money                                               facts.minimum_due_minor
+    remaining?         money  still to be paid                             facts.remaining_minor
+    available?         money  credit that is left                          facts.available_minor
+    due_date           time   2026年11月25日 / 2026-11-25                   facts.due_date, "2026-11-25"
+    short_due_date     time   11月25日 / 25 Nov                             facts.due_date
+    stage              word   before, on or after: for ``if``              facts.stage, or due_date against time
+    stage_word         word   还款提醒 / Payment reminder                   as stage
+    days               word   3, never below 0                             facts.days, or due_date against time
+    due_in             word   还有3天到期 / due in 3 days, 2 days overdue    as stage and days
+    points             word   1,200, or -300                               facts.points
+    points_balance     word   12,500                                       facts.points_balance
+    points_expiring?   word   800                                          facts.points_expiring
+    points_expiry?     time   2026年12月31日 / 2026-12-31                   facts.points_expiry, "2026-12-31"
+    old_limit          money                                               facts.old_limit_minor
+    new_limit          money                                               facts.new_limit_minor
+    limit_change       word   上调, 下调 / raised, lowered                  both limits
+    limit_until?       time   last day of a temporary limit                facts.limit_until, "2026-12-31"
+    title, text        text   of a service notice, greeting or offer       facts.title, facts.text
+    link?, picture?    word   https:// only, told whole                    facts.link, facts.picture
+    unsubscribe        word   what to answer to be left alone              facts.unsubscribe
+    confirm_word?      word   what to answer if it was me                  facts.confirm_word
+    deny_word?         word   what to answer if it was not                 facts.deny_word
+    hotline?           word   a telephone number                           facts.hotline
+
+    For filters (templates/filters.py): plain values that are shown through one.
+    amount_minor, currency           {{ amount_minor | money(currency) }}
+    original_minor?, original_currency?
+    swiped_at, timezone              {{ swiped_at | local_time(timezone) }}
+    mcc?                             {{ mcc | mcc_word }}, {{ mcc | mcc_icon }}
+    card?                            {{ card | tail }}
+    late_seconds                     {{ late_seconds | late }}
+
+A payment that was received has its amount in ``amount``. A template's text may have ``if`` and ``for … in range(…)``
+and no other statement (templates/grammar.py).
 """
 
 from __future__ import annotations
 
-import zoneinfo
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Literal
 
-import msgspec
-from babel.dates import format_timedelta
-
-from dispatcher.model.currency import UnknownCurrency, exponent
-from dispatcher.model.event import DigestFacts, Event
-from templates.errors import FieldRefused
+from dispatcher.model.currency import UnknownCurrency
+from dispatcher.model.event import Event
+from templates.countries import country_name
+from templates.digest_fields import DIGEST_FIELDS, main_currency
+from templates.errors import FieldRefused, MissingFact
+from templates.field import Field, FieldType, Reader, SwipeFacts
+from templates.mcc import mcc_icon, mcc_word
+from templates.moments import DEFAULT_TIMEZONE, MAX_CACHED_ZONES, duration, long_form, short_form, zone
 from templates.money import format_money
+from templates.notice_fields import NOTICE_FIELDS
 from templates.text import clean
 from templates.words import KINDS, NO_AMOUNT, NO_TAIL, Words, words_for
 
-DEFAULT_TIMEZONE = "Asia/Shanghai"
+__all__ = [
+    "DEFAULT_TIMEZONE",
+    "DIGEST_FIELDS",
+    "FIELDS",
+    "MAX_CACHED_ZONES",
+    "NOTICE_FIELDS",
+    "SWIPE_FIELDS",
+    "Field",
+    "FieldType",
+    "Reader",
+    "SwipeFacts",
+    "context",
+    "kind_of",
+    "main_currency",
+    "zone",
+]
 
-MAX_CACHED_ZONES = 1024
-"""Time zones kept in memory; the tz database has about 600 names, and an unknown name takes a place, too."""
+MAX_CACHED_REASONS = 1_024
+"""Statuses of declined swipes whose reason is kept; a core system has a few dozen."""
 
-MAX_CACHED_MINUTES = 8192
-"""Written-out minutes (times zone and language) kept, about 2 MB: swipes of one moment share theirs."""
+MAX_REASON_CHARS = 120
+"""Of a status that is looked at for a reason; a longer one is no reason but a story, and would fill the memory."""
 
-MAX_CACHED_DURATIONS = 8_192
-"""Written-out delays kept, below 1 MB: a backlog of two hours has seven thousand, and babel takes 20 µs for each."""
-
-MAX_TOLD_SUMS = 3
-"""Currencies whose sums a digest lists; more would not fit, and hardly anybody pays in more."""
-
-_TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
 _MONEY_BACK = frozenset({"refund", "reversal", "decline", "entry"})
-_ENGLISH_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-Reader = Callable[["SwipeFacts", Words], str]
-
-FieldType = Literal["text", "money", "time", "word"]
-"""``text`` may be cut from its end, ``money`` may lose its separators but no digit; the others stay as they
-are.
-"""
-
-
-class SwipeFacts(msgspec.Struct, frozen=True, gc=False):
-    """All that a swipe alert is rendered from.
-
-    ``day_total_minor`` is the account's net total of the swipe's local day, this swipe included, in minor
-    units of the event's currency; None when it is not kept. ``late_seconds`` is how late the alert is
-    when that is to be said; 0: it is not.
-    """
-
-    event: Event
-    timezone: str = DEFAULT_TIMEZONE
-    day_total_minor: int | None = None
-    late_seconds: int = 0
-
-
-@lru_cache(maxsize=MAX_CACHED_ZONES)
-def zone(name: str) -> zoneinfo.ZoneInfo:
-    """The time zone of that name, or the default one: a recipient's odd setting must not cost the alert."""
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        return zoneinfo.ZoneInfo(DEFAULT_TIMEZONE)
 
 
 def kind_of(event: Event) -> str:
@@ -82,36 +118,12 @@ def kind_of(event: Event) -> str:
     return kind if kind in KINDS else "other"
 
 
-def _local(minute: float, timezone: str) -> datetime:
-    try:
-        return datetime.fromtimestamp(minute * 60, zone(timezone))
-    except (OverflowError, ValueError):
-        raise FieldRefused("time", "is outside of the calendar") from None
-
-
-@lru_cache(maxsize=MAX_CACHED_MINUTES)
-def _long_form(minute: float, timezone: str, language: str) -> str:
-    at, two = _local(minute, timezone), _TWO_DIGITS
-    clock = f"{two[at.hour]}:{two[at.minute]}"
-    if language == "zh":
-        return f"{at.year:04}年{two[at.month]}月{two[at.day]}日 {clock}"
-    return f"{at.year:04}-{two[at.month]}-{two[at.day]} {clock}"
-
-
-@lru_cache(maxsize=MAX_CACHED_MINUTES)
-def _short_form(minute: float, timezone: str, language: str) -> str:
-    at = _local(minute, timezone)
-    if language == "zh":
-        return f"{at.month}月{at.day}日{at.hour:02}:{at.minute:02}"
-    return f"{at.day} {_ENGLISH_MONTHS[at.month - 1]} at {at.hour:02}:{at.minute:02}"
-
-
 def _time(facts: SwipeFacts, words: Words) -> str:
-    return _long_form(facts.event.time.timestamp() // 60, facts.timezone, words.language)
+    return long_form(facts.event.time.timestamp() // 60, facts.timezone, words.language)
 
 
 def _short_time(facts: SwipeFacts, words: Words) -> str:
-    return _short_form(facts.event.time.timestamp() // 60, facts.timezone, words.language)
+    return short_form(facts.event.time.timestamp() // 60, facts.timezone, words.language)
 
 
 def _amount(facts: SwipeFacts, words: Words) -> str:
@@ -178,113 +190,68 @@ def _action(facts: SwipeFacts, words: Words) -> str:
     return words.actions[kind_of(facts.event)]
 
 
-@lru_cache(maxsize=MAX_CACHED_DURATIONS)
-def _duration(seconds: int, babel: str) -> str:
-    # Short, so that it finds room in one of WeChat's fields: "35 min", and in Chinese the same as the long form.
-    return format_timedelta(timedelta(seconds=seconds), granularity="minute", format="short", locale=babel)
-
-
 def _late(facts: SwipeFacts, words: Words) -> str:
-    return _duration(facts.late_seconds, words.babel) if facts.late_seconds > 0 else ""
+    return duration(facts.late_seconds, words.babel) if facts.late_seconds > 0 else ""
 
 
-def main_currency(amounts: Mapping[str, int]) -> str:
-    """The currency of the largest amount, by its face value in major units; of equal ones the first by its code."""
-
-    def largest(currency: str) -> tuple[float, str]:
-        try:
-            return -abs(amounts[currency]) / 10 ** exponent(currency), currency
-        except UnknownCurrency:
-            return 0.0, currency
-
-    return min(amounts, key=largest)
+def _country(facts: SwipeFacts, words: Words) -> str:
+    return country_name(facts.event.country, words.babel)
 
 
-def _digest(facts: SwipeFacts) -> DigestFacts:
-    digest = facts.event.digest
-    if digest is None:
-        raise FieldRefused("digest", "belongs to the event of a digest, and this is none")
-    return digest
+_REASONS = {
+    "insufficient": "insufficient-funds",
+    "balance": "insufficient-funds",
+    "limit": "over-the-limit",
+    "pin": "wrong-pin",
+    "cvv": "wrong-code",
+    "cvc": "wrong-code",
+    "expir": "card-expired",
+    "lost": "card-blocked",
+    "stolen": "card-blocked",
+    "blocked": "card-blocked",
+    "fraud": "suspected-fraud",
+    "risk": "suspected-fraud",
+    "card number": "wrong-card",
+    "not permitted": "not-allowed",
+    "not allowed": "not-allowed",
+    "technical": "technical",
+    "system": "technical",
+    "timeout": "technical",
+}
+"""Part of the core system's reason -> ours; the first that is found wins."""
 
 
-def _count(facts: SwipeFacts, _words: Words) -> str:
-    return str(_digest(facts).count)
+@lru_cache(maxsize=MAX_CACHED_REASONS)
+def _reason_of(status: str) -> str | None:
+    said = status.partition(":")[2].casefold()
+    return next((reason for part, reason in _REASONS.items() if part in said), None)
 
 
-def _members(facts: SwipeFacts, words: Words) -> str:
-    digest = _digest(facts)
-    one, many = words.members.get(digest.type, words.members["notice"])
-    return one if digest.count == 1 else many
+def _decline_reason(facts: SwipeFacts, words: Words) -> str:
+    status = facts.event.status
+    if status is None or not status.startswith("declined") or len(status) > MAX_REASON_CHARS:
+        return ""
+    reason = _reason_of(status)
+    return words.declines[reason] if reason else ""
 
 
-def _moved(digest: DigestFacts) -> list[str]:
-    """The currencies in which money moved, the largest amount first."""
-    left = {currency: amount for currency, amount in digest.amounts.items() if amount}
-    found = []
-    while left:
-        found.append(main_currency(left))
-        del left[found[-1]]
-    return found
+def _original_minor(facts: SwipeFacts, _words: Words) -> str:
+    return "" if facts.event.orig_amount is None else str(facts.event.orig_amount)
 
 
-def _money_of(digest: DigestFacts, currency: str, words: Words) -> str:
-    try:
-        return format_money(digest.amounts[currency], currency, words.language)
-    except UnknownCurrency:
-        return f"{NO_AMOUNT} {currency}"
+def _card(facts: SwipeFacts, _words: Words) -> str:
+    """Stars and the last four digits, whatever the core system showed of the number."""
+    pan = facts.event.pan
+    tail = _tail(facts, words_for("en"))
+    return "" if pan is None or tail == NO_TAIL else f"****{tail}"
 
 
-def _sum(facts: SwipeFacts, words: Words) -> str:
-    digest = _digest(facts)
-    moved = _moved(digest)
-    return _money_of(digest, moved[0], words) if moved else NO_AMOUNT
+def _mcc_word(facts: SwipeFacts, words: Words) -> str:
+    return mcc_word(facts.event.mcc, words.language)
 
 
-def _others(facts: SwipeFacts, words: Words) -> str:
-    return words.and_others if len(_moved(_digest(facts))) > 1 else ""
-
-
-def _sums(facts: SwipeFacts, words: Words) -> str:
-    digest = _digest(facts)
-    moved = _moved(digest)
-    told = " + ".join(_money_of(digest, currency, words) for currency in moved[:MAX_TOLD_SUMS])
-    return told + words.and_others if len(moved) > MAX_TOLD_SUMS else told
-
-
-def _ends(facts: SwipeFacts) -> tuple[int, int]:
-    digest = _digest(facts)
-    return digest.since // 60_000, digest.until // 60_000
-
-
-def _span(facts: SwipeFacts, words: Words) -> str:
-    first, last = (_long_form(minute, facts.timezone, words.language) for minute in _ends(facts))
-    return first if first == last else f"{first}~{last}"
-
-
-def _period(facts: SwipeFacts, words: Words) -> str:
-    since, until = _ends(facts)
-    first, last = (_short_form(minute, facts.timezone, words.language) for minute in (since, until))
-    if first == last:
-        return first
-    from_day, to_day = (_local(minute, facts.timezone).date() for minute in (since, until))
-    return f"{first}–{last[-5:] if from_day == to_day else last}"
-
-
-class Field(msgspec.Struct, frozen=True):
-    """A field that templates may use: its type, how it is read, and whether it may be empty (to be tested by
-    ``if``).
-
-    A text also has ``raw``, what it is made from, and ``missing``, the word for a text of which nothing is left
-    once a channel has taken out what it does not show. ``few``: its values are few and come again, so that what
-    is made from it is worth remembering.
-    """
-
-    type: FieldType
-    read: Reader
-    optional: bool = False
-    missing: Callable[[Words], str] | None = None
-    raw: Callable[[SwipeFacts], str | None] | None = None
-    few: bool = False
+def _mcc_icon(facts: SwipeFacts, _words: Words) -> str:
+    return mcc_icon(facts.event.mcc)
 
 
 SWIPE_FIELDS: dict[str, Field] = {
@@ -300,6 +267,10 @@ SWIPE_FIELDS: dict[str, Field] = {
     "special": Field("word", _special, optional=True, few=True),
     "action": Field("word", _action, few=True),
     "late": Field("time", _late, optional=True, few=True),
+    "country": Field("word", _country, optional=True, few=True),
+    "decline_reason": Field("word", _decline_reason, optional=True, few=True),
+    "mcc_word": Field("word", _mcc_word, optional=True, few=True),
+    "mcc_icon": Field("word", _mcc_icon, optional=True, few=True),
 }
 """``amount`` and ``original`` carry no minus: ``kind`` (or ``action``, the words before an amount in a
 sentence) says which way the money went, ``special`` is ``kind`` unless it is an ordinary purchase.
@@ -309,29 +280,32 @@ alert is, as far as the send rules want that to be said.
 """
 
 
-DIGEST_FIELDS: dict[str, Field] = {
-    "count": Field("word", _count),
-    "members": Field("word", _members),
-    "sum": Field("money", _sum),
-    "others": Field("word", _others, optional=True),
-    "sums": Field("money", _sums, optional=True),
-    "span": Field("time", _span),
-    "period": Field("time", _period),
+PLAIN_FIELDS: dict[str, Field] = {
+    "amount_minor": Field("word", lambda facts, _words: str(facts.event.amount)),
+    "currency": Field("word", lambda facts, _words: facts.event.currency, few=True),
+    "original_minor": Field("word", _original_minor, optional=True),
+    "original_currency": Field("word", lambda facts, _words: facts.event.orig_currency or "", optional=True, few=True),
+    "swiped_at": Field("word", lambda facts, _words: facts.event.time.isoformat()),
+    "timezone": Field("word", lambda facts, _words: clean(facts.timezone), few=True),
+    "mcc": Field("word", lambda facts, _words: clean(facts.event.mcc or ""), optional=True),
+    "card": Field("word", _card, optional=True),
+    "late_seconds": Field("word", lambda facts, _words: str(facts.late_seconds), few=True),
 }
-"""Of a digest: ``count`` folded alerts, and ``members``, the word for them in the right number (``purchases``). ``sum``
-is what they moved in the currency that moved most, with a minus when more came back, or ``--`` when no money moved;
-``others`` the word for more currencies, if there are; ``sums`` those of up to three currencies, empty when no money
-moved. ``span`` is the time of the first to that of the last as WeChat takes it, ``period`` the same in short.
+"""Values for the filters."""
 
-In an alert that is no digest they are refused.
-"""
-
-FIELDS: dict[str, Field] = SWIPE_FIELDS | DIGEST_FIELDS
+FIELDS: dict[str, Field] = SWIPE_FIELDS | DIGEST_FIELDS | NOTICE_FIELDS | PLAIN_FIELDS
 """All of them."""
 
 
 def context(facts: SwipeFacts, locale: str) -> dict[str, str]:
-    """Every field that this event has. Raises ``FieldRefused`` if its currency is unknown."""
+    """Every field that this event has. Raises ``FieldRefused`` for one that it has in a wrong shape."""
     words = words_for(locale)
-    fields = SWIPE_FIELDS if facts.event.digest is None else FIELDS
-    return {name: field.read(facts, words) for name, field in fields.items()}
+    found: dict[str, str] = {}
+    for name, field in FIELDS.items():
+        if name in DIGEST_FIELDS and facts.event.digest is None:
+            continue
+        try:
+            found[name] = field.read(facts, words)
+        except MissingFact:
+            continue
+    return found

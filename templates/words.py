@@ -11,11 +11,29 @@ KINDS = ("purchase", "refund", "reversal", "cash", "fee", "decline", "entry", "c
 type.
 """
 
+STAGES = ("before", "on", "after")
+"""Where a reminder stands to the day on which a repayment is due."""
+
+DECLINE_REASONS = (
+    "insufficient-funds",
+    "over-the-limit",
+    "wrong-pin",
+    "wrong-code",
+    "wrong-card",
+    "card-expired",
+    "card-blocked",
+    "suspected-fraud",
+    "not-allowed",
+    "technical",
+)
+"""Reasons of a decline that are said; any other may be an internal word of the core system and is not."""
+
 
 class Words(msgspec.Struct, frozen=True, kw_only=True):
     """A language's words. ``kinds`` names what happened, ``actions`` is what stands before the amount in a
     sentence. ``members`` are the words for one and for several folded alerts, by the type that all have: empty when
-    they are of several, ``notice`` for a type without an entry.
+    they are of several, ``notice`` for a type without an entry. ``stages`` and ``declines`` name ``STAGES`` and
+    ``DECLINE_REASONS``; ``due_in`` and ``overdue`` are for one day and for several.
     """
 
     language: str
@@ -25,6 +43,13 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     unknown_merchant: str
     members: dict[str, tuple[str, str]]
     and_others: str
+    stages: dict[str, str]
+    due_in: tuple[str, str]
+    due_today: str
+    overdue: tuple[str, str]
+    limit_raised: str
+    limit_lowered: str
+    declines: dict[str, str]
 
 
 NO_AMOUNT = "--"
@@ -70,6 +95,24 @@ _ZH = Words(
         "notice": ("条通知", "条通知"),
     },
     and_others="等",
+    stages={"before": "还款提醒", "on": "今日还款", "after": "逾期提醒"},
+    due_in=("还有{}天到期", "还有{}天到期"),
+    due_today="今天到期",
+    overdue=("已逾期{}天", "已逾期{}天"),
+    limit_raised="上调",
+    limit_lowered="下调",
+    declines={
+        "insufficient-funds": "可用额度不足",
+        "over-the-limit": "超出限额",
+        "wrong-pin": "密码错误",
+        "wrong-code": "安全码错误",
+        "wrong-card": "卡片信息有误",
+        "card-expired": "卡片已过期",
+        "card-blocked": "卡片已停用",
+        "suspected-fraud": "疑似风险交易",
+        "not-allowed": "不支持该交易",
+        "technical": "系统故障",
+    },
 )
 
 _EN = Words(
@@ -110,6 +153,24 @@ _EN = Words(
         "notice": ("notice", "notices"),
     },
     and_others=" etc.",
+    stages={"before": "Payment reminder", "on": "Payment due today", "after": "Payment overdue"},
+    due_in=("due tomorrow", "due in {} days"),
+    due_today="due today",
+    overdue=("1 day overdue", "{} days overdue"),
+    limit_raised="raised",
+    limit_lowered="lowered",
+    declines={
+        "insufficient-funds": "not enough credit available",
+        "over-the-limit": "over a limit",
+        "wrong-pin": "wrong PIN",
+        "wrong-code": "wrong security code",
+        "wrong-card": "wrong card details",
+        "card-expired": "card expired",
+        "card-blocked": "card blocked",
+        "suspected-fraud": "suspected fraud",
+        "not-allowed": "not allowed",
+        "technical": "technical fault",
+    },
 )
 
 

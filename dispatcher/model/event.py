@@ -19,8 +19,17 @@ OWN_ID_PREFIX = "swipebell:"
 DIGEST = "digest"
 """Type and category of the event that tells of folded alerts."""
 
+MAX_FACTS = 16
+"""Entries of an event's ``facts``: the longest notice shows eight."""
+
+MAX_FACT_CHARS = 200
+"""Characters of one of them: three parts of an SMS, more than any field but a mail has room for."""
+
 Int64 = Annotated[int, Meta(ge=MIN_INT64, le=MAX_INT64)]
 Zoned = Annotated[datetime, Meta(tz=True)]
+FactName = Annotated[str, Meta(pattern=r"^[a-z_]{1,40}\Z")]
+FactText = Annotated[str, Meta(max_length=MAX_FACT_CHARS)]
+Facts = Annotated[dict[FactName, Int64 | FactText], Meta(max_length=MAX_FACTS)]
 
 
 class DigestFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -48,6 +57,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``amount`` is an integer in the currency's minor units (ISO 4217 exponent: 0 for KRW, 3 for KWD), negative for a
     refund. ``time`` is the moment of the swipe, with a zone. ``pan`` is masked before an ``Event`` exists.
+    ``facts`` is what a notice tells besides: ``{"due_date": "2026-11-25", "minimum_due_minor": 10000}``; which names
+    mean something is in ``templates.facts``, the others are kept and ignored.
     ``digest`` is Swipebell's own (written as ``swipebell:digest``, which no core has as a field of its own): no event
     from outside has it.
     """
@@ -68,6 +79,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     refers_to: str | None = None
     orig_amount: Int64 | None = None
     orig_currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+    facts: Facts | None = None
     digest: DigestFacts | None = msgspec.field(default=None, name="swipebell:digest")
 
     def __repr__(
