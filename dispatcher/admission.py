@@ -13,17 +13,16 @@ from dispatcher.digests import rules_for_digests, told_by
 from dispatcher.events import Accepted
 from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.model.alert import State
-from dispatcher.model.event import DIGEST, Event
+from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from dispatcher.noting import Noting
 from dispatcher.rules_in_force import RulesInForce
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.degrade import degrade
 from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Plan, Rules, Tally
+from templates.choose import Chooser
 from templates.library import Library
-
-DEFAULT_TEMPLATE = "swipe"
-"""What tells an event whose category has no template of its own."""
+from templates.template import Template
 
 
 class BrownOut(Protocol):
@@ -56,15 +55,18 @@ class Admitter:
         self._first_state: dict[str, State] = {
             name: "queued" if is_fenced else "sending" for name, is_fenced in fenced.items()
         }
-        self._templates = {template.id: (template.pinned, template.id) for template in library}
-        # It tells the digest's facts, which an event from outside has not, whatever its category.
-        self._digest_template = self._templates.pop(DIGEST, self._templates[DEFAULT_TEMPLATE])
+        self._chooser = Chooser(library)
         self._for_digests: tuple[Decider, Decider] | None = None
         """(rules in force, what is left of them for digests), made when the first digest comes."""
 
     def put_in_force(self, rules: Rules) -> None:
         """Decide by these rules from the next batch on; what is being decided is decided by the ones before."""
         self.in_force.decider = Decider(rules, self._fenced)
+
+    def tell_by(self, chooser: Chooser) -> None:
+        """Choose the templates so from the next batch on. The chooser is then this one's alone: the ledger's thread
+        asks it."""
+        self._chooser = chooser
 
     def __call__(
         self,
@@ -75,26 +77,26 @@ class Admitter:
     ) -> Decisions:
         """See `dispatcher.ledger.api.Decide`."""
         decider = self.in_force.decider  # once, so that a batch is decided by one set of rules
-        templates = self._templates
+        choose = self._chooser.of
         plan, is_urgent = decider.plan, decider.is_urgent if decider.has_priorities else None
-        default = templates[DEFAULT_TEMPLATE]
         planned = []
         # Once a batch: while no quota runs low, the ladder costs nothing an alert.
         ladder = [(name, one, one.level) for name, one in self._brownouts.items() if one.level]
         for accepted in batch:
             event = accepted.event
             told = recipients.get(event.account, ())
-            pinned, name = templates.get(event.category, default)
+            template = choose(event)
             if event.digest is not None:
-                planned.append(self._digest(decider, accepted, told, now_ms))
+                planned.append(self._digest(decider, accepted, told, now_ms, template))
                 continue
+            name = template.id
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
                 plans = [
                     _degraded(one, event, ladder, None if is_urgent is None else is_urgent(event, recipient))
                     for one, recipient in zip(plans, told, strict=True)
                 ]
-            planned.append((told, pinned, plans))
+            planned.append((told, template.pinned, plans))
         tally = Tally(counted.counters, counted.marks)
         tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
@@ -114,14 +116,20 @@ class Admitter:
         return Decisions(drafts, tally.changed, tally.changed_marks, decider.rules.version_id, noting.noted())
 
     def _digest(
-        self, decider: Decider, accepted: Accepted, recipients: Sequence[Recipient], now_ms: int
+        self,
+        decider: Decider,
+        accepted: Accepted,
+        recipients: Sequence[Recipient],
+        now_ms: int,
+        template: Template,
     ) -> tuple[Sequence[Recipient], str, list[Plan]]:
         """(who is told, pinned template, plans) of a digest: neither folded nor browned out once more."""
         if self._for_digests is None or self._for_digests[0] is not decider:
             self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._fenced)
-        plan, (pinned, name) = self._for_digests[1].plan, self._digest_template
+        plan = self._for_digests[1].plan
         told = told_by(accepted.event, recipients)
-        return told, pinned, [plan(accepted.event, accepted.swiped_ms, one, now_ms, name) for one in told]
+        plans = [plan(accepted.event, accepted.swiped_ms, one, now_ms, template.id) for one in told]
+        return told, template.pinned, plans
 
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
         route, state, expires_ms, saw = decision.route, decision.state, decision.expires_at_ms, decision.saw

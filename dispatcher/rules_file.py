@@ -1,15 +1,15 @@
-"""The rule file on disk: read whole, with who owns it, and how to tell that it has changed."""
+"""The rule file on disk: read whole, with who owns it."""
 
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from pathlib import Path
 
 import msgspec
 
-from dispatcher.ledger.rule_changes import Person
+from dispatcher.ledger.people import Person
+from dispatcher.watched import name_of
 from ratelimit.errors import RulesError
 from ratelimit.rules import Rules, default_rules_text, load_rules
 
@@ -19,9 +19,6 @@ its text in the ledger."""
 
 SHIPPED = "the shipped rules"
 
-Seen = tuple[int, ...]
-"""What tells one state of a file from another: device, inode, size, and the times of its content and of its mode."""
-
 
 class RulesFile(msgspec.Struct, frozen=True):
     """A rule file as it was read: its text, the rules in it, and who owns it."""
@@ -29,17 +26,6 @@ class RulesFile(msgspec.Struct, frozen=True):
     text: str
     rules: Rules
     owner: Person
-
-
-def look(path: Path | None) -> Seen:
-    """The state of the file; a file that cannot be looked at has a state, too. ``None``: the shipped rules."""
-    if path is None:
-        return ()
-    try:
-        found = path.stat()
-    except OSError as error:
-        return (error.errno or -1,)
-    return _seen(found)
 
 
 def read(path: Path | None) -> RulesFile:
@@ -77,15 +63,3 @@ def _content(path: Path) -> tuple[bytes, str]:
     if len(content) > MAX_RULES_BYTES:
         raise RulesError(str(path), f"is over {MAX_RULES_BYTES:,} bytes; that is not a rule file")
     return content, name_of(found.st_uid)
-
-
-def name_of(account: int) -> str:
-    """The name of an account of the operating system."""
-    try:
-        return pwd.getpwuid(account).pw_name
-    except KeyError:
-        return f"uid {account}"
-
-
-def _seen(found: os.stat_result) -> Seen:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,9 +1,9 @@
 """Rules that change while the service runs: watches the rule file, and follows what the ledger says is in force.
 
-Every process looks once a second. A file that has changed is read whole once it has stopped changing. Good rules become
-the ledger's active change: at once and in the name of the file's owner, or, where approval is asked for, when somebody
-else has approved them. Each process then puts the ledger's word in force between two batches, so all of them switch
-within about a second of each other, and rules from any other source than the file (a rollback) work the same way.
+Every process looks once a second (see `watched`). Good rules from a file that has changed become the ledger's active
+change: at once and in the name of the file's owner, or, where approval is asked for, when somebody else has approved
+them. Each process then puts the ledger's word in force between two batches, so all of them switch within about a second
+of each other, and rules from any other source than the file (a rollback) work the same way.
 
 A file that is not understood changes nothing: the rules in force stay, one line of the log names the rule and the key,
 and a metric raises the alarm until the file is mended.
@@ -13,23 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import trio
-
 from dispatcher import rules_file
 from dispatcher.config import RulesConfig
-from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.errors import ConfigurationError
 from dispatcher.ledger.api import Ledger
-from dispatcher.ledger.rule_changes import INITIAL, Activate, Person, Propose, RuleChange, RuleChangeRefused
+from dispatcher.ledger.people import INITIAL, ChangeRefused, Person
+from dispatcher.ledger.rule_changes import Activate, Propose, RuleChange
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
-from dispatcher.rules_file import RulesFile, Seen
+from dispatcher.rules_file import RulesFile
+from dispatcher.watched import Seen, Watch, look
 from ratelimit.errors import RulesError
 from ratelimit.rules import Rules, load_rules
-
-LOOK_S = 1.0
-"""How often file and ledger are looked at: a look costs a stat and a tenth of a millisecond of the ledger. A file is
-taken when two looks in a row find it the same, because one that an editor is in the middle of writing may well be
-understood, without the rules that are still to come."""
 
 APPLIED, BROKEN, WAITING = "applied", "broken", "waiting"
 RESULTS = (APPLIED, BROKEN, WAITING)
@@ -38,13 +33,14 @@ RESULTS = (APPLIED, BROKEN, WAITING)
 log = get_logger("rules")
 
 
-class RulesWatch:
+class RulesWatch(Watch):
     """Watches for one process. First `first`, then `run`.
 
     ``version`` is the version of the rules that this process decides by.
     """
 
     def __init__(self, config: RulesConfig, *, ledger: Ledger, meter: Meter, now_ms: Callable[[], int]) -> None:
+        super().__init__()
         self.version = ""
         self._path = config.file
         self._approval = config.approval
@@ -53,11 +49,7 @@ class RulesWatch:
         self._now_ms = now_ms
         self._row = 0
         """The change that is in force here, by its number in the ledger."""
-        self._done: Seen | None = None
-        """The state of the file that was dealt with; another one is news."""
-        self._noticed: Seen | None = None
         self._file_broken = self._active_broken = False
-        self._asked = trio.Event()
         self._publish: Callable[[Rules], None] | None = None
 
     async def first(self, *, strict: bool) -> Rules:
@@ -67,7 +59,7 @@ class RulesWatch:
         passed over with the alarm when the ledger knows what is in force, so that a restart does not silence every
         alert; not when ``strict``, and not when there is nothing else. Raises `ConfigurationError`.
         """
-        seen = rules_file.look(self._path)
+        seen = self._look()
         active = await self._ledger.rule_active(0)
         try:
             found = rules_file.read(self._path)
@@ -90,42 +82,22 @@ class RulesWatch:
         return rules
 
     async def run(self, publish: Callable[[Rules], None]) -> None:
-        """Look every second. ``publish`` puts rules in force, between two batches and at once.
-
-        A ledger that cannot be used just now is asked again at the next look; `LedgerFailed` ends it.
-        """
+        """Look every second. ``publish`` puts rules in force, between two batches and at once. See `Watch.watching`."""
         self._publish = publish
-        while True:
-            with trio.move_on_after(LOOK_S):
-                await self._asked.wait()
-            settled = self._asked.is_set()
-            self._asked = trio.Event()
-            try:
-                await self.look(settled=settled)
-            except LedgerUnavailable:
-                continue  # the engine says so
+        await self.watching()
 
-    def look_now(self) -> None:
-        """Somebody says that the file is ready (SIGHUP): look now, and read it even if nothing seems new."""
-        self._asked.set()
-
-    async def look(self, *, settled: bool = False) -> None:
-        """One look at the ledger and at the file. ``settled``: the file is known to be written to its end."""
-        await self._follow()
-        seen = rules_file.look(self._path)
-        if settled or (seen != self._done and seen == self._noticed):
-            await self._take(seen)
-        self._noticed = seen
+    def _look(self) -> Seen:
+        return look(self._path)
 
     async def _take(self, seen: Seen) -> None:
         try:
             found = rules_file.read(self._path)
         except RulesError as error:
-            if rules_file.look(self._path) == seen:
+            if self._look() == seen:
                 self._broke(error)
                 self._done = seen
             return
-        if rules_file.look(self._path) != seen:
+        if self._look() != seen:
             return  # it changed while it was read: what was read may be half of each
         _warn(found.rules)
         if not self._approval:
@@ -151,7 +123,7 @@ class RulesWatch:
                     only_new=True,  # a restart must not propose again what was rejected or replaced
                 )
             )
-        except RuleChangeRefused as error:
+        except ChangeRefused as error:
             log.error("rules_not_proposed", error=str(error))
             return
         if change.state == "proposed":

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from templates.errors import UnknownTemplate
+from templates.layouts import SHIPPED, load_layouts
 from templates.loader import FILE_NAME, MAX_FILE_BYTES, load_folder, load_template
 from templates.template import DEFAULT_LOCALE, OTHER_LOCALE, Template, fallbacks
 
@@ -23,8 +24,6 @@ __all__ = [
     "load_template",
 ]
 
-SHIPPED = Path(__file__).parent / "library"
-
 
 class Library:
     """All templates by id. Immutable once loaded; rendering is safe from any thread."""
@@ -35,13 +34,14 @@ class Library:
 
     @classmethod
     def load(cls, extra: Path | None = None) -> Library:
-        """The shipped templates, and those of ``extra``, which win where an id is in both.
+        """The shipped templates, and those of ``extra``, which win where an id is in both; so do its layouts, for all.
 
         Raises ``TemplateError`` for the first mistake, naming file, key, line and remedy.
         """
-        found = load_folder(SHIPPED)
+        layouts = load_layouts(SHIPPED) | (load_layouts(extra) if extra is not None else {})
+        found = load_folder(SHIPPED, layouts)
         if extra is not None:
-            found |= load_folder(extra)
+            found |= load_folder(extra, layouts)
         return cls(found.values())
 
     def __iter__(self) -> Iterator[Template]:

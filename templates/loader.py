@@ -15,10 +15,11 @@ from dispatcher.model.currency import EXPONENTS
 from templates.card import CardPart, CardText
 from templates.errors import RenderError, TemplateError
 from templates.facts import FIELDS
+from templates.layouts import SHIPPED, add_layouts, load_layouts, used_layouts
 from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.render import MAX_OUTPUT_CHARS, SmsPart, Source, WechatPart, environment
-from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile
+from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile, examples_of
 
 FILE_NAME = "template.toml"
 
@@ -29,7 +30,7 @@ MAX_FILE_BYTES = 65_536
 """Of one template.toml: all parts of a template in ten locales take a tenth of it."""
 
 
-def load_folder(folder: Path) -> dict[str, Template]:
+def load_folder(folder: Path, layouts: Mapping[str, str]) -> dict[str, Template]:
     """The templates of a library's folder by id; ``TemplateError`` for the first mistake."""
     if not folder.is_dir():
         raise TemplateError(folder, "the library", "is not a folder", "create it or correct [templates] path")
@@ -38,7 +39,7 @@ def load_folder(folder: Path) -> dict[str, Template]:
         raise TemplateError(folder, "the library", f"has more than {MAX_TEMPLATES} templates", "split it")
     found: dict[str, Template] = {}
     for path in files:
-        template = load_template(path)
+        template = load_template(path, layouts)
         if template.id in found:
             other = found[template.id].path
             raise TemplateError(path, "id", f"{template.id!r} is also the id of {other}", "give one of them another id")
@@ -46,17 +47,24 @@ def load_folder(folder: Path) -> dict[str, Template]:
     return found
 
 
-def load_template(path: Path) -> Template:
-    """One template from its file, compiled, checked and tried with its examples; or ``TemplateError``."""
-    return _Loader(path).load()
+def load_template(path: Path, layouts: Mapping[str, str] | None = None) -> Template:
+    """One template from its file, compiled, checked and tried with its examples; or ``TemplateError``.
+
+    ``layouts`` are by default the shipped ones and those beside the template's folder.
+    """
+    if layouts is None:
+        layouts = load_layouts(SHIPPED) | load_layouts(path.parent.parent)
+    return _Loader(path, layouts).load()
 
 
 class _Loader:
     """Turns one file into a template; keeps what an error needs to say where it is."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layouts: Mapping[str, str]) -> None:
         self._path = path
+        self._layouts = layouts
         self._engine = environment()
+        add_layouts(self._engine, layouts)
         self._text = self._read()
         self._file = self._decode()
         self._examples = {line.name: line.example for line in self._file.fields}
@@ -78,7 +86,8 @@ class _Loader:
                 if locales and locale not in locales:
                     raise TemplateError(self._path, f"[{channel}.{locale}]", "is missing", "translate the part")
         self._check_same_keys()
-        return Template(self._file, self._path, wechat, sms, email, card)
+        layouts = used_layouts("".join(mail.html for mail in self._file.email.values()), self._layouts)
+        return Template(self._file, self._path, layouts, wechat, sms, email, card)
 
     def _read(self) -> str:
         try:
@@ -153,14 +162,14 @@ class _Loader:
                 )
         sources = {key: self._source(table, key, text) for key, text in keys.items()}
         part = WechatPart(self._engine, f"{self._name}/{table}", locale, sources)
-        for values in self._tries():
+        for values in self._tries(locale):
             self._try(part, values, table)
         return part
 
     def _sms(self, locale: str, sms: SmsText) -> SmsPart:
         table = f"sms.{locale}"
         part = SmsPart(locale, self._source(table, "text", sms.text))
-        for values in self._tries():
+        for values in self._tries(locale):
             self._try(part, values, table)
         return part
 
@@ -171,7 +180,7 @@ class _Loader:
             for key, limit in (("subject", MAX_OUTPUT_CHARS), ("text", MAX_MAIL_CHARS), ("html", MAX_MAIL_CHARS))
         )
         part = MailPart(locale, subject, text, html)
-        for values in self._tries():
+        for values in self._tries(locale):
             self._try(part, values, table)
         return part
 
@@ -179,7 +188,7 @@ class _Loader:
         table = f"card.{locale}"
         title, description = (self._source(table, key, getattr(card, key)) for key in ("title", "description"))
         part = CardPart(locale, title, description, card.picture, card.url)
-        for values in self._tries():
+        for values in self._tries(locale):
             self._try(part, values, table)
         return part
 
@@ -205,9 +214,10 @@ class _Loader:
                 raise self._unknown_field(where, field, self._examples, line)
         return source
 
-    def _tries(self) -> Iterator[dict[str, str]]:
-        yield self._examples
-        yield {name: "" if FIELDS[name].optional else example for name, example in self._examples.items()}
+    def _tries(self, locale: str) -> Iterator[dict[str, str]]:
+        examples = examples_of(self._file.fields, locale)
+        yield examples
+        yield {name: "" if FIELDS[name].optional else example for name, example in examples.items()}
 
     def _try(self, part: WechatPart | SmsPart | MailPart | CardPart, values: dict[str, str], table: str) -> None:
         try:

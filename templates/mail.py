@@ -42,6 +42,7 @@ class MailPart:
 
     def __init__(self, locale: str, subject: Source, text: Source, html: Source) -> None:
         self._subject, self._text, self._html = subject, text, html
+        self._lang = locale
         self._words = words_for(locale)
         self._uses = tuple({name: None for source in (subject, text, html) for name in source.uses})
 
@@ -57,7 +58,7 @@ class MailPart:
         if units(subject) > MAX_SUBJECT_UNITS:
             raise FieldRefused("subject", f"is longer than {MAX_SUBJECT_UNITS} and cannot be shortened")
         text = self._text.render(values).strip()
-        html = self._html.render({name: escape(value) for name, value in values.items()}).strip()
+        html = self._html.render({name: escape(value) for name, value in values.items()} | {"lang": self._lang}).strip()
         for key, content in (("subject", subject), ("text", text), ("html", html)):
             if not content:
                 raise FieldRefused(key, "is empty")

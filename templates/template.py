@@ -26,12 +26,16 @@ MAX_CACHED_LOCALES = 64
 _Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
 
 
+Locale = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+
+
 class FieldLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A field that the template uses: its name, its type and what it may look like."""
+    """A field that the template uses: its name, its type and what it may look like, in some locales otherwise."""
 
     name: str
     type: str
     example: Annotated[str, Meta(min_length=1)]
+    examples: dict[Locale, Annotated[str, Meta(min_length=1)]] = {}
 
 
 class SmsText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,14 +45,11 @@ class SmsText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MailText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An e-mail in one locale; ``html`` is the whole document."""
+    """An e-mail in one locale; ``html`` is the whole document, or fills the blocks of a layout."""
 
     subject: Annotated[str, Meta(min_length=1)]
     text: Annotated[str, Meta(min_length=1)]
     html: Annotated[str, Meta(min_length=1)]
-
-
-Locale = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
 Words = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=1)]
@@ -92,13 +93,26 @@ class TemplateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     card: dict[Locale, CardText] = {}
 
 
+def examples_of(fields: tuple[FieldLine, ...], locale: str) -> dict[str, str]:
+    """An example for each field, in that locale or the nearest that has its own."""
+    found = {}
+    for line in fields:
+        name = next((name for name in fallbacks(locale) if name in line.examples), None)
+        found[line.name] = line.example if name is None else line.examples[name]
+    return found
+
+
 class Template:
-    """A template of one version, compiled and checked."""
+    """A template of one version, compiled and checked.
+
+    ``layouts`` holds the text of those that its mails use, by name: with the file they are all that it says.
+    """
 
     def __init__(
         self,
         file: TemplateFile,
         path: Path,
+        layouts: Mapping[str, str],
         wechat: Mapping[str, WechatPart],
         sms: Mapping[str, SmsPart],
         email: Mapping[str, MailPart],
@@ -112,6 +126,7 @@ class Template:
         self.match = file.match
         self.fields = file.fields
         self.path = path
+        self.layouts = layouts
         self.pinned = f"{file.id}@{file.version}"
         by_channel = (("wechat", wechat), ("sms", sms), ("email", email))
         self.channels = frozenset(name for name, parts in by_channel if parts)
@@ -120,6 +135,10 @@ class Template:
         self._email = dict(email)
         self._card = dict(card)
         self.has_card = bool(card)
+
+    def examples(self, locale: str) -> dict[str, str]:
+        """An example for each field of the template, in that locale as far as it has its own."""
+        return examples_of(self.fields, locale)
 
     def render_wechat(self, facts: SwipeFacts, locale: str) -> WechatData:
         """``{"thing5": {"value": …}}``, ready to be the ``data`` of a template message.

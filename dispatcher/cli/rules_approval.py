@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-import sys
-import time
 from collections.abc import Iterator
-from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from dispatcher import rules_file
+from dispatcher.cli import approval
 from dispatcher.cli.common import config_option, json_option, load, print_json, run_trio
 from dispatcher.config import Config
 from dispatcher.errors import ConfigurationError, InputError, SwipebellError
-from dispatcher.ledger.rule_changes import (
-    Approve,
-    Person,
-    Propose,
-    Reject,
-    RuleAct,
-    RuleChange,
-    RuleChangeRefused,
-    checked_name,
-    checked_note,
-)
+from dispatcher.ledger.people import ChangeRefused, checked_note
+from dispatcher.ledger.rule_changes import Approve, Propose, Reject, RuleAct, RuleChange
 from dispatcher.ledger.worker import ThreadedLedger
 from ratelimit.errors import RulesError
 from ratelimit.rules import Rules, load_rules
@@ -55,15 +40,10 @@ TOO_BUSY = (
     f" {MAX_PREDICTED_EVENTS:,} events; swipebell rules what-if takes as long as it needs"
 )
 
-PIPED_COLUMNS = 160
-"""Width of the history where it goes to no terminal."""
-
-by_option = click.option("--by", metavar="NAME", help="Who says so. Default: this account of the operating system.")
-
 
 @click.command()
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@by_option
+@approval.by_option
 @click.option("--note", default="", metavar="TEXT", help="Why, for whoever is to approve it.")
 @config_option
 @json_option
@@ -73,14 +53,14 @@ def propose(file: Path, by: str | None, note: str, config_path: Path | None, as_
     Prints their version, and their effect as predicted from the last day's events.
     """
     config = _with_approval(config_path)
-    person, note = _person(by), checked_note(note)
+    person, note = approval.person(by), checked_note(note)
     try:
         found = rules_file.read(file)
     except RulesError as error:
         raise ConfigurationError(str(error)) from None
     for warning in found.rules.warnings:
         click.echo(f"swipebell: warning: {warning}", err=True)
-    now_ms = _now_ms()
+    now_ms = approval.now_ms()
     act = Propose(
         version=found.rules.version_id,
         content=found.text,
@@ -104,7 +84,7 @@ def propose(file: Path, by: str | None, note: str, config_path: Path | None, as_
 
 @click.command()
 @click.argument("version", metavar="VERSION")
-@by_option
+@approval.by_option
 @click.option("--note", default="", metavar="TEXT", help="What is to be remembered about it.")
 @config_option
 @json_option
@@ -114,7 +94,7 @@ def approve(version: str, by: str | None, note: str, config_path: Path | None, a
     Whoever has proposed them cannot approve them. `rules history VERSION` shows what they change.
     """
     config = _with_approval(config_path)
-    act = Approve(version=version, by=_person(by), at_ms=_now_ms(), note=checked_note(note))
+    act = Approve(version=version, by=approval.person(by), at_ms=approval.now_ms(), note=checked_note(note))
     for known in _history(config, 1, version):
         try:  # a proposal of another release
             load_rules(known.content, f"rules {version}")
@@ -130,7 +110,7 @@ def approve(version: str, by: str | None, note: str, config_path: Path | None, a
 
 @click.command()
 @click.argument("version", metavar="VERSION")
-@by_option
+@approval.by_option
 @click.option("--note", required=True, metavar="TEXT", help="Why, for whoever has proposed them.")
 @config_option
 @json_option
@@ -139,8 +119,8 @@ def reject(version: str, by: str | None, note: str, config_path: Path | None, as
     config = _with_approval(config_path)
     note = checked_note(note)
     if not note:
-        raise RuleChangeRefused("--note: is empty; say why, whoever has proposed the rules wants to know")
-    change = run_trio(_act, config, Reject(version=version, by=_person(by), at_ms=_now_ms(), note=note))
+        raise ChangeRefused("--note: is empty; say why, whoever has proposed the rules wants to know")
+    change = run_trio(_act, config, Reject(version=version, by=approval.person(by), at_ms=approval.now_ms(), note=note))
     if as_json:
         print_json(_as_data(change))
     else:
@@ -166,7 +146,7 @@ def history(version: str | None, limit: int, config_path: Path | None, as_json: 
     config = load(config_path, secrets=False)
     changes = _history(config, limit, version)
     if version is not None and not changes:
-        raise RuleChangeRefused(f"there are no rules {version} in this ledger; see: swipebell rules history")
+        raise ChangeRefused(f"there are no rules {version} in this ledger; see: swipebell rules history")
     if as_json:
         data = [_as_data(change) for change in changes]
         if version is not None:
@@ -216,7 +196,7 @@ def predicted_effect(config: Config, rules: Rules, now_ms: int) -> dict[str, Any
 def _with_approval(config_path: Path | None) -> Config:
     config = load(config_path, secrets=False)
     if not config.rules.approval:
-        raise RuleChangeRefused(
+        raise ChangeRefused(
             "rules.approval is false in the configuration: a changed rule file takes effect by itself, nobody is asked"
         )
     return config
@@ -245,16 +225,6 @@ async def _act(config: Config, act: RuleAct) -> RuleChange:
         await ledger.aclose()
 
 
-def _person(by: str | None) -> Person:
-    # Not from the environment, where everybody may call himself what he likes.
-    account = rules_file.name_of(os.getuid())
-    return Person(account if by is None else checked_name(by), account)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 # ---- words ------------------------------------------------------------------------------------------------------
 
 
@@ -265,48 +235,41 @@ def _as_data(change: RuleChange) -> dict[str, Any]:
 
 
 def _print_table(changes: list[RuleChange]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("version", "state", "proposed", "decided"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("effect and notes", overflow="fold")
+    table = approval.table_of("version", "state", "proposed", "decided", last="effect and notes")
     for change in changes:
         decided = "-"
         if change.decided_at is not None:
-            decided = f"{_time(change.decided_at)}\n{change.decided_by or 'nobody was asked'}"
+            decided = f"{approval.moment(change.decided_at)}\n{change.decided_by or 'nobody was asked'}"
         said = [_effect(change.predicted), change.note, change.decision]
         table.add_row(
             change.version + (f"\nfrom {change.from_version}" if change.from_version else ""),
             change.state,
-            escape(f"{_time(change.proposed_at)}\n{change.proposed_by}"),
+            escape(f"{approval.moment(change.proposed_at)}\n{change.proposed_by}"),
             escape(decided),
             escape("\n".join(filter(None, said))),
         )
-    # In a pipe nobody has a width, and a row is not to be torn apart.
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
+    approval.print_table(table)
     if not changes:
         click.echo("no rules were ever in force in this ledger")
 
 
 def _told(change: RuleChange) -> Iterator[str]:
     yield f"rules {change.version}: {change.state}"
-    who = change.proposed_by + _account(change.proposed_as)
-    yield f"  proposed {_time(change.proposed_at)} by {who}{_noted(change.note)}"
+    who = approval.with_account(change.proposed_by, change.proposed_as)
+    yield f"  proposed {approval.moment(change.proposed_at)} by {who}{approval.noted(change.note)}"
     if change.decided_at is not None:
         word = "rejected" if change.state == "rejected" else "in force"
         if change.decided_by is None:
             who = "nobody was asked"
         else:
-            who = f"by {change.decided_by}{_account(change.decided_as)}"
-        yield f"  {word} {_time(change.decided_at)}, {who}{_noted(change.decision)}"
+            who = f"by {approval.with_account(change.decided_by, change.decided_as)}"
+        yield f"  {word} {approval.moment(change.decided_at)}, {who}{approval.noted(change.decision)}"
     yield f"  effect: {_effect(change.predicted)}"
 
 
 def _difference(before: RuleChange | None, change: RuleChange) -> Iterator[str]:
-    old = [] if before is None else before.content.splitlines()
-    name = "nothing" if before is None else before.version
-    for line in difflib.unified_diff(old, change.content.splitlines(), name, change.version, lineterm=""):
-        # Nothing that a terminal obeys: it could hide a change from the one who is to approve it.
-        yield "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
+    old, name = ("", "nothing") if before is None else (before.content, before.version)
+    return approval.difference(old, change.content, name, change.version)
 
 
 def _effect(predicted: dict[str, Any] | None) -> str:
@@ -322,15 +285,3 @@ def _effect(predicted: dict[str, Any] | None) -> str:
     sums["SMS"] = [predicted["sms"]["recorded"], predicted["sms"]["predicted"]]
     moved = [f"{word} {before:,} → {after:,}" for word, (before, after) in sums.items() if before != after]
     return "; ".join([said, *moved])
-
-
-def _account(account: str | None) -> str:
-    return "" if account is None else f" (account {account})"
-
-
-def _noted(note: str) -> str:
-    return f": {note}" if note else ""
-
-
-def _time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")

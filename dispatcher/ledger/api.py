@@ -298,7 +298,7 @@ class Ledger(Protocol):
 
     async def rule_act(self, act: RuleAct) -> RuleChange:
         """Propose, approve, reject or activate rules; returns the change as it is now. See `rule_changes`, which says
-        what each of them does. At most one change is active. Raises `RuleChangeRefused`."""
+        what each of them does. At most one change is active. Raises `ChangeRefused`."""
 
     async def rule_active(self, known: int) -> RuleChange | None:
         """The change whose rules are in force; None when there is none yet, or it is the one numbered ``known``."""

@@ -8,18 +8,8 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.ledger.rule_changes import (
-    MAX_OPEN_PROPOSALS,
-    Activate,
-    Approve,
-    Person,
-    Propose,
-    Reject,
-    RuleAct,
-    RuleChange,
-    RuleChangeRefused,
-    refuse_same_person,
-)
+from dispatcher.ledger.people import ChangeRefused, Person, refuse_same_person
+from dispatcher.ledger.rule_changes import MAX_OPEN_PROPOSALS, Activate, Approve, Propose, Reject, RuleAct, RuleChange
 
 COLUMNS = (
     "id, version, content, state, from_version, proposed_by, proposed_as, proposed_at, note, predicted,"
@@ -94,19 +84,19 @@ def _propose(connection: sqlite3.Connection, act: Propose) -> RuleChange:
     if connection.execute("SELECT count(*) FROM rule_changes WHERE state='proposed'").fetchall()[0][0] >= (
         MAX_OPEN_PROPOSALS
     ):
-        raise RuleChangeRefused(f"{MAX_OPEN_PROPOSALS} proposals wait for a decision already; approve or reject some")
+        raise ChangeRefused(f"{MAX_OPEN_PROPOSALS} proposals wait for a decision already; approve or reject some")
     return _insert(connection, _draft(act, "proposed", now))
 
 
 def _approve(connection: sqlite3.Connection, act: Approve) -> RuleChange:
     now = active(connection, 0)
     if now is not None and now.version == act.version:
-        raise RuleChangeRefused(f"rules {act.version} are in force already, since {now.decided_by or now.proposed_by}")
+        raise ChangeRefused(f"rules {act.version} are in force already, since {now.decided_by or now.proposed_by}")
     known = _changes(connection, "WHERE version=? AND state<>'rejected' ORDER BY id DESC", (act.version,))
     if not known:
         raise _unknown(connection, act.version)
     # Each of them: else one whose proposal another had made too could approve the other's.
-    refuse_same_person(act.by.name, [one.proposed_by for one in known], act.version)
+    refuse_same_person(act.by.name, [one.proposed_by for one in known], f"rules {act.version}")
     proposed = [one for one in known if one.state == "proposed"]
     if not proposed:  # in force once: back to it
         old = known[0]
@@ -130,15 +120,15 @@ def _reject(connection: sqlite3.Connection, act: Reject) -> RuleChange:
     return _one(connection, proposed[0].id)
 
 
-def _unknown(connection: sqlite3.Connection, version: str) -> RuleChangeRefused:
+def _unknown(connection: sqlite3.Connection, version: str) -> ChangeRefused:
     known = _changes(connection, "WHERE version=? ORDER BY id DESC LIMIT 1", (version,))
     if known and known[0].state == "rejected":
-        return RuleChangeRefused(f"rules {version}: {known[0].decided_by} has rejected them; propose them again")
+        return ChangeRefused(f"rules {version}: {known[0].decided_by} has rejected them; propose them again")
     if known:
-        return RuleChangeRefused(f"rules {version} are {known[0].state}, not proposed; nothing is to be decided")
+        return ChangeRefused(f"rules {version} are {known[0].state}, not proposed; nothing is to be decided")
     open_ones = [one.version for one in _changes(connection, "WHERE state='proposed' ORDER BY id DESC LIMIT 8", ())]
     waiting = f"these wait for a decision: {', '.join(dict.fromkeys(open_ones))}" if open_ones else "none are proposed"
-    return RuleChangeRefused(f"there are no rules {version} in this ledger; {waiting}")
+    return ChangeRefused(f"there are no rules {version} in this ledger; {waiting}")
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------

@@ -8,21 +8,16 @@ import pytest
 import trio
 
 from dispatcher.ledger.api import Ledger
-from dispatcher.ledger.rule_changes import (
+from dispatcher.ledger.people import (
     MAX_NAME_CHARS,
     MAX_NOTE_CHARS,
-    MAX_OPEN_PROPOSALS,
-    Activate,
-    Approve,
+    ChangeRefused,
     Person,
-    Propose,
-    Reject,
-    RuleChange,
-    RuleChangeRefused,
     checked_name,
     checked_note,
     same_person,
 )
+from dispatcher.ledger.rule_changes import MAX_OPEN_PROPOSALS, Activate, Approve, Propose, Reject, RuleChange
 from tests.dispatcher.ledger_kit import NOW
 
 ANNA, BEN, CLEO = Person("Anna Li", "anna"), Person("Ben", "ops"), Person("Cleo", "ops")
@@ -115,7 +110,7 @@ async def test_nobody_approves_what_he_has_proposed_however_he_spells_his_name(l
     await activated(ledger, "v1", CLEO)
     await proposed(ledger, "v2")
     # When
-    with pytest.raises(RuleChangeRefused, match=r"^rules v2: .* has proposed them and cannot approve them"):
+    with pytest.raises(ChangeRefused, match=r"^rules v2: .* has proposed them and cannot approve them"):
         await approved(ledger, "v2", Person(spelling))
     # Then
     assert await states(ledger) == [("v2", "proposed"), ("v1", "active")]
@@ -128,11 +123,11 @@ async def test_two_proposers_of_the_same_rules_cannot_approve_each_others(ledger
     assert (await proposed(ledger, "v2", ANNA)).id == mine.id
     # Then neither of them can approve, but a third one can, once
     for person in (ANNA, BEN):
-        with pytest.raises(RuleChangeRefused, match="cannot approve"):
+        with pytest.raises(ChangeRefused, match="cannot approve"):
             await approved(ledger, "v2", person)
     await approved(ledger, "v2", CLEO)
     assert await states(ledger) == [("v2", "active"), ("v2", "replaced")]
-    with pytest.raises(RuleChangeRefused, match=r"^rules v2 are in force already, since Cleo$"):
+    with pytest.raises(ChangeRefused, match=r"^rules v2 are in force already, since Cleo$"):
         await approved(ledger, "v2", CLEO)
 
 
@@ -142,7 +137,7 @@ async def test_approving_an_older_version_again_is_the_undo(ledger: Ledger) -> N
     await proposed(ledger, "v2", ANNA)
     await approved(ledger, "v2", BEN, NOW + 1)
     # When somebody who did not propose them goes back to the first ones
-    with pytest.raises(RuleChangeRefused, match="Cleo has proposed them"):
+    with pytest.raises(ChangeRefused, match="Cleo has proposed them"):
         await approved(ledger, "v1", CLEO)
     back = await approved(ledger, "v1", ANNA, NOW + 2)
     # Then they are in force again, as an act of its own, with the text that they had
@@ -160,7 +155,7 @@ async def test_rejected_rules_stay_out_until_they_are_proposed_again(ledger: Led
     done = await ledger.rule_act(Reject(version="v2", by=BEN, at_ms=NOW + 1, note="caps are too high"))
     # Then nothing is in force but what was, and it says who refused
     assert (done.state, done.decided_by, done.decision) == ("rejected", "Ben", "caps are too high")
-    with pytest.raises(RuleChangeRefused, match=r"^rules v2: Ben has rejected them; propose them again$"):
+    with pytest.raises(ChangeRefused, match=r"^rules v2: Ben has rejected them; propose them again$"):
         await approved(ledger, "v2", CLEO)
     # And a file that still says so is not a new proposal, but a person who says so again is
     assert (await proposed(ledger, "v2", BEN, only_new=True)).state == "rejected"
@@ -171,12 +166,12 @@ async def test_rejected_rules_stay_out_until_they_are_proposed_again(ledger: Led
 async def test_what_cannot_be_decided_is_said_and_changes_nothing(ledger: Ledger) -> None:
     await activated(ledger, "v1", CLEO)
     assert (await proposed(ledger, "v1")).state == "active"
-    with pytest.raises(RuleChangeRefused, match=r"^there are no rules v9 in this ledger; none are proposed$"):
+    with pytest.raises(ChangeRefused, match=r"^there are no rules v9 in this ledger; none are proposed$"):
         await approved(ledger, "v9")
     await proposed(ledger, "v2")
-    with pytest.raises(RuleChangeRefused, match=r"^there are no rules v9 .* these wait for a decision: v2$"):
+    with pytest.raises(ChangeRefused, match=r"^there are no rules v9 .* these wait for a decision: v2$"):
         await ledger.rule_act(Reject(version="v9", by=BEN, at_ms=NOW, note="no"))
-    with pytest.raises(RuleChangeRefused, match=r"^rules v1 are active, not proposed"):
+    with pytest.raises(ChangeRefused, match=r"^rules v1 are active, not proposed"):
         await ledger.rule_act(Reject(version="v1", by=BEN, at_ms=NOW, note="no"))
     assert await states(ledger) == [("v2", "proposed"), ("v1", "active")]
 
@@ -184,7 +179,7 @@ async def test_what_cannot_be_decided_is_said_and_changes_nothing(ledger: Ledger
 async def test_a_file_that_is_written_again_and_again_does_not_fill_the_ledger(ledger: Ledger) -> None:
     for number in range(MAX_OPEN_PROPOSALS):
         await proposed(ledger, f"v{number}")
-    with pytest.raises(RuleChangeRefused, match=f"^{MAX_OPEN_PROPOSALS} proposals wait for a decision already"):
+    with pytest.raises(ChangeRefused, match=f"^{MAX_OPEN_PROPOSALS} proposals wait for a decision already"):
         await proposed(ledger, "one more")
 
 
@@ -206,7 +201,7 @@ def test_names_of_different_people_are_different() -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", "\u200b", "x" * (MAX_NAME_CHARS + 1), "a\x00b", "Initial", "i n i t i a l"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(RuleChangeRefused, match=r"^--by: "):
+    with pytest.raises(ChangeRefused, match=r"^--by: "):
         checked_name(name)
 
 
@@ -214,5 +209,5 @@ def test_names_and_notes_are_kept_on_one_line() -> None:
     assert checked_name("  Anna \t Li ") == "Anna Li"
     assert checked_note("first\n second") == "first second"
     for note in ("x" * (MAX_NOTE_CHARS + 1), "a\x1b[31m"):
-        with pytest.raises(RuleChangeRefused, match=r"^--note: "):
+        with pytest.raises(ChangeRefused, match=r"^--note: "):
             checked_note(note)

@@ -19,11 +19,11 @@ from dispatcher.cli import rules_approval
 from dispatcher.cli.rules import rules
 from dispatcher.config import RulesConfig
 from dispatcher.errors import SwipebellError, known_error
-from dispatcher.ledger.rule_changes import INITIAL, MAX_NOTE_CHARS
+from dispatcher.ledger.people import INITIAL, MAX_NOTE_CHARS
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.metrics import Meter
-from dispatcher.rules_file import name_of
 from dispatcher.rules_watch import RulesWatch
+from dispatcher.watched import name_of
 from ratelimit.rules import load_rules
 from templates.library import Library
 from tests.dispatcher.ledger_kit import accepted, recipient

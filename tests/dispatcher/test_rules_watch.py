@@ -15,11 +15,13 @@ from structlog.testing import capture_logs
 from dispatcher.admission import Admitter
 from dispatcher.config import RulesConfig
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
-from dispatcher.ledger.rule_changes import Activate, Approve, Person
+from dispatcher.ledger.people import Person
+from dispatcher.ledger.rule_changes import Activate, Approve
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.metrics import Meter
-from dispatcher.rules_file import MAX_RULES_BYTES, name_of
-from dispatcher.rules_watch import LOOK_S, RulesWatch
+from dispatcher.rules_file import MAX_RULES_BYTES
+from dispatcher.rules_watch import RulesWatch
+from dispatcher.watched import LOOK_S, name_of
 from ratelimit.rules import load_rules
 from tests.dispatcher.metrics_kit import shown
 from tests.dispatcher.test_engine import LIBRARY, NOON_MS, PERSON, World, swipe, world

@@ -1,0 +1,94 @@
+"""Layouts: HTML that the mails of a library share, in its folder ``_layout``.
+
+A mail names one by ``{% extends "mail" %}`` and fills its blocks, or takes macros from one by
+``{% from "rows" import row %}``. Every layout is read and compiled when the library is loaded, under the name of its
+file; rendering opens no file, and no name leads out of the folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import minijinja
+
+from templates.errors import TemplateError
+from templates.render import environment
+
+FOLDER_NAME = "_layout"
+
+MAX_LAYOUTS = 16
+"""Files of one ``_layout``: a layout and its macros for each of a bank's few looks."""
+
+MAX_LAYOUT_BYTES = 32_768
+"""Of one file: as much as a whole mail may have once it is rendered."""
+
+GIVEN = frozenset({"lang"})
+"""What a layout may name besides its blocks and macros: the mail's locale."""
+
+SHIPPED = Path(__file__).parent / "library"
+
+_name = re.compile(r"[a-z][a-z0-9-]{0,63}").fullmatch
+_quoted = re.compile(r"""["']([a-z][a-z0-9-]{0,63})["']""").findall
+
+
+def load_layouts(folder: Path) -> dict[str, str]:
+    """The layouts of a library's folder by name; none is fine. Raises ``TemplateError`` for the first mistake."""
+    files = sorted((folder / FOLDER_NAME).glob("*.html"))
+    if len(files) > MAX_LAYOUTS:
+        raise TemplateError(
+            folder / FOLDER_NAME, "the layouts", f"are more than {MAX_LAYOUTS}", "join them or remove some"
+        )
+    return {path.stem: _read(path) for path in files}
+
+
+def _read(path: Path) -> str:
+    if not _name(path.stem):
+        raise TemplateError(path, "the name", "is not a word of a-z, 0-9 and -", "rename the file")
+    try:
+        if path.stat().st_size > MAX_LAYOUT_BYTES:
+            raise TemplateError(path, "the file", f"is over {MAX_LAYOUT_BYTES} bytes", "shorten it")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise TemplateError(path, "the file", f"cannot be read ({error.strerror})", "check its rights") from None
+    except UnicodeDecodeError:
+        raise TemplateError(path, "the file", "is not UTF-8", "save it as UTF-8") from None
+    _check(path, text)
+    return text
+
+
+def _check(path: Path, text: str) -> None:
+    for number, line in enumerate(text.splitlines(), 1):
+        if any(character < " " and character != "\t" for character in line):
+            raise TemplateError(path, "the file", "holds a control character", "remove it", number)
+    engine = environment()
+    try:
+        engine.add_template(path.stem, text)
+    except minijinja.TemplateError as error:
+        raise TemplateError(
+            path, "the layout", f"{error.kind}: {error.detail}", "correct the layout", error.line
+        ) from None
+    for name in sorted(engine.undeclared_variables_in_str(text) - GIVEN - engine.globals.keys()):
+        at = next((number for number, line in enumerate(text.splitlines(), 1) if name in line), None)
+        raise TemplateError(
+            path, "the layout", f"names {name!r}", "a layout has blocks, which the template fills with fields", at
+        )
+
+
+def add_layouts(engine: minijinja.Environment, layouts: Mapping[str, str]) -> None:
+    """Makes them known to ``engine`` by their names."""
+    for name, text in layouts.items():
+        engine.add_template(name, text)
+
+
+def used_layouts(text: str, layouts: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``layouts`` that ``text`` names in quotes, and that these name: with it they are what a mail says."""
+    found: dict[str, str] = {}
+    left = [text]
+    while left:
+        for name in _quoted(left.pop()):
+            if name in layouts and name not in found:
+                found[name] = layouts[name]
+                left.append(layouts[name])
+    return found
