@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from dispatcher.model.event import DIGEST, DigestFacts, Event
-from templates.facts import SwipeFacts
+from templates.facts import FIELDS, SwipeFacts
 from templates.library import DEFAULT_LOCALE, OTHER_LOCALE, Library, Template
 from templates.template import Match
 from tests.templates import second_opinion
@@ -38,6 +38,8 @@ def fitted(template: Template, event: Event, number: int) -> SwipeFacts:
         changes["type"] = match.type[number % len(match.type)]
     if category == DIGEST:
         changes |= {"digest": _digest(event, number), "type": DIGEST}
+    facts = facts_of(template, event, number)
+    changes["facts"] = facts or None
     total = None if number % 5 == 0 else event.amount * (number % 7)
     return SwipeFacts(
         event=msgspec.structs.replace(event, **changes),
@@ -57,15 +59,72 @@ def _movement(event: Event, match: Match, number: int) -> dict[str, Any]:
     if match.large_from is not None:
         currency, least = tuple(match.large_from.items())[number % len(match.large_from)]
         amount += least if amount >= 0 else -least
-    if match.declined or (match.declined is None and number % 11 == 0):
+    if match.declined or (match is ANY and number % 11 == 0):
         changes["status"] = "declined: insufficient funds"
-    foreign = event.orig_currency is not None if match.foreign is None else match.foreign
-    if foreign or (match.foreign is None and number % 4 == 0):
+    if match.foreign or (match is ANY and (event.orig_currency is not None or number % 4 == 0)):
         original = event.orig_currency or next(one for one in CURRENCIES[number % 9 :] if one != currency)
         changes |= {"orig_amount": event.orig_amount or amount * 3, "orig_currency": original}
     else:
         changes |= {"orig_amount": None, "orig_currency": None}
     return changes | {"amount": amount, "currency": currency}
+
+
+TEXTS: Final = ("name", "title", "text")
+NEEDED_TEXTS: Final = frozenset({"title", "text"})
+DUE: Final = frozenset({"due_date", "short_due_date", "stage", "stage_word", "days", "due_in"})
+STAGES: Final = ("before", "on", "after")
+LONG_TEXT: Final = "自2026年12月1日起，本行将调整信用卡积分规则，详情请见官网公告。Please see our website for details. "
+
+
+def facts_of(template: Template, event: Event, number: int) -> dict[str, str | int]:
+    """What the core system would tell for this template's fields besides the event's own; optional ones now and then.
+
+    Amounts and texts come from the event, so that they are as various as real ones.
+    """
+    names = {field.name for field in template.fields}
+    amount, day = abs(event.amount), event.time.date() + timedelta(days=number % 9 - 4)
+    every: dict[str, str | int] = {
+        "name": (event.merchant or "李雷")[:20],
+        "period": f"{event.time:%Y-%m}",
+        "statement_amount_minor": amount if number % 13 else -amount,
+        "minimum_due_minor": amount // 10,
+        "remaining_minor": amount // 2,
+        "available_minor": amount * 3,
+        "due_date": day.isoformat(),
+        "stage": STAGES[1 + (day < event.time.date()) - (day > event.time.date())],
+        "points": amount // 100 if number % 3 else -(amount // 100),
+        "points_balance": amount,
+        "points_expiring": amount // 50,
+        "points_expiry": day.isoformat(),
+        "old_limit_minor": amount * 10,
+        "new_limit_minor": amount * (5 + number % 12),
+        "limit_until": day.isoformat(),
+        "title": event.merchant or "公告",
+        "text": (f"{event.city or event.merchant}: {LONG_TEXT * (1 + number % 3)}")[:200],
+        "link": "https://bank.example/n?id=1&from=mail",
+        "picture": "https://bank.example/p/new-year.png",
+        "unsubscribe": "TD",
+        "confirm_word": "Y",
+        "deny_word": "N",
+        "hotline": "400-820-5555",
+    }
+    told = {name: value for name, value in every.items() if FIELD_OF.get(name, name) in names}
+    if names & DUE:
+        told["due_date"] = every["due_date"]
+    return {name: value for name, value in told.items() if number % 4 or not _is_optional(name)}
+
+
+FIELD_OF: Final = {"period": "statement_period"} | {
+    f"{name}_minor": name
+    for name in ("statement_amount", "minimum_due", "remaining", "available", "old_limit", "new_limit")
+}
+"""The field of a template that reads a fact, where it has another name."""
+
+
+def _is_optional(name: str) -> bool:
+    if name == "stage":  # the due date says it as well
+        return True
+    return FIELDS[FIELD_OF.get(name, name)].optional
 
 
 def _digest(event: Event, number: int) -> DigestFacts:
@@ -116,7 +175,15 @@ def an_event(**changes: Any) -> Event:
     return Event(**(event | changes))
 
 
-def with_texts(template: Template, facts: SwipeFacts, text: str) -> SwipeFacts:
-    """The same with ``text`` in every field of the event in which the core system may write what it likes."""
-    event = msgspec.structs.replace(facts.event, merchant=text, city=text)
-    return msgspec.structs.replace(facts, event=event)
+def with_texts(facts: SwipeFacts, text: str, needed: str) -> SwipeFacts:
+    """The same with ``text`` in every field of the event in which the core system may write what it likes.
+
+    ``needed`` stands in those texts without which the notice would say nothing.
+    """
+    event = facts.event
+    told = {**(event.facts or {})}
+    told |= {name: needed if name in NEEDED_TEXTS else text for name in TEXTS if name in told}
+    changes: dict[str, Any] = {"merchant": text, "city": text, "country": text, "mcc": text, "facts": told or None}
+    if event.digest is None:
+        changes["type"] = text
+    return msgspec.structs.replace(facts, event=msgspec.structs.replace(event, **changes))

@@ -41,15 +41,15 @@ def parts_of(channel: str) -> list[tuple[Template, str]]:
     ]
 
 
-def told(template: Template, raw: str) -> SwipeFacts:
+def told(template: Template, raw: str, *, is_seen: bool) -> SwipeFacts:
     """What the template tells, with ``raw`` wherever the core system writes text."""
-    return with_texts(template, fitted(template, an_event(), 1), raw)
+    return with_texts(fitted(template, an_event(), 1), raw, needed=raw if is_seen else "-")
 
 
 @cache
 def around(channel: str, template: Template, locale: str, is_seen: bool) -> Any:
     """The alert with a harmless word; with none where nothing of the string is seen, so that it says the same."""
-    facts = told(template, WORD if is_seen else "")
+    facts = told(template, WORD if is_seen else "", is_seen=is_seen)
     if channel == "wechat":
         return json.loads(template.render_wechat_json(facts, locale))
     if channel == "email":
@@ -97,7 +97,7 @@ def test_wechat_shows_it_and_nothing_of_what_it_wants(raw: str) -> None:
         # Given the alert with the string, and with a harmless word
         expected = around("wechat", template, locale, bool(shown))
         # When it is rendered
-        facts = told(template, raw)
+        facts = told(template, raw, is_seen=bool(shown))
         text = template.render_wechat_json(facts, locale)
         data = json.loads(text)
         # Then the provider takes it, and its keys and all other words are the same
@@ -113,7 +113,7 @@ def test_wechat_shows_it_and_nothing_of_what_it_wants(raw: str) -> None:
 def test_an_sms_has_it_on_its_one_line(raw: str) -> None:
     shown = clean(raw)
     for template, locale in parts_of("sms"):
-        text = template.render_sms(told(template, raw), locale)
+        text = template.render_sms(told(template, raw, is_seen=bool(shown)), locale)
         assert second_opinion.of_sms(text) == [], (template.id, locale)
         assert is_told_in(text, around("sms", template, locale, bool(shown)), shown), (template.id, locale)
 
@@ -124,7 +124,7 @@ def test_a_mail_has_it_as_text_and_its_headers_and_elements_are_ours(raw: str) -
     turn = list(INJECTIONS.values()).index(raw)
     for number, (template, locale) in enumerate(parts_of("email")):
         at = template.id, locale
-        words = template.render_email(told(template, raw), locale)
+        words = template.render_email(told(template, raw, is_seen=bool(shown)), locale)
         plain, expected = around("email", template, locale, bool(shown))
         # Then nothing hides, and subject and text say it
         assert second_opinion.of_mail(words) == [], at
@@ -151,7 +151,7 @@ def with_word_replaced(page: Page, shown: str) -> list[Any]:
 def test_a_card_has_it_as_text_and_its_links_are_ours(raw: str) -> None:
     shown = clean(raw)
     for template, locale in parts_of("card"):
-        card = template.render_card(told(template, raw), locale)
+        card = template.render_card(told(template, raw, is_seen=bool(shown)), locale)
         expected = around("card", template, locale, bool(shown))
         assert second_opinion.of_card(card) == [], (template.id, locale)
         assert (card.picture, card.url) == (expected.picture, expected.url)
