@@ -199,7 +199,16 @@ def _pause_ms(answer: Answer, attempts: int) -> int:
 
 
 def after_refusal(alert: Alert, code: str, now_ms: int) -> Step:
-    """The step when the alert could not even be put into words for this channel: nothing was sent."""
+    """The step when the alert could not even be put into words for this channel: nothing was sent. Why is kept, as the
+    reason of its end or, when another channel follows, beside the attempts."""
+    if _has_next(alert):
+        return diverted(alert, code, now_ms)
+    return _next_channel(alert, None, now_ms, reason=code)
+
+
+def after_waiting(alert: Alert, code: str, now_ms: int) -> Step:
+    """The step when this channel cannot send for too long. Why is no row of its own: in an outage it is all the same,
+    and there may be a million."""
     return _next_channel(alert, None, now_ms, reason=code)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from dispatcher.cards import mask_text
 from dispatcher.channels.tables import is_known
+from dispatcher.channels.wechat.budget import WAITS_FOR_QUOTA
 from dispatcher.ledger.held import DISCARDED, Hold
 from dispatcher.ledger.stories import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.model.consent import ConsentEntry
@@ -122,7 +123,11 @@ def _held_until(hold: Hold, alert: AlertStory) -> str:
 
 
 def _detour(detour: Detour) -> str:
-    why = "no room in the quota of the day" if detour.why == "quota" else f"the quota of the day ran low ({detour.why})"
+    why = f"it could not be put into words ({detour.why})"
+    if detour.why == WAITS_FOR_QUOTA:
+        why = "no room in the quota of the day"
+    elif detour.why.startswith("brown-out:"):
+        why = f"the quota of the day ran low ({detour.why})"
     return f"not tried {moment(detour.at)} {detour.channel}: {why}"
 
 

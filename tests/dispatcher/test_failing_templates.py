@@ -13,6 +13,7 @@ import pytest
 
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.recipient import RecipientLine
+from replay.explain import tell
 from templates.library import Library
 from tests.dispatcher import wechat_kit
 from tests.dispatcher.test_engine import swipe
@@ -88,6 +89,13 @@ async def test_what_fails_on_wechat_is_told_by_sms_and_the_others_are_not_touche
     # Then it is told by SMS, and the others on WeChat
     assert ends == [("delivered", "sms", None), ("delivered", "wechat", None), ("delivered", "wechat", None)]
     assert world.book.refused == {}
+    # And whoever asks why is told
+    ledger = InlineLedger(world.path)
+    story = await ledger.explain("e0")
+    await ledger.aclose()
+    assert story is not None
+    assert [line for line in tell(story) if "not tried" in line and "wechat: it could not be put into words" in line]
+    assert [one.why for one in story.alerts[0].detours] == ["template:RenderFailed"]
 
 
 @pytest.mark.parametrize("broken", [ENDLESS, NESTED, FLOOD], ids=["endless", "nested loops", "a megabyte"])
