@@ -61,8 +61,7 @@ empty, to be tested by ``if``.
     card?                            {{ card | tail }}
     late_seconds                     {{ late_seconds | late }}
 
-A payment that was received has its amount in ``amount``. A template's text may have ``if`` and ``for … in range(…)``
-and no other statement (templates/grammar.py).
+A payment that was received has its amount in ``amount``. What a template's text may say besides is in ``grammar``.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import minijinja
 
+from templates import grammar
 from templates.errors import TemplateError
 from templates.render import environment
 
@@ -65,6 +66,7 @@ def _check(path: Path, text: str) -> None:
     engine = environment()
     try:
         engine.add_template(path.stem, text)
+        grammar.check(text, grammar.LAYOUT_STATEMENTS)
     except minijinja.TemplateError as error:
         raise TemplateError(
             path, "the layout", f"{error.kind}: {error.detail}", "correct the layout", error.line

@@ -124,6 +124,8 @@ def fit(kind: str, value: str, key: str | None = None) -> str:
         raise FieldRefused(name, "is empty")
     if kind == "amount":
         return _fit_amount(value, name)
+    if kind == "number":
+        value = value.replace(",", "")  # points are written with them
     limit = limit_of(kind, value)
     if units(value) > limit:
         if rule.mark is None:

@@ -16,6 +16,7 @@ from functools import lru_cache, partial
 import minijinja
 import orjson
 
+from templates import filters, grammar
 from templates.errors import FieldRefused, RenderFailed
 from templates.facts import FIELDS, Field, Reader, SwipeFacts
 from templates.limits import MAX_SMS_TEXT_UNITS, WECHAT_TYPES, fit, limit_of, type_of
@@ -32,6 +33,9 @@ MAX_OUTPUT_CHARS = 4_096
 
 UNBOUNDED_FILTERS = ("format", "indent")
 """Of minijinja's own, those that make a gigabyte from a number without using fuel."""
+
+UNBOUNDED_GLOBALS = ("cycler", "debug", "dict", "joiner", "namespace")
+"""Of minijinja's own, those that keep something between the turns of a loop, and the one that shows all fields."""
 
 SEPARATOR = "\x1f"
 """Between the fields of a part. Values have no control characters, and neither has a template's source."""
@@ -56,14 +60,16 @@ WechatData = dict[str, dict[str, str]]
 
 
 def environment() -> minijinja.Environment:
-    """A sandbox: no loader, no Python methods, strict about unknown fields, bounded by fuel.
+    """A sandbox: no loader, no Python methods, strict about unknown fields, bounded by fuel. It has our filters.
 
     ``debug`` stays off because minijinja then quotes the values of fields in its errors.
     """
     engine = minijinja.Environment(undefined_behavior="strict", fuel=MAX_FUEL, debug=False, pycompat=False)
     for name in UNBOUNDED_FILTERS:
         engine.remove_filter(name)
-    engine.remove_global("debug")
+    for name in UNBOUNDED_GLOBALS:
+        engine.remove_global(name)
+    filters.register(engine)
     return engine
 
 
@@ -81,8 +87,9 @@ class Source:
     """One piece of template text, compiled, with the fields that it uses."""
 
     def __init__(self, engine: minijinja.Environment, name: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> None:
-        """Raises ``minijinja.TemplateError`` for a syntax error, with its line."""
+        """Raises ``minijinja.TemplateError`` for a syntax error, and for what ``grammar`` refuses, with its line."""
         engine.add_template(name, text)
+        grammar.check(text)
         used = engine.undeclared_variables_in_str(text)
         self.name = name
         self.text = text
@@ -100,6 +107,8 @@ class Source:
             text = self._render(self.name, **values)
         except minijinja.TemplateError as error:
             raise RenderFailed(self.name, f"line {error.line}: {error.kind}") from None
+        except filters.FilterRefused as refused:
+            raise RenderFailed(self.name, str(refused)) from None
         if len(text) > self._max_chars:
             raise RenderFailed(self.name, f"more than {self._max_chars} characters of output")
         return text

@@ -100,13 +100,22 @@ def without_emoji(text: str) -> str:
     return text if text.isascii() else " ".join(_emoji.sub("", text).split())
 
 
+_LINKERS = frozenset("\u094d\u09cd\u0acd\u0b4d\u0c4d\u0d4d")
+"""Viramas after which the next consonant is drawn into the same sign (UAX 29, rule GB9c)."""
+
+_TRAILING = frozenset("\u0e33\u0eb3\uff9e\uff9f")
+"""Letters by category that belong to the one before: Thai and Lao am, the voice marks of narrow Katakana."""
+
+
 def _joins(before: str, character: str, flag_open: bool) -> bool:
     """True if ``character`` belongs to ``before``: the rules of UAX 29 that alerts can meet."""
     if before == ZERO_WIDTH_JOINER or character == ZERO_WIDTH_JOINER:
         return True
     if unicodedata.category(character)[0] == "M" or "\U0001f3fb" <= character <= "\U0001f3ff":
         return True
-    if "\u1160" <= character <= "\u11ff" or "\ud7b0" <= character <= "\ud7fb" or character in "\uff9e\uff9f":
+    if "\u1160" <= character <= "\u11ff" or "\ud7b0" <= character <= "\ud7fb" or character in _TRAILING:
+        return True
+    if before in _LINKERS and "\u0900" <= character <= "\u0d7f" and unicodedata.category(character) == "Lo":
         return True
     return flag_open and "\U0001f1e6" <= character <= "\U0001f1ff"
 
@@ -137,6 +146,31 @@ def cut(text: str, limit: int, ellipsis: str = ELLIPSIS) -> str:
     kept: list[str] = []
     for piece in graphemes(text):
         room -= units(piece)
+        if room < 0:
+            break
+        kept.append(piece)
+    return "".join(kept).rstrip() + ellipsis
+
+
+def columns(text: str) -> int:
+    """Columns that ``text`` takes on a screen: two for a wide or fullwidth character or an emoji, else one each."""
+    return len(text) if text.isascii() else sum(map(_columns_of, graphemes(text)))
+
+
+def _columns_of(grapheme: str) -> int:
+    if "\ufe0f" in grapheme or "\U0001f1e6" <= grapheme[0] <= "\U0001f1ff":
+        return 2
+    return 2 if any(unicodedata.east_asian_width(character) in "WF" for character in grapheme) else 1
+
+
+def cut_to_columns(text: str, limit: int, ellipsis: str = ELLIPSIS) -> str:
+    """As ``cut``, but ``limit`` is in ``columns``."""
+    if columns(text) <= limit:
+        return text
+    room = limit - columns(ellipsis)
+    kept: list[str] = []
+    for piece in graphemes(text):
+        room -= _columns_of(piece)
         if room < 0:
             break
         kept.append(piece)

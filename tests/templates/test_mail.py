@@ -108,10 +108,12 @@ def test_no_merchant_becomes_markup(swipe: Template, make_facts: Any, locale: st
 
 
 def test_a_template_cannot_undo_the_escaping(tmp_path: Path, make_facts: Any) -> None:
-    html = "{{ merchant|safe }}{% autoescape false %}{{ merchant }}{% endautoescape %}"
-    words = a_template(tmp_path, html=html).render_email(make_facts(merchant="<b>"), "en")
-    assert words.html == "&lt;b&gt;&lt;b&gt;"
-    assert (words.subject, words.text) == ("<b>", "<b>")
+    html = "{{ merchant|safe }}{{ merchant|short(3)|safe }}"
+    words = a_template(tmp_path, html=html).render_email(make_facts(merchant="<b>&"), "en")
+    assert words.html == "&lt;b&gt;&amp;&lt;b…"
+    assert (words.subject, words.text) == ("<b>&", "<b>&")
+    with pytest.raises(TemplateError, match="UnknownStatement: there is no such statement"):
+        a_template(tmp_path, html="{% autoescape false %}{{ merchant }}{% endautoescape %}")
 
 
 def test_a_long_subject_loses_its_merchant_and_never_a_digit(swipe: Template, make_facts: Any) -> None:

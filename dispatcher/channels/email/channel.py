@@ -14,7 +14,7 @@ from dispatcher.delivery import Answer, ChannelPolicy
 from dispatcher.model.alert import Alert
 from dispatcher.network.api import Request, Response
 from ratelimit.retry import RetryPolicy
-from templates.errors import FieldRefused, RenderError, UnknownTemplate
+from templates.errors import RenderError, UnknownTemplate, reason_of
 from templates.facts import SwipeFacts
 from templates.library import Library
 
@@ -68,10 +68,8 @@ class EmailChannel:
         )
         try:
             words = self._library.template(alert.template).render_email(facts, recipient.locale)
-        except FieldRefused as refused:
-            raise CannotPrepare(f"template-field:{refused.key}") from None
         except (RenderError, UnknownTemplate) as error:
-            raise CannotPrepare(f"template:{type(error).__name__}") from None
+            raise CannotPrepare(reason_of(error)) from None
         try:
             body = build(self._sender, address, words, alert.key, event.time, recipient.locale)
         except ValueError:

@@ -25,7 +25,7 @@ from dispatcher.model.event import Int64
 from dispatcher.model.private import Secret
 from dispatcher.network.api import Request, Response
 from ratelimit.retry import RetryPolicy
-from templates.errors import FieldRefused, RenderError, UnknownTemplate
+from templates.errors import RenderError, UnknownTemplate, reason_of
 from templates.facts import SwipeFacts
 from templates.library import Library
 
@@ -112,10 +112,8 @@ class GenericSmsChannel:
         )
         try:
             text = self._library.template(alert.template).render_sms(facts, recipient.locale)
-        except FieldRefused as refused:
-            raise CannotPrepare(f"template-field:{refused.key}") from None
         except (RenderError, UnknownTemplate) as error:
-            raise CannotPrepare(f"template:{type(error).__name__}") from None
+            raise CannotPrepare(reason_of(error)) from None
         if recipient.phone is None:  # taken out since the alert was admitted
             raise CannotPrepare("no-phone")
         if not fits(text, self._sign):  # the text alone is within its limit: the sign is longer than vendors allow

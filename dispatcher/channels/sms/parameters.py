@@ -15,7 +15,7 @@ from dispatcher.config_sms import SmsVendor
 from dispatcher.errors import ConfigurationError
 from dispatcher.model.alert import Alert
 from dispatcher.model.event import DIGEST
-from templates.errors import FieldRefused, RenderError, UnknownTemplate
+from templates.errors import RenderError, UnknownTemplate, reason_of
 from templates.facts import FIELDS, Field, SwipeFacts
 from templates.library import DEFAULT_LOCALE, Library, fallbacks
 from templates.text import cut, units, without_emoji
@@ -98,10 +98,8 @@ class VendorTemplates:
             code, locale = self._code(template, recipient.locale)
             words = words_for(locale)
             values = {one.name: self._fit(one.field, one.field.read(facts, words)) for one in self._params[template]}
-        except FieldRefused as refused:
-            raise CannotPrepare(f"template-field:{refused.key}") from None
         except (RenderError, UnknownTemplate) as error:
-            raise CannotPrepare(f"template:{type(error).__name__}") from None
+            raise CannotPrepare(reason_of(error)) from None
         return Filled(code, values)
 
     def _code(self, template: str, locale: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from dispatcher.network.api import Network, Request, Response
 from dispatcher.network.transport import NetworkTransport
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.retry import RetryPolicy
-from templates.errors import FieldRefused, RenderError, UnknownTemplate
+from templates.errors import RenderError, UnknownTemplate, reason_of
 from templates.facts import SwipeFacts
 from templates.library import Library
 
@@ -136,10 +136,8 @@ class WechatChannel:
         try:
             template = self._library.template(alert.template)
             data = template.render_wechat_json(facts, recipient.locale)
-        except FieldRefused as refused:
-            raise CannotPrepare(f"template-field:{refused.key}") from None
         except (RenderError, UnknownTemplate) as error:
-            raise CannotPrepare(f"template:{type(error).__name__}") from None
+            raise CannotPrepare(reason_of(error)) from None
         if recipient.openid is None:  # taken out since the alert was admitted
             raise CannotPrepare("no-openid")
         # Put together by hand: all that varies is JSON already or needs no escape.

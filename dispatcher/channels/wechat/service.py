@@ -27,7 +27,7 @@ from dispatcher.model.alert import Alert
 from dispatcher.model.event import Int64
 from dispatcher.network.api import Request, Response
 from ratelimit.retry import RetryPolicy
-from templates.errors import FieldRefused, RenderError, UnknownTemplate
+from templates.errors import RenderError, UnknownTemplate, reason_of
 from templates.facts import SwipeFacts
 from templates.library import Library
 
@@ -112,10 +112,8 @@ class WechatServiceChannel:
                 message: dict[str, object] = {"msgtype": "news", "news": {"articles": [article]}}
             else:
                 message = {"msgtype": "text", "text": {"content": template.render_sms(facts, recipient.locale)}}
-        except FieldRefused as refused:
-            raise CannotPrepare(f"template-field:{refused.key}") from None
         except (RenderError, UnknownTemplate) as error:
-            raise CannotPrepare(f"template:{type(error).__name__}") from None
+            raise CannotPrepare(reason_of(error)) from None
         token = self.steward.current or self.steward.last
         if token is None:
             raise CannotPrepare("no-token")
