@@ -21,6 +21,14 @@ from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.stories import EventStory
+from dispatcher.ledger.template_changes import (
+    Offered,
+    TemplateAct,
+    TemplateHistory,
+    TemplatesInUse,
+    TemplateText,
+    TemplateVersion,
+)
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
@@ -305,6 +313,24 @@ class Ledger(Protocol):
 
     async def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
         """The last changes, or those of one version; the latest act first."""
+
+    async def templates_offered(self, versions: Sequence[Offered], now_ms: int) -> list[TemplateVersion]:
+        """Write down what a library brings and let it be told as far as that needs nobody's approval; returns each
+        version as it is now (see `template_changes`). One whose digest is another is not taken: it has two contents."""
+
+    async def templates_in_use(self, known: int) -> TemplatesInUse | None:
+        """The versions that are told; None when the last act is the one numbered ``known``."""
+
+    async def template_texts(self, names: Sequence[str]) -> dict[str, TemplateText]:
+        """What versions say, by their names (``swipe@2``); one that was never written down is not in the answer."""
+
+    async def template_act(self, act: TemplateAct) -> TemplateVersion:
+        """Approve, reject, roll out or roll back a version; returns it as it is now. Raises `ChangeRefused`."""
+
+    async def template_history(
+        self, limit: int, template: str | None = None, version: int | None = None
+    ) -> TemplateHistory:
+        """Versions and the last acts: all, those of a template, or those of one version."""
 
     async def file_ids(self) -> bool:
         """Put a block of recent event ids where they are found for good, if there is one; False when there is none.

@@ -26,6 +26,7 @@ from dispatcher.ledger import (
     sqlite_read,
     sqlite_recipients,
     sqlite_rules,
+    sqlite_templates,
     sqlite_tokens,
 )
 from dispatcher.ledger.api import Admission, Books, Decide, Imported, RateAsk, RateShare, Receipt
@@ -37,6 +38,14 @@ from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.ledger.stories import EventStory
+from dispatcher.ledger.template_changes import (
+    Offered,
+    TemplateAct,
+    TemplateHistory,
+    TemplatesInUse,
+    TemplateText,
+    TemplateVersion,
+)
 from dispatcher.ledger.tokens import TokenAnswer, TokenRow
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
@@ -256,6 +265,26 @@ class SqliteStore:
     def rule_history(self, limit: int, version: str | None = None) -> list[RuleChange]:
         """See `Ledger.rule_history`."""
         return sqlite_rules.history(self.connection, limit, version)
+
+    def templates_offered(self, versions: Sequence[Offered], now_ms: int) -> list[TemplateVersion]:
+        """See `Ledger.templates_offered`."""
+        return sqlite_templates.offered(self.connection, versions, now_ms)
+
+    def templates_in_use(self, known: int) -> TemplatesInUse | None:
+        """See `Ledger.templates_in_use`."""
+        return sqlite_templates.in_use(self.connection, known)
+
+    def template_texts(self, names: Sequence[str]) -> dict[str, TemplateText]:
+        """See `Ledger.template_texts`."""
+        return sqlite_templates.texts(self.connection, names)
+
+    def template_act(self, act: TemplateAct) -> TemplateVersion:
+        """See `Ledger.template_act`."""
+        return sqlite_templates.act(self.connection, act)
+
+    def template_history(self, limit: int, template: str | None = None, version: int | None = None) -> TemplateHistory:
+        """See `Ledger.template_history`."""
+        return sqlite_templates.history(self.connection, limit, template, version)
 
     @property
     def recent_ids(self) -> int:
