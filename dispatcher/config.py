@@ -128,9 +128,11 @@ class RulesConfig(Section, frozen=True, kw_only=True):
 
 
 class TemplatesConfig(Section, frozen=True, kw_only=True):
-    """``path`` is a folder that is added to the shipped library."""
+    """``path`` is a folder that is added to the shipped library. ``approval``: a version in it that is new is told only
+    once somebody else than who proposed it has approved it."""
 
     path: Path | None = None
+    approval: bool = False
 
 
 class EngineConfig(Section, frozen=True, kw_only=True):

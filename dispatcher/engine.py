@@ -51,6 +51,7 @@ from dispatcher.rates import SharedRates, leased_pacers, machine_clock_ms
 from dispatcher.recorder import Recorder
 from dispatcher.rules_in_force import RulesInForce
 from dispatcher.storms import Storms
+from dispatcher.template_versions import VersionedLibrary
 from dispatcher.together import Together
 from ratelimit.breaker import BreakerState
 from ratelimit.leased import LeasedPacer
@@ -76,7 +77,8 @@ class Engine:
     """One process's share of the work; use ``async with engine.running():``.
 
     ``rules`` are those that ``decide`` goes by; the lanes ask them which alerts are urgent, which are to say that
-    they are late, and how long a channel has for its receipt.
+    they are late, and how long a channel has for its receipt. ``templates`` are those that the channels render with;
+    None: each version that an alert may have is there already.
 
     ``fail_fast``: a ledger that cannot write or a wrong secret ends the run with its error (``send``, ``demo``);
     otherwise the engine waits until it is mended, raises the alarm metric, and intake answers 503 (``run``).
@@ -93,6 +95,7 @@ class Engine:
         rules: RulesInForce,
         ruleset: tuple[str, str],
         meter: Meter,
+        templates: VersionedLibrary | None = None,
         limits: Mapping[str, Limits] = {},
         processes: int = 1,
         steady_ms: Callable[[], int] = machine_clock_ms,
@@ -127,6 +130,7 @@ class Engine:
                 in_flight=min(config.in_flight, channel.connections) if channel.fenced else config.in_flight,
                 limits=limits.get(name, NO_LIMITS),
                 rules=rules,
+                templates=templates,
             )
             for name, (channel, pacer) in channels.items()
         }

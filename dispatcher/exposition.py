@@ -156,6 +156,11 @@ def _gauges(totals: Totals) -> Iterable[Metric]:
         "1 while the rule file cannot be put in force and the rules before it stay",
         value=totals.rules_broken,
     )
+    yield GaugeMetricFamily(
+        "swipebell_templates_broken",
+        "1 while a template cannot be put in force and the versions before it stay",
+        value=totals.templates_broken,
+    )
     rules = GaugeMetricFamily("swipebell_rules_info", "Processes that decide by these rules", labels=["version"])
     for version, processes in sorted(totals.rules_versions.items()):
         rules.add_metric([version], processes)

@@ -8,7 +8,7 @@ late ones (`freshness`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Protocol
 
@@ -87,6 +87,16 @@ class Budget(Protocol):
         """So many attempts have their answer, or never will."""
 
 
+class Versions(Protocol):
+    """What a lane needs of the templates: that the version of each alert is there before it is rendered."""
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those that have to be learned first."""
+
+    async def learn(self, names: set[str]) -> None:
+        """Learn them. Raises `LedgerUnavailable`."""
+
+
 class Lane:
     """See the module. Two tasks run it, the sender and the classifier; the rest is called from the same trio loop."""
 
@@ -104,6 +114,7 @@ class Lane:
         in_flight: int,
         rules: RulesInForce,
         limits: Limits = NO_LIMITS,
+        templates: Versions | None = None,
     ) -> None:
         self.channel = channel
         self.policy_of = policy_of
@@ -119,6 +130,7 @@ class Lane:
         self._pacer = pacer
         self._random = random
         self._rules = rules
+        self._templates = templates
         self._work = trio.Event()
         self._answers: list[Response] = []
         self._answered = trio.Event()
@@ -239,7 +251,16 @@ class Lane:
             self._host.breaker_changed(self.channel.name, state)
 
     async def _send(self, batch: list[Alert], granted: int) -> LedgerUnavailable | None:
-        """Hand a batch over; the error when it could not be fenced and is back in the queue."""
+        """Hand a batch over; the error when it could not be rendered or fenced and is back in the queue."""
+        if self._templates is not None:
+            versions = {alert.template for alert in batch}
+            if self._templates.missing(versions):  # of another process, or told no longer
+                try:
+                    await self._templates.learn(versions)
+                except LedgerUnavailable as error:
+                    self.put(batch, first=True)
+                    self._pacer.give_back(granted)
+                    return error
         now_ms = self._host.now_ms()
         part = self._pacer.part if isinstance(self._pacer, LeasedPacer) else 1.0
         leaving, steps = self.gate.held(batch, now_ms, part)

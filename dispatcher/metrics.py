@@ -171,6 +171,10 @@ class Meter:
         """The rule file cannot be put in force, or can be again."""
         self.totals.rules_broken = int(value)
 
+    def templates_broken(self, value: bool) -> None:
+        """A template cannot be put in force, or all can be again."""
+        self.totals.templates_broken = int(value)
+
     def lanes(self, lengths: Mapping[str, tuple[int, int]], open_alerts: int) -> None:
         """Set the gauges: (queued, in flight) by channel, and the ledger's open alerts."""
         self.totals.lanes = dict(lengths)

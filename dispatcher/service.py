@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from dispatcher.metrics import Meter
 from dispatcher.rates import machine_clock_ms
 from dispatcher.rules_in_force import RulesInForce
 from dispatcher.rules_watch import RulesWatch
+from dispatcher.templates_watch import TemplatesWatch
+from dispatcher.watched import Watch
 from ratelimit.errors import RulesError
 from ratelimit.leased import POLLED_BURST_SHARE, LeasedPacer
 from ratelimit.rules import Rules
@@ -49,12 +51,19 @@ log = get_logger("service")
 class Service:
     """What a running engine stands on; made by `service`."""
 
-    def __init__(self, engine: Engine, ledger: ThreadedLedger, meter: Meter, config: Config, rules: RulesWatch) -> None:
+    def __init__(
+        self, engine: Engine, ledger: ThreadedLedger, meter: Meter, config: Config, watches: Sequence[Watch]
+    ) -> None:
         self.engine = engine
         self.ledger = ledger
         self.meter = meter
         self.config = config
-        self.rules = rules
+        self._watches = watches
+
+    def look_now(self) -> None:
+        """Somebody says that rules and templates are ready: look now."""
+        for watch in self._watches:
+            watch.look_now()
 
 
 def read_rules(config: Config) -> Rules:
@@ -84,13 +93,14 @@ async def service(
     Raises `ConfigurationError`, `LedgerUnavailable` or `ChannelMisconfigured` (a wrong secret), each one line.
     """
     environ = os.environ if environ is None else environ
-    library = read_templates(config)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     meter = Meter()
     ledger = ThreadedLedger(str(config.ledger.path), meter.committed)
     try:
         watch = RulesWatch(config.rules, ledger=ledger, meter=meter, now_ms=wall_clock_ms)
         rules = await watch.first(strict=fail_fast)
+        templates = TemplatesWatch(config.templates, ledger=ledger, meter=meter, now_ms=wall_clock_ms)
+        library = await templates.first(strict=fail_fast)
         network = open_network(config, environ)
         try:
             made = make_channels(config, library, network, environ, Fleet(ledger, wall_clock_ms, meter))
@@ -103,6 +113,7 @@ async def service(
             admitter = Admitter(
                 rules, library, {name: channel.fenced for name, (channel, _) in channels.items()}, brownouts
             )
+            admitter.tell_by(library.chooser)
             engine = Engine(
                 config=config.engine,
                 ledger=ledger,
@@ -112,6 +123,7 @@ async def service(
                 rules=admitter.in_force,
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
+                templates=library,
                 limits=_limits(channels, sections),
                 processes=processes,
                 fail_fast=fail_fast,
@@ -126,7 +138,8 @@ async def service(
             gc.set_threshold(*GC_THRESHOLDS)
             async with engine.running(), trio.open_nursery() as watching:
                 watching.start_soon(watch.run, admitter.put_in_force)
-                yield Service(engine, ledger, meter, config, watch)
+                watching.start_soon(templates.run, admitter.tell_by)
+                yield Service(engine, ledger, meter, config, (watch, templates))
                 watching.cancel_scope.cancel()
         finally:
             await network.aclose()

@@ -139,8 +139,8 @@ class Totals(msgspec.Struct, kw_only=True):
     channel, 1 while it waits for a person; ``open_breakers`` 1 while its provider is down; ``token_storms`` 1 while
     there are far too many refreshes; ``quotas`` (used, limit, remaining, brown-out level) as the process last heard;
     ``storms`` by rule, 1 while it holds alerts;
-    ``rules_broken`` 1 while the rule file cannot be put in force; ``rules_versions`` how many processes decide by each
-    version of the rules.
+    ``rules_broken`` 1 while the rule file cannot be put in force, ``templates_broken`` 1 while a template cannot;
+    ``rules_versions`` how many processes decide by each version of the rules.
     """
 
     events: dict[str, int] = {}
@@ -172,6 +172,7 @@ class Totals(msgspec.Struct, kw_only=True):
     storms: dict[str, int] = {}
     rules_reloads: dict[str, int] = {}
     rules_broken: int = 0
+    templates_broken: int = 0
     rules_versions: dict[str, int] = {}
 
     def __post_init__(self) -> None:
@@ -206,6 +207,7 @@ class Totals(msgspec.Struct, kw_only=True):
             used, limit, level = max(ours[0], theirs[0]), max(ours[1], theirs[1]), max(ours[3], theirs[3])
             self.quotas[channel] = used, limit, min(ours[2], theirs[2]), level
         self.rules_broken = max(self.rules_broken, other.rules_broken)
+        self.templates_broken = max(self.templates_broken, other.templates_broken)
         for version, processes in other.rules_versions.items():
             self.rules_versions[version] = self.rules_versions.get(version, 0) + processes
 
@@ -218,7 +220,7 @@ class Totals(msgspec.Struct, kw_only=True):
         self.token_storms = dict.fromkeys(self.token_storms, 0)
         self.quotas = {}
         self.storms = dict.fromkeys(self.storms, 0)
-        self.rules_broken = 0
+        self.rules_broken = self.templates_broken = 0
         self.rules_versions = {}
 
 

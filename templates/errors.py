@@ -25,6 +25,10 @@ class UnknownTemplate(LookupError):
     """The caller asked for a template, a version or a channel that the library does not hold."""
 
 
+class BrokenTemplate(UnknownTemplate):
+    """The version that an alert was decided with can no longer be used: this release does not understand it."""
+
+
 class RenderError(Exception):
     """This one alert cannot be rendered; the base of the three below. The engine goes on with the others."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import minijinja
@@ -30,8 +30,13 @@ MAX_FILE_BYTES = 65_536
 """Of one template.toml: all parts of a template in ten locales take a tenth of it."""
 
 
-def load_folder(folder: Path, layouts: Mapping[str, str]) -> dict[str, Template]:
-    """The templates of a library's folder by id; ``TemplateError`` for the first mistake."""
+def load_folder(
+    folder: Path,
+    layouts: Mapping[str, str],
+    load: Callable[[Path, Mapping[str, str]], Template] | None = None,
+) -> dict[str, Template]:
+    """The templates of a library's folder by id; ``TemplateError`` for the first mistake. ``load`` is ``load_template``
+    unless told otherwise."""
     if not folder.is_dir():
         raise TemplateError(folder, "the library", "is not a folder", "create it or correct [templates] path")
     files = sorted(folder.glob(f"*/{FILE_NAME}"))
@@ -39,7 +44,7 @@ def load_folder(folder: Path, layouts: Mapping[str, str]) -> dict[str, Template]
         raise TemplateError(folder, "the library", f"has more than {MAX_TEMPLATES} templates", "split it")
     found: dict[str, Template] = {}
     for path in files:
-        template = load_template(path, layouts)
+        template = (load or load_template)(path, layouts)
         if template.id in found:
             other = found[template.id].path
             raise TemplateError(path, "id", f"{template.id!r} is also the id of {other}", "give one of them another id")
@@ -54,18 +59,36 @@ def load_template(path: Path, layouts: Mapping[str, str] | None = None) -> Templ
     """
     if layouts is None:
         layouts = load_layouts(SHIPPED) | load_layouts(path.parent.parent)
-    return _Loader(path, layouts).load()
+    return _Loader(path, layouts, read_template(path)).load()
+
+
+def compile_template(text: str, layouts: Mapping[str, str], path: Path) -> Template:
+    """A template from its text and the layouts that it uses, as they were kept; else as ``load_template``. ``path`` is
+    how errors name it."""
+    return _Loader(path, layouts, text).load()
+
+
+def read_template(path: Path) -> str:
+    """The text of a template's file, or ``TemplateError``."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise TemplateError(path, "the file", f"is over {MAX_FILE_BYTES} bytes", "shorten it")
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise TemplateError(path, "the file", f"cannot be read ({error.strerror})", "check its rights") from None
+    except UnicodeDecodeError:
+        raise TemplateError(path, "the file", "is not UTF-8", "save it as UTF-8") from None
 
 
 class _Loader:
     """Turns one file into a template; keeps what an error needs to say where it is."""
 
-    def __init__(self, path: Path, layouts: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, layouts: Mapping[str, str], text: str) -> None:
         self._path = path
+        self._text = text
         self._layouts = layouts
         self._engine = environment()
         add_layouts(self._engine, layouts)
-        self._text = self._read()
         self._file = self._decode()
         self._examples = {line.name: line.example for line in self._file.fields}
 
@@ -87,19 +110,7 @@ class _Loader:
                     raise TemplateError(self._path, f"[{channel}.{locale}]", "is missing", "translate the part")
         self._check_same_keys()
         layouts = used_layouts("".join(mail.html for mail in self._file.email.values()), self._layouts)
-        return Template(self._file, self._path, layouts, wechat, sms, email, card)
-
-    def _read(self) -> str:
-        try:
-            if self._path.stat().st_size > MAX_FILE_BYTES:
-                raise TemplateError(self._path, "the file", f"is over {MAX_FILE_BYTES} bytes", "shorten it")
-            return self._path.read_text("utf-8")
-        except OSError as error:
-            raise TemplateError(
-                self._path, "the file", f"cannot be read ({error.strerror})", "check its rights"
-            ) from None
-        except UnicodeDecodeError:
-            raise TemplateError(self._path, "the file", "is not UTF-8", "save it as UTF-8") from None
+        return Template(self._file, self._path, self._text, layouts, wechat, sms, email, card)
 
     def _decode(self) -> TemplateFile:
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -105,13 +107,15 @@ def examples_of(fields: tuple[FieldLine, ...], locale: str) -> dict[str, str]:
 class Template:
     """A template of one version, compiled and checked.
 
-    ``layouts`` holds the text of those that its mails use, by name: with the file they are all that it says.
+    ``text`` is its file; ``layouts`` holds the text of those that its mails use, by name: together they are all that it
+    says.
     """
 
     def __init__(
         self,
         file: TemplateFile,
         path: Path,
+        text: str,
         layouts: Mapping[str, str],
         wechat: Mapping[str, WechatPart],
         sms: Mapping[str, SmsPart],
@@ -126,6 +130,7 @@ class Template:
         self.match = file.match
         self.fields = file.fields
         self.path = path
+        self.text = text
         self.layouts = layouts
         self.pinned = f"{file.id}@{file.version}"
         by_channel = (("wechat", wechat), ("sms", sms), ("email", email))
@@ -135,6 +140,16 @@ class Template:
         self._email = dict(email)
         self._card = dict(card)
         self.has_card = bool(card)
+
+    @property
+    def digest(self) -> str:
+        """Of what its file says: a comment and a blank line change nothing of it. 32 characters."""
+        return _digest(tomllib.loads(self.text))
+
+    @property
+    def layouts_digest(self) -> str:
+        """Of the layouts that its mails use. 32 characters."""
+        return _digest(dict(self.layouts))
 
     def examples(self, locale: str) -> dict[str, str]:
         """An example for each field of the template, in that locale as far as it has its own."""
@@ -176,6 +191,10 @@ class Template:
         if len(parts) < MAX_CACHED_LOCALES:
             parts[locale] = part
         return part
+
+
+def _digest(said: object) -> str:
+    return blake2b(msgspec.json.encode(said, order="deterministic"), digest_size=16).hexdigest()
 
 
 def fallbacks(locale: str) -> Iterator[str]:

@@ -32,7 +32,7 @@ def run(config_path: Path | None, processes: int) -> None:
     With --processes N that many equal processes share the ledger and the listening sockets under a supervisor, which
     restarts one that dies and answers /metrics for all of them together.
 
-    A changed rule file takes effect without a restart, within seconds, or at once on SIGHUP (one process).
+    Changed rules and templates take effect without a restart, within seconds, or at once on SIGHUP (one process).
     """
     config = load(config_path)
     if processes > 1:
@@ -54,7 +54,7 @@ async def _run(config: Config) -> None:
                 log.info("listening", **{name.replace(".", "_"): url for name, url in urls.items()})
                 async for number in signals:
                     if number == signal.SIGHUP:
-                        running.rules.look_now()
+                        running.look_now()
                         continue
                     log.info("stopping", signal=signal.Signals(number).name)
                     break
