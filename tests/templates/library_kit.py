@@ -86,7 +86,7 @@ def facts_of(template: Template, event: Event, number: int) -> dict[str, str | i
     every: dict[str, str | int] = {
         "name": (event.merchant or "李雷")[:20],
         "period": f"{event.time:%Y-%m}",
-        "statement_amount_minor": amount if number % 13 else -amount,
+        "statement_amount_minor": -amount if template.category == "statement" and number % 13 == 0 else amount,
         "minimum_due_minor": amount // 10,
         "remaining_minor": amount // 2,
         "available_minor": amount * 3,

@@ -117,13 +117,13 @@ def of_mail(words: MailWords) -> list[str]:
 
 
 def of_card(card: Card) -> list[str]:
-    """Of a card with a picture."""
+    """Of a card; it may do without its picture and without a link of its own."""
     found = [
         f"{name}: {fault}" for name in ("title", "description") for fault in of_text(getattr(card, name), lines=True)
     ]
     for name in ("picture", "url"):
         link = getattr(card, name)
-        if link is not None and not (link.startswith("https://") and link.isascii() and link.isprintable()):
+        if link and not (link.startswith("https://") and link.isascii() and link.isprintable()):
             found.append(f"{name}: is not an https link")
     return found + [f"{name}: is empty" for name in ("title", "description") if not getattr(card, name).strip()]
 
