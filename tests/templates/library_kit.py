@@ -100,7 +100,7 @@ def facts_of(template: Template, event: Event, number: int) -> dict[str, str | i
         "new_limit_minor": amount * (5 + number % 12),
         "limit_until": day.isoformat(),
         "title": event.merchant or "公告",
-        "text": (f"{event.city or event.merchant}: {LONG_TEXT * (1 + number % 3)}")[:200],
+        "text": (f"{event.city or event.merchant}: {LONG_TEXT * (1 + number % 3)}")[:200].strip(),
         "link": "https://bank.example/n?id=1&from=mail",
         "picture": "https://bank.example/p/new-year.png",
         "unsubscribe": "TD",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from functools import cache
+from html import escape
 from typing import Any
 
 import msgspec
@@ -26,8 +27,9 @@ from tests.templates.second_opinion import Page, seen_in
 WORD = "Qzxshop"
 """What stands in a string's place in the alert that it is compared with."""
 
-MESSAGE_EVERY = 7
-"""A mail is put together and parsed for every seventh pair of string and template: it takes longer than all else."""
+PAGE_EVERY, MESSAGE_EVERY = 9, 11
+"""A page is taken apart, and a mail put together and taken apart, for so many pairs of string and template: that takes
+longer than all else. The other pages are compared as text, and taken apart where they differ."""
 
 each_injection = pytest.mark.parametrize("raw", INJECTIONS.values(), ids=INJECTIONS)
 
@@ -131,12 +133,14 @@ def test_a_mail_has_it_as_text_and_its_headers_and_elements_are_ours(raw: str) -
         assert is_told_in(words.subject, plain.subject, shown), at
         assert is_told_in(words.text, plain.text, shown), at
         # And in the page it is text: the same elements with the same attributes stand around it
-        page = seen_in(words.html)
-        assert page.elements == with_word_replaced(expected, shown), at
-        assert is_told_in(page.text, expected.text, shown), at
+        if words.html != plain.html.replace(WORD, escape(shown)) or (number + turn) % PAGE_EVERY == 0:
+            page = seen_in(words.html)
+            assert page.elements == with_word_replaced(expected, shown), at
+            assert is_told_in(page.text, expected.text, shown), at
         # And a mailbox finds our headers and no other
         if (number + turn) % MESSAGE_EVERY == 0:
-            assert second_opinion.of_message(words, locale) == [], at
+            slim = msgspec.structs.replace(words, text="-", html="-")
+            assert second_opinion.of_message(slim, locale) == [], at
 
 
 def with_word_replaced(page: Page, shown: str) -> list[Any]:
