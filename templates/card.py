@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -18,13 +19,10 @@ MAX_TITLE_UNITS = 64
 MAX_DESCRIPTION_UNITS = 512
 """Ours: the provider states no limit for a card's texts, and a client shows less than this of them."""
 
-HttpsUrl = Annotated[str, Meta(pattern=r"^https://[^\s]{1,1000}$")]
-
 PICTURE_FIELD, LINK_FIELD = "{{ picture }}", "{{ link }}"
 """In the place of an address: that of the event (the field of this name)."""
 
-Picture = Annotated[str, Meta(pattern=r"^(https://[^\s]{1,1000}|\{\{ picture \}\})$")]
-Link = Annotated[str, Meta(pattern=r"^(https://[^\s]{1,1000}|\{\{ link \}\})$")]
+is_https = re.compile(r"https://[^\s]{1,1000}").fullmatch
 
 
 class CardText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,8 +33,8 @@ class CardText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     title: Annotated[str, Meta(min_length=1)]
     description: Annotated[str, Meta(min_length=1)]
-    picture: Picture
-    url: Link | None = None
+    picture: Annotated[str, Meta(min_length=1)]
+    url: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class Card(msgspec.Struct, frozen=True, gc=False):

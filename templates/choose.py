@@ -7,7 +7,7 @@ version is rolled out, two of a template stand beside each other, and the accoun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from hashlib import blake2b
 
 from dispatcher.model.event import DIGEST, Event
@@ -15,6 +15,9 @@ from templates.template import Match, Template
 
 DEFAULT_TEMPLATE = "swipe"
 """What tells an event that no other template is for."""
+
+CARD_MOVEMENTS = frozenset({"swipe", "fraud"})
+"""Categories of templates that tell a movement of a card, which ``swipe`` tells, too, if in fewer words."""
 
 MAX_CACHED_KINDS = 4_096
 """Kinds of event whose answer is remembered, below 1 MB. A day's are a few dozen, but category and type come from
@@ -45,6 +48,14 @@ def place_of(account: str, template: str) -> int:
     """
     digest = blake2b(f"{template}\0{account}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % WHOLE
+
+
+def stand_in(template: Template, known: Container[str]) -> str | None:
+    """The id of the template that tells at a provider which has to know each template before and knows these: its own,
+    ``swipe`` for any movement of a card, or None."""
+    if template.id in known:
+        return template.id
+    return DEFAULT_TEMPLATE if template.category in CARD_MOVEMENTS and DEFAULT_TEMPLATE in known else None
 
 
 class Chooser:

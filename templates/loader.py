@@ -1,33 +1,57 @@
-"""Reads a template from its file and checks it whole, so that no alert finds its mistakes."""
+"""Reads a template from its file and checks it whole, so that no alert finds its mistakes.
+
+One walk serves two readers: the engine's library, which stops at the first mistake, and ``lint``, which wants all of
+them. So every mistake is told to a ``Report``, and what follows it goes on as well as it can.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import minijinja
-import msgspec
 
 from dispatcher.model.currency import EXPONENTS
-from templates.card import CardPart, CardText
-from templates.errors import RenderError, TemplateError
+from templates.card import LINK_FIELD, PICTURE_FIELD, CardPart, CardText, is_https
+from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
 from templates.layouts import SHIPPED, add_layouts, load_layouts, used_layouts
 from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
+from templates.places import Places
+from templates.reading import MAX_FILE_BYTES, decode, read_text
 from templates.render import MAX_OUTPUT_CHARS, SmsPart, Source, WechatPart, environment
 from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile, examples_of
+
+__all__ = ["FILE_NAME", "MAX_FILE_BYTES", "Loader", "load_folder", "load_template", "same_id", "template_files"]
 
 FILE_NAME = "template.toml"
 
 MAX_TEMPLATES = 1_000
 """Folders of a library: far above a bank's notices; more is a wrong path, such as a home folder."""
 
-MAX_FILE_BYTES = 65_536
-"""Of one template.toml: all parts of a template in ten locales take a tenth of it."""
+Report = Callable[[TemplateError], None]
+"""Is told a mistake. It may raise, and then the reading ends."""
+
+Part = WechatPart | SmsPart | MailPart | CardPart
+_Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
+
+_failed_line = re.compile(r"line ([0-9]+): ")
+
+REMEDIES = {
+    "SyntaxError": "correct it: {{ field }}, {{ field | filter }}, {% if field %} … {% endif %}",
+    "UnknownFilter": "correct its name; docs/templates.md lists the filters",
+    "UnknownStatement": "use if, or for … in range(…)",
+    "UnknownLoop": "write for i in range(3)",
+    "UnknownOperator": "leave it out",
+    "OutOfFuel": "it never ends or takes too long: remove the loop, or give it a few turns",
+    "TemplateNotFound": "name a layout that exists, or write the text here",
+    "UndefinedError": "a field is plain text and has no attributes: write {{ field }}",
+}
+"""What to do about an error, by the engine's name for it."""
 
 
 def load_folder(
@@ -37,19 +61,30 @@ def load_folder(
 ) -> dict[str, Template]:
     """The templates of a library's folder by id; ``TemplateError`` for the first mistake. ``load`` is ``load_template``
     unless told otherwise."""
+    found: dict[str, Template] = {}
+    for path in template_files(folder):
+        template = (load or load_template)(path, layouts)
+        if template.id in found:
+            raise same_id(template, found[template.id])
+        found[template.id] = template
+    return found
+
+
+def template_files(folder: Path) -> list[Path]:
+    """The files of a library's folder. Raises ``TemplateError``."""
     if not folder.is_dir():
         raise TemplateError(folder, "the library", "is not a folder", "create it or correct [templates] path")
     files = sorted(folder.glob(f"*/{FILE_NAME}"))
     if len(files) > MAX_TEMPLATES:
         raise TemplateError(folder, "the library", f"has more than {MAX_TEMPLATES} templates", "split it")
-    found: dict[str, Template] = {}
-    for path in files:
-        template = (load or load_template)(path, layouts)
-        if template.id in found:
-            other = found[template.id].path
-            raise TemplateError(path, "id", f"{template.id!r} is also the id of {other}", "give one of them another id")
-        found[template.id] = template
-    return found
+    return files
+
+
+def same_id(template: Template, other: Template) -> TemplateError:
+    """What is said of two templates of one folder with one id."""
+    line = Places(template.text).key("", "id")
+    problem = f"{template.id!r} is also the id of {other.path}"
+    return TemplateError(template.path, "id", problem, "give one of them another id", line)
 
 
 def load_template(path: Path, layouts: Mapping[str, str] | None = None) -> Template:
@@ -59,220 +94,261 @@ def load_template(path: Path, layouts: Mapping[str, str] | None = None) -> Templ
     """
     if layouts is None:
         layouts = load_layouts(SHIPPED) | load_layouts(path.parent.parent)
-    return _Loader(path, layouts, read_template(path)).load()
+    return compile_template(read_template(path), layouts, path)
 
 
 def compile_template(text: str, layouts: Mapping[str, str], path: Path) -> Template:
     """A template from its text and the layouts that it uses, as they were kept; else as ``load_template``. ``path`` is
     how errors name it."""
-    return _Loader(path, layouts, text).load()
+    template = Loader(path, layouts, _raise, text).load()
+    assert template is not None
+    return template
 
 
 def read_template(path: Path) -> str:
     """The text of a template's file, or ``TemplateError``."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise TemplateError(path, "the file", f"is over {MAX_FILE_BYTES} bytes", "shorten it")
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise TemplateError(path, "the file", f"cannot be read ({error.strerror})", "check its rights") from None
-    except UnicodeDecodeError:
-        raise TemplateError(path, "the file", "is not UTF-8", "save it as UTF-8") from None
+
+    def wrong(where: str, problem: str, remedy: str, line: int | None = None) -> None:
+        raise TemplateError(path, where, problem, remedy, line)
+
+    text = read_text(path, wrong)
+    assert text is not None
+    return text
 
 
-class _Loader:
-    """Turns one file into a template; keeps what an error needs to say where it is."""
+def _raise(error: TemplateError) -> None:
+    raise error
 
-    def __init__(self, path: Path, layouts: Mapping[str, str], text: str) -> None:
-        self._path = path
+
+class Loader:
+    """Turns one file into a template; keeps what a message needs to say where it is.
+
+    ``file``, ``places`` and ``sources`` (by table and key) are there after ``load``, as far as they could be read.
+    Without ``text`` the file is read.
+    """
+
+    def __init__(self, path: Path, layouts: Mapping[str, str], report: Report, text: str | None = None) -> None:
+        self.path = path
         self._text = text
+        self.file: TemplateFile | None = None
+        self.places = Places("")
+        self.sources: dict[tuple[str, str], Source] = {}
+        self.engine = environment()
+        add_layouts(self.engine, layouts)
         self._layouts = layouts
-        self._engine = environment()
-        add_layouts(self._engine, layouts)
-        self._file = self._decode()
-        self._examples = {line.name: line.example for line in self._file.fields}
+        self._report = report
+        self._mistakes = 0
+        self._name = ""
+        self._examples: dict[str, str] = {}
 
-    def load(self) -> Template:
-        self._check_fields()
-        self._check_match()
-        if not self._file.wechat and not self._file.sms and not self._file.email:
-            raise TemplateError(
-                self._path, "the file", "has no part for any channel", "add [wechat.zh-CN] or [sms.zh-CN]"
-            )
-        wechat = {locale: self._wechat(locale, keys) for locale, keys in self._file.wechat.items()}
-        sms = {locale: self._sms(locale, part) for locale, part in self._file.sms.items()}
-        email = {locale: self._email(locale, part) for locale, part in self._file.email.items()}
-        card = {locale: self._card(locale, part) for locale, part in self._file.card.items()}
+    def load(self) -> Template | None:
+        """The template; None when there was a mistake, which has been reported."""
+        text = read_text(self.path, self._wrong) if self._text is None else self._text
+        if text is None:
+            return None
+        self.places = Places(text)
+        file = self.file = decode(text, self.places, self._wrong)
+        if file is None:
+            return None
+        self._name = f"{file.id}@{file.version}"
+        self._examples = {line.name: line.example for line in file.fields}
+        self._check_fields(file)
+        self._check_match(file)
+        if not file.wechat and not file.sms and not file.email:
+            self._wrong("the file", "has no part for any channel", "add [wechat.zh-CN] or [sms.zh-CN]")
+        wechat = {locale: self._wechat(locale, keys) for locale, keys in file.wechat.items()}
+        sms = {locale: self._sms(locale, part) for locale, part in file.sms.items()}
+        email = {locale: self._email(locale, part) for locale, part in file.email.items()}
+        card = {locale: self._card(locale, part) for locale, part in file.card.items()}
         by_part = {"wechat": wechat.keys(), "sms": sms.keys(), "email": email.keys(), "card": card.keys()}
         for channel, locales in by_part.items():
             for locale in REQUIRED_LOCALES:
                 if locales and locale not in locales:
-                    raise TemplateError(self._path, f"[{channel}.{locale}]", "is missing", "translate the part")
-        self._check_same_keys()
-        layouts = used_layouts("".join(mail.html for mail in self._file.email.values()), self._layouts)
-        return Template(self._file, self._path, self._text, layouts, wechat, sms, email, card)
+                    line = self.places.first_table(channel)
+                    self._wrong(f"[{channel}.{locale}]", "is missing", "translate the part", line)
+        self._check_same_keys(file)
+        if self._mistakes:
+            return None
+        layouts = used_layouts("".join(mail.html for mail in file.email.values()), self._layouts)
+        return Template(file, self.path, text, layouts, _whole(wechat), _whole(sms), _whole(email), _whole(card))
 
-    def _decode(self) -> TemplateFile:
-        try:
-            return msgspec.convert(tomllib.loads(self._text), TemplateFile)
-        except tomllib.TOMLDecodeError as error:
-            raise TemplateError(self._path, "the file", f"is not TOML: {error}", "correct that line") from None
-        except msgspec.ValidationError as error:
-            problem, _, where = str(error).partition(" - at ")
-            raise TemplateError(
-                self._path,
-                where.strip("`$.") or "the file",
-                problem,
-                "see library/swipe of the shipped templates",
-            ) from None
+    def _wrong(self, where: str, problem: str, remedy: str, line: int | None = None) -> None:
+        self._mistakes += 1
+        self._report(TemplateError(self.path, where, problem, remedy, line))
 
-    def _check_fields(self) -> None:
-        for line in self._file.fields:
+    def _check_fields(self, file: TemplateFile) -> None:
+        seen: set[str] = set()
+        for number, line in enumerate(file.fields):
+            at = self.places.table(f"fields[{number}]")
             known = FIELDS.get(line.name)
             if known is None:
-                raise self._unknown_field("[[fields]] name", line.name, FIELDS)
-            if line.type != known.type:
-                raise TemplateError(
-                    self._path,
-                    f"[[fields]] {line.name}",
-                    f"has type {line.type!r}",
-                    f"it is a field of type {known.type!r}",
-                )
-        if len(self._examples) < len(self._file.fields):
-            raise TemplateError(self._path, "[[fields]]", "names a field twice", "remove one of the two")
+                self._unknown_field("[[fields]] name", line.name, FIELDS, at)
+            elif line.type != known.type:
+                remedy = f"it is a field of type {known.type!r}"
+                self._wrong(f"[[fields]] {line.name}", f"has type {line.type!r}", remedy, at)
+            if line.name in seen:
+                self._wrong("[[fields]]", f"names a field twice: {line.name}", "remove one of the two", at)
+            seen.add(line.name)
 
-    def _check_match(self) -> None:
-        match = self._file.match
-        if match is None:
+    def _check_match(self, file: TemplateFile) -> None:
+        if file.match is None:
             return
-        line = self._line_of("match", None)
-        if not match.conditions:
-            raise TemplateError(self._path, "[match]", "has no condition", "add one, or remove the table", line)
-        for currency in match.large_from or ():
+        line = self.places.table("match")
+        if not file.match.conditions:
+            self._wrong("[match]", "has no condition", "add one, or remove the table", line)
+        for currency in file.match.large_from or ():
             if currency not in EXPONENTS:
-                raise TemplateError(
-                    self._path,
-                    "[match] large_from",
-                    f"{currency[:8]!r} is no currency",
-                    "write its ISO 4217 code, as in { CNY = 500000 }",
-                    self._line_of("match", "large_from") or line,
-                )
+                remedy = "write its ISO 4217 code, as in { CNY = 500000 }"
+                at = self.places.key("match", "large_from") or line
+                self._wrong("[match] large_from", f"{currency[:8]!r} is no currency", remedy, at)
 
-    def _wechat(self, locale: str, keys: Mapping[str, str]) -> WechatPart:
+    def _wechat(self, locale: str, keys: Mapping[str, str]) -> WechatPart | None:
         table = f"wechat.{locale}"
         if not keys:
-            raise TemplateError(self._path, f"[{table}]", "is empty", "add its typed keys")
+            self._wrong(f"[{table}]", "is empty", "add its typed keys", self.places.table(table))
+            return None
         for key in keys:
             if type_of(key) is None:
-                raise TemplateError(
-                    self._path,
+                self._wrong(
                     f"[{table}] {key}",
                     "is not a typed key of WeChat",
                     f"a key is a type and a number; types are {', '.join(WECHAT_TYPES)}",
-                    self._line_of(table, key),
+                    self.places.key(table, key),
                 )
-        sources = {key: self._source(table, key, text) for key, text in keys.items()}
-        part = WechatPart(self._engine, f"{self._name}/{table}", locale, sources)
-        for values in self._tries(locale):
-            self._try(part, values, table)
-        return part
+        found = {key: self._source(table, key, text) for key, text in keys.items()}
+        sources = {key: source for key, source in found.items() if source is not None and type_of(key) is not None}
+        if not sources:
+            return None
+        # Key by key, so that one refused key does not hide the next.
+        for key, source in sources.items():
+            self._try(WechatPart(self.engine, f"{self._name}/{table}", locale, {key: source}), table, locale)
+        if len(sources) < len(keys):
+            return None
+        return WechatPart(self.engine, f"{self._name}/{table}", locale, sources)
 
-    def _sms(self, locale: str, sms: SmsText) -> SmsPart:
+    def _sms(self, locale: str, sms: SmsText) -> SmsPart | None:
         table = f"sms.{locale}"
-        part = SmsPart(locale, self._source(table, "text", sms.text))
-        for values in self._tries(locale):
-            self._try(part, values, table)
-        return part
+        text = self._source(table, "text", sms.text)
+        return None if text is None else self._tried(SmsPart(locale, text), "sms", locale)
 
-    def _email(self, locale: str, mail: MailText) -> MailPart:
+    def _email(self, locale: str, mail: MailText) -> MailPart | None:
         table = f"email.{locale}"
         subject, text, html = (
             self._source(table, key, getattr(mail, key), limit)
             for key, limit in (("subject", MAX_OUTPUT_CHARS), ("text", MAX_MAIL_CHARS), ("html", MAX_MAIL_CHARS))
         )
-        part = MailPart(locale, subject, text, html)
-        for values in self._tries(locale):
-            self._try(part, values, table)
-        return part
+        if subject is None or text is None or html is None:
+            return None
+        return self._tried(MailPart(locale, subject, text, html), "email", locale)
 
-    def _card(self, locale: str, card: CardText) -> CardPart:
+    def _card(self, locale: str, card: CardText) -> CardPart | None:
         table = f"card.{locale}"
+        for key, address, field in (("picture", card.picture, PICTURE_FIELD), ("url", card.url, LINK_FIELD)):
+            if address is not None and address != field and not is_https(address):
+                remedy = f"let it begin with https:// and have no blanks, or write {field}"
+                self._wrong(f"[{table}] {key}", "is not an https address", remedy, self.places.key(table, key))
         title, description = (self._source(table, key, getattr(card, key)) for key in ("title", "description"))
-        part = CardPart(locale, title, description, card.picture, card.url)
-        for values in self._tries(locale):
-            self._try(part, values, table)
-        return part
+        if title is None or description is None:
+            return None
+        return self._tried(CardPart(locale, title, description, card.picture, card.url), "card", locale)
 
-    @property
-    def _name(self) -> str:
-        return f"{self._file.id}@{self._file.version}"
-
-    def _source(self, table: str, key: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> Source:
-        where, line = f"[{table}] {key}", self._line_of(table, key)
-        if any(character < " " and character != "\n" for character in text):
-            raise TemplateError(self._path, where, "holds a control character", "remove it", line)
+    def _source(self, table: str, key: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> Source | None:
+        where, line = f"[{table}] {key}", self.places.key(table, key)
+        before = self._mistakes
+        for position, character in enumerate(text):
+            if character < " " and character != "\n":
+                at = self.places.inside(table, key, position)
+                self._wrong(where, "holds a control character", "remove it", at)
+                return None
         try:
-            source = Source(self._engine, f"{self._name}/{table}/{key}", text, max_chars)
+            source = Source(self.engine, f"{self._name}/{table}/{key}", text, max_chars)
         except minijinja.TemplateError as error:
-            at = None if line is None else line + (error.line or 1) - 1
-            raise TemplateError(
-                self._path, where, f"{error.kind}: {error.detail}", "correct the template", at
-            ) from None
-        for field in source.unknown:
-            raise self._unknown_field(where, field, self._examples, line)
-        for field in source.uses:
+            at = self.places.start_of(table, key, error.line or 1)
+            remedy = REMEDIES.get(error.kind, "correct the template")
+            self._wrong(where, f"{error.kind}: {error.detail}", remedy, at)
+            return None
+        for field in (*source.unknown, *source.uses):
             if field not in self._examples:
-                raise self._unknown_field(where, field, self._examples, line)
+                written = re.search(rf"\b{re.escape(field)}\b", text)
+                at = line if written is None else self.places.inside(table, key, written.start())
+                self._unknown_field(where, field, self._examples, at)
+        if before != self._mistakes or not all(field in FIELDS for field in source.uses):
+            return None
+        self.sources[table, key] = source
         return source
 
     def _tries(self, locale: str) -> Iterator[dict[str, str]]:
-        examples = examples_of(self._file.fields, locale)
-        yield examples
-        yield {name: "" if FIELDS[name].optional else example for name, example in examples.items()}
+        assert self.file is not None
+        examples = examples_of(self.file.fields, locale)
+        known = {name: example for name, example in examples.items() if name in FIELDS}
+        yield known
+        yield {name: "" if FIELDS[name].optional else example for name, example in known.items()}
 
-    def _try(self, part: WechatPart | SmsPart | MailPart | CardPart, values: dict[str, str], table: str) -> None:
-        try:
-            part.fill(values)
-        except RenderError as error:
-            raise TemplateError(
-                self._path,
-                f"[{table}]",
-                f"its examples are refused: {error}",
-                "correct the template or the examples",
-                self._line_of(table, None),
-            ) from None
+    def _tried(self, part: _Part, channel: str, locale: str) -> _Part:
+        self._try(part, f"{channel}.{locale}", locale)
+        return part
 
-    def _check_same_keys(self) -> None:
+    def _try(self, part: Part, table: str, locale: str) -> None:
+        for values in self._tries(locale):
+            try:
+                part.fill(values)
+            except RenderError as error:
+                where, line = self.place_of(error, table)
+                self._wrong(where, f"its examples are refused: {problem_of(error)}", remedy_for(error), line)
+                return
+
+    def place_of(self, error: RenderError, table: str) -> tuple[str, int | None]:
+        """Where in the file the reason of ``error`` stands, which came from the part in ``table``: ``[sms.en] text``
+        and its line."""
+        key, within = "", None
+        if isinstance(error, FieldRefused):
+            key = error.key
+        elif isinstance(error, RenderFailed):
+            key = error.part.rpartition("/")[2]
+            within = _failed_line.match(error.reason)
+        line = self.places.key(table, key)
+        if line is None:
+            return f"[{table}]", self.places.table(table)
+        return f"[{table}] {key}", line if within is None else self.places.start_of(table, key, int(within[1]))
+
+    def _check_same_keys(self, file: TemplateFile) -> None:
         # The locales share one template in WeChat's console, which refuses a message that lacks one of its
         # keys.
-        expected = self._file.wechat.get(DEFAULT_LOCALE, {})
-        for locale, keys in self._file.wechat.items():
+        expected = file.wechat.get(DEFAULT_LOCALE, {})
+        for locale, keys in file.wechat.items():
             for key in expected.keys() ^ keys.keys():
-                raise TemplateError(
-                    self._path,
+                self._wrong(
                     f"[wechat.{locale}] {key}",
                     f"is not in this locale and in {DEFAULT_LOCALE} alike",
                     "give every locale the same keys",
-                    self._line_of(f"wechat.{locale}", None),
+                    self.places.table(f"wechat.{locale}"),
                 )
 
-    def _unknown_field(self, where: str, name: str, known: Iterable[str], line: int | None = None) -> TemplateError:
+    def _unknown_field(self, where: str, name: str, known: Iterable[str], line: int | None = None) -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, 1)
         guess = f"did you mean {near[0]!r}? " if near else ""
         if name in FIELDS:
             guess = f"add it to [[fields]] with type {FIELDS[name].type!r}; "
-        return TemplateError(self._path, where, f"unknown field {name!r}", f"{guess}known are {', '.join(names)}", line)
+        self._wrong(where, f"unknown field {name!r}", f"{guess}known are {', '.join(names)}", line)
 
-    def _line_of(self, table: str, key: str | None) -> int | None:
-        """The line of ``[table]`` or of its ``key``, as far as it is written plainly; for messages only."""
-        inside = False
-        for number, line in enumerate(self._text.splitlines(), 1):
-            bare = line.strip().replace('"', "") if line.lstrip().startswith("[") else line
-            if bare.startswith("["):
-                inside = bare.startswith(f"[{table}]")
-                if inside and key is None:
-                    return number
-            elif inside and key is not None and re.match(rf'\s*"?{re.escape(key)}"?\s*=', line):
-                return number + line.rstrip().endswith(('"""', "'''"))
-        return None
+
+def problem_of(error: RenderError) -> str:
+    """What went wrong, without its place."""
+    if isinstance(error, FieldRefused | RenderFailed):
+        return _failed_line.sub("", error.reason)
+    return str(error)
+
+
+def remedy_for(error: RenderError) -> str:
+    """What the author can do about it."""
+    if isinstance(error, RenderFailed):
+        reason = problem_of(error)
+        if reason.startswith("more than"):
+            return "write less, or repeat less"
+        return REMEDIES.get(reason.partition(":")[0], "correct the template or the examples")
+    return "correct the template or the examples"
+
+
+def _whole(parts: Mapping[str, _Part | None]) -> dict[str, _Part]:
+    return {locale: part for locale, part in parts.items() if part is not None}

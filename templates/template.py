@@ -109,6 +109,7 @@ class Template:
 
     ``text`` is its file; ``layouts`` holds the text of those that its mails use, by name: together they are all that it
     says.
+    ``locales`` are those that are written, by channel and for the card.
     """
 
     def __init__(
@@ -140,6 +141,8 @@ class Template:
         self._email = dict(email)
         self._card = dict(card)
         self.has_card = bool(card)
+        parts = (*by_channel, ("card", card))
+        self.locales = {channel: tuple(locales) for channel, locales in parts if locales}
 
     @property
     def digest(self) -> str:
@@ -183,6 +186,24 @@ class Template:
     def render_card(self, facts: SwipeFacts, locale: str) -> Card:
         """The card with a picture, when ``has_card``. Errors as for ``render_wechat``."""
         return (self._card.get(locale) or self._fall_back(self._card, "card", locale)).render(facts)
+
+    def fill_wechat(self, values: Mapping[str, str], locale: str) -> WechatData:
+        """The same for given values, one for each field that the part uses: how a preview shows what no event has.
+        Errors as for ``render_wechat``, and ``RenderFailed`` where a value is missing.
+        """
+        return self._wechat_part(locale).fill(values)
+
+    def fill_sms(self, values: Mapping[str, str], locale: str) -> str:
+        """See ``fill_wechat``."""
+        return (self._sms.get(locale) or self._fall_back(self._sms, "sms", locale)).fill(values)
+
+    def fill_email(self, values: Mapping[str, str], locale: str) -> MailWords:
+        """See ``fill_wechat``."""
+        return (self._email.get(locale) or self._fall_back(self._email, "email", locale)).fill(values)
+
+    def fill_card(self, values: Mapping[str, str], locale: str) -> Card:
+        """See ``fill_wechat``."""
+        return (self._card.get(locale) or self._fall_back(self._card, "card", locale)).fill(values)
 
     def _fall_back(self, parts: dict[str, _Part], channel: str, locale: str) -> _Part:
         if not parts:

@@ -22,6 +22,7 @@ COMMANDS = {
     "rules": "dispatcher.cli.rules:rules",
     "run": "dispatcher.cli.run:run",
     "send": "dispatcher.cli.send:send",
+    "templates": "dispatcher.cli.templates:templates",
 }
 """Each command and where it is (see `LazyGroup`)."""
 

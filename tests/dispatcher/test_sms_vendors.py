@@ -67,13 +67,20 @@ def a_channel(**settings: Any) -> Any:
 # ---- what is sent -------------------------------------------------------------------------------------------------
 
 
-def test_an_account_may_leave_the_digest_out_and_nothing_else() -> None:
-    # Given an account that has templates for swipes only, then it starts, and a digest goes on to its next channel
-    with pytest.raises(CannotPrepare, match="template:no-sms-part"):
-        aliyun().prepare(an_alert(position=1, template="digest"))
-    # But whoever begins with it has to say all of it
+def test_an_account_needs_a_template_for_swipes_and_no_other() -> None:
+    # Given an account that has templates for swipes only, then a digest and a statement go on to their next channel
+    for template in ("digest", "statement"):
+        with pytest.raises(CannotPrepare, match="template:no-sms-part"):
+            aliyun().prepare(an_alert(position=1, template=template))
+    # And what tells a movement of a card is told by that of swipes
+    for template in ("swipe", "refund", "fraud"):
+        asked = parse_qs(urlsplit(aliyun().prepare(an_alert(position=1, template=template)).url).query)
+        assert asked["TemplateCode"] == ["SMS_1"]
+    # But whoever begins with one has to say all of it
     with pytest.raises(ConfigurationError, match='template_params: says nothing of template "digest"'):
         aliyun(template_codes={"swipe": "SMS_1", "digest": "SMS_3"})
+    with pytest.raises(ConfigurationError, match='template_codes: has no code for template "refund"'):
+        aliyun(template_params={"swipe": ("tail",), "refund": ("tail",)})
 
 
 def test_aliyun_gets_the_template_and_its_parameters_in_the_query() -> None:

@@ -171,6 +171,7 @@ def test_the_metrics_have_the_names_that_dashboards_rely_on() -> None:
         'swipebell_storm_active{rule="burst"} 1.0',
         "swipebell_recipients_wrong_zone_total 1.0",
         "swipebell_rules_broken 0.0",
+        "swipebell_templates_broken 0.0",
         "swipebell_known_doubles_total 0.0",
         "swipebell_ledger_calls_total 2.0",
         'swipebell_lane_queued_alerts{channel="wechat"} 2.0',

@@ -96,6 +96,41 @@ async def test_the_accounts_own_template_and_page_are_used(autojump_clock: MockC
         assert (body["template_id"], body["url"]) == ("AAPRIVATE", "https://bank.example/me")
 
 
+@pytest.mark.parametrize(
+    ("ids", "template", "told"),
+    [
+        # An account without a map has templates of our names
+        ({}, "refund", ("refund", "refund")),
+        ({"swipe": "S", "refund": "R"}, "refund", ("R", "refund")),
+        # One that has not set up a template is told of a movement of a card as of any other
+        ({"swipe": "S"}, "refund", ("S", "swipe")),
+        ({"swipe": "S"}, "fraud", ("S", "swipe")),
+    ],
+)
+async def test_a_template_that_the_account_lacks_is_told_by_swipe(
+    autojump_clock: MockClock, ids: dict[str, str], template: str, told: tuple[str, str]
+) -> None:
+    async with a_channel(template_ids=ids) as channel:
+        alert = an_alert(template=template)
+        facts = SwipeFacts(event=alert.event, timezone=alert.recipient.timezone, day_total_minor=alert.day_total)
+        for _ in range(2):
+            body = body_of(channel.prepare(alert))
+            assert body["template_id"] == told[0]
+            assert body["data"] == LIBRARY.template(told[1]).render_wechat(facts, alert.recipient.locale)
+
+
+@pytest.mark.parametrize(
+    ("ids", "template"), [({"swipe": "S"}, "statement"), ({"swipe": "S"}, "digest"), ({"statement": "T"}, "refund")]
+)
+async def test_what_swipe_cannot_tell_goes_on_to_the_next_channel(
+    autojump_clock: MockClock, ids: dict[str, str], template: str
+) -> None:
+    async with a_channel(template_ids=ids) as channel:
+        for _ in range(2):
+            with pytest.raises(CannotPrepare, match=r"^template:not-set-up$"):
+                channel.prepare(an_alert(template=template))
+
+
 async def test_a_resend_is_recognisable_and_nothing_else_is(autojump_clock: MockClock) -> None:
     async with a_channel() as channel:
 

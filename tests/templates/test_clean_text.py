@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from templates.text import MAX_TEXT_UNITS, PLAIN, clean, cut, graphemes, has_emoji, units, without_emoji
+from templates.text import (
+    MAX_TEXT_UNITS,
+    PLAIN,
+    clean,
+    columns,
+    cut,
+    cut_to_columns,
+    graphemes,
+    has_emoji,
+    units,
+    without_emoji,
+)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +108,9 @@ def test_emoji_go_and_rare_ideographs_stay(text: str, expected: str) -> None:
         ("a🇨🇳🇨🇳b", 6, "a🇨🇳…"),
         ("👍🏽👍🏽", 5, "👍🏽…"),
         ("abc", 1, "…"),
+        ("ab\u0e19\u0e33x", 4, "ab…"),
+        ("ab\u0915\u094d\u0937x", 5, "ab…"),
+        ("ab\u0915\u094d\u0937xy", 6, "ab\u0915\u094d\u0937…"),
     ],
 )
 def test_a_cut_never_splits_what_a_reader_sees_as_one(text: str, limit: int, expected: str) -> None:
@@ -118,3 +132,45 @@ def test_a_cut_is_within_its_limit_and_made_of_whole_graphemes(text: str, limit:
 @given(st.text(max_size=60))
 def test_graphemes_join_to_the_text(text: str) -> None:
     assert "".join(graphemes(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        ("", 0),
+        ("shell", 5),
+        ("星巴克", 6),
+        ("ｆｕｌｌ", 8),
+        ("ﾊﾟ", 1),
+        ("Cafe\u0301", 4),
+        ("𠮷野家", 6),
+        ("😀", 2),
+        ("👨\u200d👩\u200d👧", 2),
+        ("🇨🇳", 2),
+        ("☕️", 2),
+        ("Жар", 3),
+    ],
+)
+def test_a_wide_character_takes_two_columns(text: str, width: int) -> None:
+    assert columns(text) == width
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "expected"),
+    [
+        ("星巴克", 6, "星巴克"),
+        ("星巴克咖啡", 7, "星巴克…"),
+        ("星巴克咖啡", 6, "星巴…"),
+        ("a星b巴", 5, "a星b…"),
+        ("🇨🇳🇨🇳", 3, "🇨🇳…"),
+        ("星", 1, "…"),
+    ],
+)
+def test_a_cut_to_columns_counts_its_ellipsis(text: str, limit: int, expected: str) -> None:
+    assert cut_to_columns(text, limit) == expected
+    assert columns(expected) <= limit
+
+
+@pytest.mark.parametrize("override", list("\u202a\u202b\u202d\u202e\u202c\u2066\u2067\u2068\u2069\u200e\u200f\u061c"))
+def test_nothing_that_turns_the_direction_is_left_to_move_the_amount(override: str) -> None:
+    assert clean(f"{override}shop{override} 38.00{override}") == "shop 38.00"

@@ -14,7 +14,7 @@ from dispatcher.channels.base import CannotPrepare
 from dispatcher.config_sms import SmsVendor
 from dispatcher.errors import ConfigurationError
 from dispatcher.model.alert import Alert
-from dispatcher.model.event import DIGEST
+from templates.choose import DEFAULT_TEMPLATE, stand_in
 from templates.errors import RenderError, UnknownTemplate, reason_of
 from templates.facts import FIELDS, Field, SwipeFacts
 from templates.library import DEFAULT_LOCALE, Library, fallbacks
@@ -23,11 +23,6 @@ from templates.words import words_for
 
 MAX_PARAM_UNITS = 20
 """Of a merchant or another text: vendors refuse a long variable (a reviewed template says what may stand there)."""
-
-
-OPTIONAL = frozenset({DIGEST})
-"""Shipped templates that an account may leave out, because only some banks' rules need them. Where one is missing, an
-alert by it goes on to its next channel."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -50,9 +45,11 @@ class Filled(msgspec.Struct, frozen=True):
 class VendorTemplates:
     """The templates of one account. ``max_units`` is how long a text among the values may be, in UTF-16 units.
 
-    Raises `ConfigurationError` (with ``account``'s key) for a template of the library that has no code or no
-    parameters (but for those that are `OPTIONAL`), and for a parameter that is no field of ours or one that may be
-    empty.
+    ``swipe`` needs a code and parameters. An alert by any other template that has none is told by those of ``swipe`` if
+    it is about a movement of a card, and else goes on to its next channel.
+
+    Raises `ConfigurationError` (with ``account``'s key) for a template with one of the two and not the other, and for a
+    parameter that is no field of ours or one that may be empty.
     """
 
     def __init__(self, account: str, section: SmsVendor, library: Library, max_units: int = MAX_PARAM_UNITS) -> None:
@@ -66,23 +63,18 @@ class VendorTemplates:
         for key in section.template_params:
             self._must_be_known(f"template_params.{key}", key, known)
         self._params: dict[str, list[Parameter]] = {}
-        for template in library:
-            if "sms" not in template.channels:
-                continue
-            if template.id in OPTIONAL and template.id not in {*self._codes, *section.template_params}:
-                continue
-            if template.id not in self._codes:
-                raise self._wrong(
-                    "template_codes", f'has no code for template "{template.id}"; add {template.id} = "…"'
-                )
-            if template.id not in section.template_params:
-                example = f'{template.id} = ["tail", "amount", "merchant"]'
-                raise self._wrong("template_params", f'says nothing of template "{template.id}"; add {example}')
-            params = [self._parameter(template.id, text) for text in section.template_params[template.id]]
+        named = {DEFAULT_TEMPLATE, *section.template_params, *(key.partition("/")[0] for key in self._codes)}
+        for template in sorted(named):
+            if template not in self._codes:
+                raise self._wrong("template_codes", f'has no code for template "{template}"; add {template} = "…"')
+            if template not in section.template_params:
+                example = f'{template} = ["tail", "amount", "merchant"]'
+                raise self._wrong("template_params", f'says nothing of template "{template}"; add {example}')
+            params = [self._parameter(template, text) for text in section.template_params[template]]
             if len({one.name for one in params}) < len(params):
-                key = f"template_params.{template.id}"
+                key = f"template_params.{template}"
                 raise self._wrong(key, 'gives a name twice; write "first=tail", "second=tail" for two of one field')
-            self._params[template.id] = params
+            self._params[template] = params
 
     def fill(self, alert: Alert) -> Filled:
         """The vendor's template for this alert's locale (``"swipe/en"`` before ``"swipe"``) and its values.
@@ -92,8 +84,8 @@ class VendorTemplates:
         recipient = alert.recipient
         facts = SwipeFacts(event=alert.event, timezone=recipient.timezone, day_total_minor=alert.day_total)
         try:
-            template = self._library.template(alert.template).id
-            if template not in self._params:
+            template = stand_in(self._library.template(alert.template), self._params)
+            if template is None:
                 raise CannotPrepare("template:no-sms-part")
             code, locale = self._code(template, recipient.locale)
             words = words_for(locale)

@@ -21,9 +21,11 @@ from dispatcher.network.api import Network, Request, Response
 from dispatcher.network.transport import NetworkTransport
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.retry import RetryPolicy
+from templates.choose import stand_in
 from templates.errors import RenderError, UnknownTemplate, reason_of
 from templates.facts import SwipeFacts
 from templates.library import Library
+from templates.template import Template
 
 HEADERS = ("Content-Type: application/json",)
 
@@ -55,11 +57,11 @@ class WechatChannel:
         self.connections = config.connections
         self._library = library
         self._timeout_ms = int(config.timeout_seconds * 1000)
-        self._heads = {
-            template.id: f'"template_id":{_json(config.template_ids.get(template.id, template.id))}'
-            + ("" if config.url is None else f',"url":{_json(config.url)}')
-            for template in library
-        }
+        self._template_ids = dict(config.template_ids)
+        self._link = "" if config.url is None else f',"url":{_json(config.url)}'
+        self._heads: dict[str, tuple[str, str | None]] = {}
+        """By our template: what says WeChat's, and whose words are told instead of its own. As many as there are
+        templates."""
         self._policy = ChannelPolicy(
             retry, config.on_unknown == "resend", receipt_ms, resend_window_ms=RESEND_WINDOW_MS
         )
@@ -135,13 +137,16 @@ class WechatChannel:
         )
         try:
             template = self._library.template(alert.template)
+            head, instead = self._heads.get(template.id) or self._head(template)
+            if instead is not None:
+                template = self._library.template(instead)
             data = template.render_wechat_json(facts, recipient.locale)
         except (RenderError, UnknownTemplate) as error:
             raise CannotPrepare(reason_of(error)) from None
         if recipient.openid is None:  # taken out since the alert was admitted
             raise CannotPrepare("no-openid")
         # Put together by hand: all that varies is JSON already or needs no escape.
-        to, head = _json(recipient.openid), self._heads[template.id]
+        to = _json(recipient.openid)
         body = f'{{"touser":{to},{head},"data":{data},"client_msg_id":"{alert.key}"}}'
         return Request(
             pool=self.name,
@@ -151,6 +156,15 @@ class WechatChannel:
             tag=alert,
             timeout_ms=self._timeout_ms,
         )
+
+    def _head(self, template: Template) -> tuple[str, str | None]:
+        # An account without a map has templates of our names, as the simulated one has.
+        told = stand_in(template, self._template_ids) if self._template_ids else template.id
+        if told is None:
+            raise CannotPrepare("template:not-set-up")
+        head = f'"template_id":{_json(self._template_ids.get(told, told))}{self._link}'
+        self._heads[template.id] = head, None if told == template.id else told
+        return self._heads[template.id]
 
     def classify(self, alert: Alert, response: Response) -> Answer:
         """See `Channel.classify`. A refused token is forgotten here, so that the next batch fetches a new one."""

@@ -1,0 +1,102 @@
+"""Everything that is wrong with a template, or will be with some alert, before it is used. Pure but for reading files.
+
+The loader finds what is wrong with the file itself and with its examples; the checks of ``lint_parts`` and
+``lint_text`` try each part with the longest values there can be and look at what came out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from templates.errors import TemplateError
+from templates.findings import Finding, of_error
+from templates.layouts import SHIPPED, load_layouts
+from templates.lint_parts import check_parts
+from templates.lint_text import check_text
+from templates.loader import FILE_NAME, Loader, same_id, template_files
+from templates.template import Template
+
+
+class SmsParts(msgspec.Struct, frozen=True):
+    """How many parts an SMS is sent and paid as, the longest sign included: with the template's examples, and with
+    names as long as a card message has them."""
+
+    example: int
+    usual: int
+
+
+class Linted(msgspec.Struct, frozen=True):
+    """One file, and all that was found in it, in the order of its lines. ``id`` is None when it could not be read;
+    ``sms`` is by locale."""
+
+    id: str | None
+    version: int | None
+    file: str
+    findings: tuple[Finding, ...]
+    sms: dict[str, SmsParts] = {}
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.severity == "error" for finding in self.findings)
+
+
+def lint_folder(folder: Path) -> list[Linted]:
+    """All templates of a library's folder, ids that two of them have included."""
+    try:
+        files = template_files(folder)
+    except TemplateError as error:
+        return [Linted(None, None, str(folder), (of_error(error),))]
+    return lint_files(files, folder)
+
+
+def lint_files(files: Iterable[Path], folder: Path) -> list[Linted]:
+    """Some templates of ``folder``, whose layouts they use."""
+    layouts, broken = _layouts(folder)
+    linted = []
+    by_id: dict[str, Template] = {}
+    for path in files:
+        found = _lint_file(path, layouts, by_id)
+        linted.append(found)
+    return ([broken] if broken else []) + linted
+
+
+def lint_file(path: Path) -> list[Linted]:
+    """One template.toml (or its folder), with the layouts beside it."""
+    file = path / FILE_NAME if path.is_dir() else path
+    return lint_files([file], file.absolute().parent.parent)
+
+
+def _layouts(folder: Path) -> tuple[Mapping[str, str], Linted | None]:
+    shipped = load_layouts(SHIPPED)
+    try:
+        return shipped | load_layouts(folder), None
+    except TemplateError as error:
+        return shipped, Linted(None, None, str(error.file), (of_error(error),))
+
+
+def _lint_file(path: Path, layouts: Mapping[str, str], by_id: dict[str, Template]) -> Linted:
+    mistakes: list[TemplateError] = []
+    loader = Loader(path, layouts, mistakes.append)
+    template = loader.load()
+    if template is not None and (other := by_id.setdefault(template.id, template)) is not template:
+        mistakes.append(same_id(template, other))
+    found = [of_error(mistake) for mistake in mistakes]
+    sms: dict[str, SmsParts] = {}
+    if loader.file is not None:
+        # Where examples are refused already, the longest values would only say so again.
+        refused = {finding.where for finding in found}
+        for locale, (example, usual) in check_parts(loader, refused, found.append).items():
+            sms[locale] = SmsParts(example, usual)
+        check_text(loader, found.append)
+    file = loader.file
+    if file is None:
+        return Linted(None, None, str(path), _in_order(found))
+    return Linted(file.id, file.version, str(path), _in_order(found), sms)
+
+
+def _in_order(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    unique = dict.fromkeys(found)
+    return tuple(sorted(unique, key=lambda finding: (finding.line or 0, finding.where)))

@@ -1,0 +1,87 @@
+"""From the bytes of a template.toml to its structure, with place and remedy of all that is wrong with its shape."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from templates.places import Places
+from templates.template import TemplateFile
+
+MAX_FILE_BYTES = 65_536
+"""Of one template.toml: all parts of a template in ten locales take a tenth of it."""
+
+_LIKE = "see library/swipe of the shipped templates"
+_toml_line = re.compile(r"at line ([0-9]+)")
+
+
+class Wrong(Protocol):
+    """Is told a mistake: where, what and the remedy. It may raise, and then the reading ends."""
+
+    def __call__(self, where: str, problem: str, remedy: str, line: int | None = None) -> None: ...
+
+
+def read_text(path: Path, wrong: Wrong) -> str | None:
+    """The file's text; None when it has none, which ``wrong`` is told."""
+    try:
+        if path.stat().st_size <= MAX_FILE_BYTES:
+            return path.read_text("utf-8")
+        wrong("the file", f"is over {MAX_FILE_BYTES} bytes", "shorten it")
+    except OSError as error:
+        wrong("the file", f"cannot be read ({error.strerror})", "check its rights")
+    except UnicodeDecodeError:
+        wrong("the file", "is not UTF-8", "save it as UTF-8")
+    return None
+
+
+def decode(text: str, places: Places, wrong: Wrong) -> TemplateFile | None:
+    """What the text says; None when it cannot be, which ``wrong`` is told key by key."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = _toml_line.search(str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        wrong("the file", f"is not TOML: {error}", "correct that line", line)
+        return None
+    try:
+        return msgspec.convert(raw, TemplateFile)
+    except msgspec.ValidationError as error:
+        if not _told_by_key(raw, places, wrong):
+            wrong("the file", str(error), _LIKE)
+        return None
+
+
+def _told_by_key(raw: dict[str, Any], places: Places, wrong: Wrong) -> bool:
+    """True if something was found."""
+    found = False
+    fields = msgspec.structs.fields(TemplateFile)
+    for field in fields:
+        if field.name not in raw:
+            if field.required:
+                found = True
+                wrong("the file", f"missing required field `{field.name}`", "add it at the top", 1)
+            continue
+        try:
+            msgspec.convert(raw[field.name], field.type)
+        except msgspec.ValidationError as error:
+            found = True
+            _tell_key(field.name, str(error), places, wrong)
+    known = [field.name for field in fields]
+    for key in raw.keys() - set(known):
+        found = True
+        line = places.key("", key) or places.first_table(key)
+        wrong("the file", f"unknown field `{key}`", f"known are {', '.join(known)}", line)
+    return found
+
+
+def _tell_key(key: str, message: str, places: Places, wrong: Wrong) -> None:
+    problem, _, at = message.partition(" - at ")
+    # `$[1].type` below "fields" is fields[1].type; a key of a table is written `key` in `$`.
+    where = key + at.strip("`").removeprefix("key` in `").removeprefix("$")
+    table, _, last = where.rpartition(".")
+    line = places.key(table, last) or places.table(table or where) or places.key("", key) or places.first_table(key)
+    wrong(where, problem, _LIKE, line)

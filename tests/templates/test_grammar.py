@@ -1,0 +1,126 @@
+"""What a template's text may say, and that what is left of the language cannot take the engine with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from templates.errors import RenderFailed
+from templates.grammar import FILTERS, LAYOUT_STATEMENTS, Refused, check, filters_of
+from templates.render import MAX_OUTPUT_CHARS, UNBOUNDED_FILTERS, UNBOUNDED_GLOBALS, Source, environment
+
+GOOD = [
+    "plain * text | with signs",
+    "{{ merchant }} * 2",
+    "{{ merchant | short(12) }}",
+    "{{ merchant|upper|trim }}",
+    "{{ 'a * b | nofilter' }}",
+    '{{ "%} * }}" }}',
+    "{# {% set x = 1 %} * #}",
+    "{% raw %}{% set x %} {{ a * b }} ' {% endraw %}",
+    "{%- if merchant == '*' -%}x{%- elif city -%}y{%- else -%}z{%- endif -%}",
+    "{% for i in range(3) %}{{ i }}{% endfor %}",
+    "{% for number in range(1, 4) -%} {{ number }} {%- endfor %}",
+    "{% block a %}x{% endblock %}",
+]
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_what_alerts_need_may_be_said(text: str) -> None:
+    Source(environment(), "x", text)
+
+
+BAD = [
+    ("{{ 'x' * 99 }}", "UnknownOperator", 1),
+    ("{{ 2 ** 9 }}", "UnknownOperator", 1),
+    ("a\n\n{% if 'x' * 99 %}{% endif %}", "UnknownOperator", 3),
+    ("{{ merchant }}\n{{ merchant | nofilter }}", "UnknownFilter", 2),
+    ("{{ merchant\n | upper\n | replace('a', 'b') }}", "UnknownFilter", 3),
+    ("{{ merchant | format }}", "UnknownFilter", 1),
+    ("{% if merchant | join('x') %}{% endif %}", "UnknownFilter", 1),
+    ("{% raw %} ' {% endraw %}{{ 'x' * 99 }}", "UnknownOperator", 1),
+    ("{# ' #}{{ 'x' * 99 }}", "UnknownOperator", 1),
+    ("{{ '\\'' * 99 }}", "UnknownOperator", 1),
+    ("{% set a = merchant ~ merchant %}", "UnknownStatement", 1),
+    ("{%- set a %}{% endset %}", "UnknownStatement", 1),
+    ("{%+ with a = merchant %}{% endwith %}", "UnknownStatement", 1),
+    ("{% macro a() %}{% endmacro %}", "UnknownStatement", 1),
+    ("{% include 'x' %}", "UnknownStatement", 1),
+    ("{% filter upper %}x{% endfilter %}", "UnknownStatement", 1),
+    ("{% autoescape false %}x{% endautoescape %}", "UnknownStatement", 1),
+    ("\n{% for x in [merchant ~ merchant] %}{% endfor %}", "UnknownLoop", 2),
+    ("{% for x in merchant %}{% endfor %}", "UnknownLoop", 1),
+    ("{% for x in range(3) recursive %}{{ loop(range(3)) }}{% endfor %}", "UnknownLoop", 1),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "line"), BAD)
+def test_what_can_make_much_from_little_is_refused_with_its_line(text: str, kind: str, line: int) -> None:
+    # Given a text that the engine itself would take
+    environment().add_template("x", text)
+    # When it is compiled for an alert
+    with pytest.raises(Refused) as caught:
+        Source(environment(), "x", text)
+    # Then it is refused, and the message says what there is instead
+    assert (caught.value.kind, caught.value.line) == (kind, line)
+    assert caught.value.detail
+
+
+def test_a_layout_has_macros_and_the_same_limits() -> None:
+    check("{% macro row(a) %}{{ a }}{% endmacro %}{% set b %}x{% endset %}", LAYOUT_STATEMENTS)
+    for text in (
+        "{{ 'x' * 99 }}",
+        "{% include 'x' %}",
+        "{% for x in [1] %}{% endfor %}",
+        "{{ a | replace('x', 'y') }}",
+    ):
+        with pytest.raises(Refused):
+            check(text, LAYOUT_STATEMENTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{% for i in range(90000) %}x{% endfor %}", "line 1: OutOfFuel"),
+        (
+            "{% for i in range(999) %}" * 3 + "x" + "{% endfor %}" * 3,
+            "line 1: OutOfFuel",
+        ),
+        ("{% for i in range(9999999) %}{% endfor %}", "line 1: InvalidOperation"),
+        (
+            "{% for i in range(100) %}" + "x" * 10_000 + "{% endfor %}",
+            f"more than {MAX_OUTPUT_CHARS} characters of output",
+        ),
+        ("{{ range(99999) }}", f"more than {MAX_OUTPUT_CHARS} characters of output"),
+        ("{% block a %}{{ self.a() }}{{ self.a() }}{% endblock %}", "line 1: InvalidOperation"),
+    ],
+    ids=["loop", "loops in loops", "a range too long", "a megabyte", "a list", "a block in itself"],
+)
+def test_an_endless_loop_or_a_megabyte_fails_its_rendering_only(text: str, reason: str) -> None:
+    engine = environment()
+    other = Source(engine, "other", "{{ merchant }}!")
+    with pytest.raises(RenderFailed) as caught:
+        Source(engine, "x", text).render({})
+    assert caught.value.reason == reason
+    assert other.render({"merchant": "m"}) == "m!"
+
+
+def test_every_filter_that_a_template_may_name_exists() -> None:
+    arguments = {"short": "(3)", "money": "('CNY')"}
+    values = {"late": "5", "money": "5", "local_time": "2026-11-22T05:05:59+00:00", "abs": None, "round": None}
+    for name in sorted(FILTERS):
+        value = values.get(name, "x")
+        given = "5" if value is None or name == "int" else f"'{value}'"
+        Source(environment(), "x", f"{{{{ {given} | {name}{arguments.get(name, '')} }}}}").render({})
+
+
+def test_the_sandbox_itself_lacks_what_has_no_limit() -> None:
+    engine = environment()
+    for name in UNBOUNDED_FILTERS:
+        with pytest.raises(Exception, match="unknown filter"):
+            engine.render_str(f"{{{{ 'x' | {name} }}}}")
+    assert engine.globals.keys().isdisjoint(UNBOUNDED_GLOBALS)
+
+
+def test_the_filters_of_a_text_are_found_with_their_lines() -> None:
+    text = "a | b {{ merchant | short(3) }}\n{% if city | trim == '| x' %}{{ '\n' | upper }}{% endif %}{{ a | lower }}"
+    assert list(filters_of(text)) == [("short", 1), ("trim", 2), ("upper", 3), ("lower", 3)]
