@@ -17,8 +17,9 @@ SHIPPED_BY = "the shipped library"
 class TemplatesFolder:
     """Reads the library again and again; what has not changed since is not compiled anew (10 ms a template)."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, shipped: Path = SHIPPED) -> None:
         self._path = path
+        self._shipped = shipped
         self._layouts: dict[str, str] | None = None
         self._loaded: dict[Path, tuple[Seen, Template]] = {}
 
@@ -32,7 +33,7 @@ class TemplatesFolder:
 
     def read(self) -> list[Template]:
         """All templates, the bank's in the place of shipped ones. Raises `TemplateError` for the first mistake."""
-        layouts = load_layouts(SHIPPED) | (load_layouts(self._path) if self._path is not None else {})
+        layouts = load_layouts(self._shipped) | (load_layouts(self._path) if self._path is not None else {})
         if layouts != self._layouts:
             self._layouts, self._loaded = layouts, {}
         used: dict[Path, tuple[Seen, Template]] = {}
@@ -43,24 +44,22 @@ class TemplatesFolder:
             used[path] = known if known is not None and known[0] == state else (state, load_template(path, layouts))
             return used[path][1]
 
-        found = load_folder(SHIPPED, layouts, load)
+        found = load_folder(self._shipped, layouts, load)
         if self._path is not None:
             found |= load_folder(self._path, layouts, load)
         self._loaded = used
         return list(found.values())
 
+    def is_shipped(self, template: Template) -> bool:
+        """Whether it came with this release."""
+        return self._shipped in template.path.parents
 
-def is_shipped(template: Template) -> bool:
-    """Whether it came with this release."""
-    return SHIPPED in template.path.parents
-
-
-def owner_of(template: Template) -> Person:
-    """Whose file it is."""
-    if is_shipped(template):
-        return Person(SHIPPED_BY)
-    try:
-        owner = name_of(template.path.stat().st_uid)
-    except OSError:  # gone since it was read
-        owner = "unknown"
-    return Person(owner, owner)
+    def owner_of(self, template: Template) -> Person:
+        """Whose file it is."""
+        if self.is_shipped(template):
+            return Person(SHIPPED_BY)
+        try:
+            owner = name_of(template.path.stat().st_uid)
+        except OSError:  # gone since it was read
+            owner = "unknown"
+        return Person(owner, owner)

@@ -21,7 +21,7 @@ from dispatcher.ledger.template_changes import Offered, TemplateText, TemplateVe
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
 from dispatcher.template_versions import VersionedLibrary
-from dispatcher.templates_folder import TemplatesFolder, is_shipped, owner_of
+from dispatcher.templates_folder import TemplatesFolder
 from dispatcher.watched import Seen, Watch
 from templates.choose import DEFAULT_TEMPLATE, WHOLE, Chooser, Share
 from templates.errors import TemplateError
@@ -35,10 +35,18 @@ log = get_logger("templates")
 class TemplatesWatch(Watch):
     """Watches for one process. First `first`, then `run`. ``library`` is what this process tells by."""
 
-    def __init__(self, config: TemplatesConfig, *, ledger: Ledger, meter: Meter, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        config: TemplatesConfig,
+        *,
+        ledger: Ledger,
+        meter: Meter,
+        now_ms: Callable[[], int],
+        shipped: Path = SHIPPED,
+    ) -> None:
         super().__init__()
         self.library = VersionedLibrary(ledger.template_texts)
-        self._folder = TemplatesFolder(config.path)
+        self._folder = TemplatesFolder(config.path, shipped)
         self._approval = config.approval
         self._ledger = ledger
         self._meter = meter
@@ -111,8 +119,8 @@ class TemplatesWatch(Watch):
                 digest=_digest(template),
                 content=template.text,
                 layouts=dict(template.layouts),
-                by=owner_of(template),
-                approval=self._approval and not is_shipped(template),
+                by=self._folder.owner_of(template),
+                approval=self._approval and not self._folder.is_shipped(template),
             )
             for template in loaded
         ]

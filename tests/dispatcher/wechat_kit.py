@@ -27,6 +27,7 @@ from dispatcher.metrics import Meter
 from dispatcher.network.api import Request, Response
 from dispatcher.network.fake import FakeNetwork
 from dispatcher.network.transport import NetworkTransport
+from dispatcher.template_versions import VersionedLibrary
 from loadtest.providers.server import Providers
 from loadtest.providers.settings import DEFAULT_APPID, DEFAULT_SECRET, ProviderSettings
 from ratelimit.pacing import Pacer
@@ -46,7 +47,8 @@ EVERY_AMOUNT = "version = 1\n"
 class World:
     """The platform, and what the fleet has in common. ``now_ms`` is EVENING_MS and the virtual time that has passed.
 
-    ``instead`` answers a path in the platform's place, when a test sets it.
+    ``instead`` answers a path in the platform's place, when a test sets it. ``sent`` holds (path, body) of what was
+    sent.
     """
 
     def __init__(self, folder: Path, *, start_ms: int = EVENING_MS, **settings: Any) -> None:
@@ -57,6 +59,7 @@ class World:
         self.seconds = 0.1
         self.instead: dict[str, Callable[[], tuple[int, bytes]]] = {}
         self.calls: list[str] = []
+        self.sent: list[tuple[str, str]] = []
 
     @property
     def book(self) -> Any:
@@ -73,6 +76,7 @@ class World:
     def _answer(self, request: Request) -> tuple[Response, float]:
         parts = urlsplit(request.url)
         self.calls.append(parts.path)
+        self.sent.append((parts.path, (request.body or b"").decode()))
         if parts.path in self.instead:
             status, body = self.instead[parts.path]()
             return Response(request, status, body), self.seconds
@@ -88,28 +92,39 @@ class World:
 
     @asynccontextmanager
     async def engine(
-        self, *, sms: bool = False, rate: float = 1e5, seed: int = 1, rules: str = EVERY_AMOUNT, **wechat: Any
+        self,
+        *,
+        sms: bool = False,
+        rate: float = 1e5,
+        seed: int = 1,
+        rules: str = EVERY_AMOUNT,
+        templates: VersionedLibrary | None = None,
+        **wechat: Any,
     ) -> AsyncIterator[tuple[Engine, WechatChannel, Meter]]:
         """An engine with a WeChat channel (and the SMS gateway); one process of the fleet."""
         ledger, meter = InlineLedger(self.path), Meter()
+        library = templates or LIBRARY
         rules = load_rules(rules, "test")
         retry = RetryPolicy()
         async with trio.open_nursery() as nursery:
             network = self.network(nursery)
             config = WechatConfig(appid=DEFAULT_APPID, secret_env="SECRET", base_url="https://wechat.example", **wechat)
             fleet = Fleet(ledger, self.now_ms, meter)
-            channel = WechatChannel(config, DEFAULT_SECRET, LIBRARY, network, retry, None, fleet)
+            channel = WechatChannel(config, DEFAULT_SECRET, library, network, retry, None, fleet)
             channels: dict[str, Any] = {"wechat": channel}
             if sms:
                 gateway = SmsConfig(base_url="https://wechat.example/sms", secret_env="SECRET")
-                channels["sms"] = GenericSmsChannel(gateway, DEFAULT_SECRET, LIBRARY, retry, None)
+                channels["sms"] = GenericSmsChannel(gateway, DEFAULT_SECRET, library, retry, None)
             assert channel.budget is not None
             admitter = Admitter(
                 rules,
-                LIBRARY,
+                library,
                 {name: one.fenced for name, one in channels.items()},
                 brownouts={"wechat": channel.budget},
             )
+            if templates is not None:
+                admitter.tell_by(templates.chooser)
+            self.admitter = admitter
             engine = Engine(
                 config=EngineConfig(),
                 ledger=ledger,
@@ -119,6 +134,7 @@ class World:
                 rules=admitter.in_force,
                 ruleset=(rules.version_id, rules.content),
                 meter=meter,
+                templates=templates,
                 now_ms=self.now_ms,
                 random=Random(seed),
             )
