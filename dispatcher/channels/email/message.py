@@ -108,4 +108,8 @@ def build(sender: Sender, to: str, words: MailWords, key: str, when: datetime, l
 
 def _encoded(text: str) -> str:
     """As RFC 2047 words, folded, where it is not ASCII, or where a mailbox would take a merchant's name for such a word."""
-    return text if text.isascii() and "=?" not in text else Header(text, "utf-8", header_name="Subject").encode(linesep="\r\n")
+    return (
+        text
+        if text.isascii() and "=?" not in text
+        else Header(text, "utf-8", header_name="Subject").encode(linesep="\r\n")
+    )
