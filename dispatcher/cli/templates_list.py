@@ -63,9 +63,15 @@ def _as_data(template: Template) -> dict[str, Any]:
         "channels": list(template.locales),
         "locales": sorted({locale for locales in template.locales.values() for locale in locales}),
         "owner": template.owner,
-        "from": "shipped" if shipped else str(template.path),
+        "from": "shipped" if shipped else _near(template.path),
         "file": str(template.path),
     }
+
+
+def _near(path: Path) -> str:
+    """The path as seen from this folder, if it lies below it."""
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path)
 
 
 def _given(match: Match) -> dict[str, Any]:

@@ -15,13 +15,7 @@ from templates.layouts import SHIPPED
 from tests.dispatcher.ledger_kit import NOW
 from tests.dispatcher.metrics_kit import shown
 
-EXAMPLES = {
-    "merchant": "星巴克",
-    "due_date": "2026年11月25日",
-    "amount": "¥1.00",
-    "text": "新",
-    "time": "2026年11月22日 13:05",
-}
+EXAMPLES = {"merchant": "星巴克", "due_date": "2026年11月25日", "amount": "¥1.00", "text": "新"}
 
 
 def template(
@@ -73,8 +67,8 @@ class Folder:
 
 
 class Process:
-    """One process of a fleet: its watch, its metrics, and what it tells by. Without a ``path`` of the bank's own the real
-    library is the shipped one."""
+    """One process of a fleet: its watch, its metrics, and what it tells by. Without a ``path`` of the bank's own it has
+    the library that is really shipped."""
 
     def __init__(self, path: Path | None, ledger: Any, *, approval: bool = False) -> None:
         self.meter = Meter()

@@ -98,7 +98,7 @@ def test_new_overwrites_nothing_and_wants_a_word(site: Path) -> None:
 
 
 def test_list_says_what_there_is_and_where_from(site: Path) -> None:
-    write(site / "ours", GOOD.replace('category = "service"', 'category = "service"\nowner = "cards"'))
+    write(site / "ours", GOOD.replace('category = "branch"', 'category = "branch"\nowner = "cards"'))
     text = run("list").output
     assert "hello@3" in text
     assert "ours/hello/template.toml" in text

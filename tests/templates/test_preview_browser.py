@@ -50,6 +50,9 @@ async def looks_well(page: Page, path: Path) -> None:
     assert await page.run(beyond) == []
 
 
+INK = "e => Number(getComputedStyle(e).color.match(/\\d+/)[0])"
+"""How much red there is in an element's text; all of them are grey, near enough."""
+
 FRAMES = """[...document.querySelectorAll('#CASE iframe')].map(frame => {
   const body = frame.contentDocument.body, box = frame.getBoundingClientRect();
   const outside = frame.parentElement.getBoundingClientRect();
@@ -120,15 +123,24 @@ async def test_nothing_hostile_runs(page: Page, tmp_path: Path, swipe: Template,
 
 @needs_browser
 async def test_the_library_can_be_looked_at(page: Page, tmp_path: Path) -> None:
-    """Given the page of all templates, on a wide window and a phone, then each has its tile, which leads on."""
+    """Given the page of all templates, on a wide window and a phone, then each has its tile, which leads on, and what
+    is light or dark in it has its own ink, whatever the page has.
+    """
     previews = [preview_of(template, index="index.html") for template in Library.load()]
     names = [f"preview-{preview.template.id}.html" for preview in previews]
     path = written(tmp_path, render_index(previews, names), "index.html")
-    for width in (1400, 400):
+    for width, dark in ((1400, True), (400, False)):
         page.requests.clear()
-        await page.open(path, width=width)
+        await page.open(path, width=width, dark=dark)
         await looks_well(page, path)
         tiles = "[...document.querySelectorAll('.tile a')].map(a => a.getAttribute('href')).sort()"
         assert await page.run(tiles) == sorted(names)
         empty = "[...document.querySelectorAll('.glass')].filter(e => e.checkVisibility() && e.innerText.trim() === '')"
         assert await page.run(f"{empty}.length") == 0
+        await page.run("document.getElementById('scheme-all').click()")
+        for scheme, shade in (("light", range(170)), ("dark", range(130, 256))):
+            inks = await page.run(
+                f"[...document.querySelectorAll('.{scheme} :is(dt, dd, p:not(.refused))')].map({INK})"
+            )
+            assert inks
+            assert set(inks) <= set(shade), scheme
