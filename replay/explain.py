@@ -59,7 +59,7 @@ def tell(story: EventStory) -> list[str]:
 def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
     who = "nobody to tell" if alert.role is None else f"for {alert.role}"
     lines = ["", f"alert {alert.id} {who}: {_ending(alert)}"]
-    lines.append(f"  template {alert.template}, rules {alert.ruleset or 'not recorded'}")
+    lines.append(f"  template {alert.template}{_why(alert)}, rules {alert.ruleset or 'not recorded'}")
     decided = alert.state if alert.state in ("suppressed",) or not alert.route else "sent"
     if alert.state == "expired" and alert.saw and "age_seconds" in alert.saw:
         decided = "expired"
@@ -84,6 +84,20 @@ def _tell_alert(alert: AlertStory, event: Event) -> list[str]:
     if alert.ended_at is None and alert.due_at is not None:
         lines.append(f"  next look {moment(alert.due_at)}, expires {moment(alert.expires_at)}")
     return lines
+
+
+def _why(alert: AlertStory) -> str:
+    """Why this version of its template, where there were two, or a person had said which."""
+    act, version = alert.told, alert.template.rpartition("@")[2]
+    if act is None or version not in (str(act.active), str(act.rolling)):
+        return ""
+    by = f"{act.act} by {act.who} {moment(act.at)}"
+    if act.rolling is None:
+        return "" if act.act == "load" else f" ({by})"
+    new = f"{act.id}@{act.rolling}"
+    if version == str(act.rolling):
+        return f" (rolled out to {act.percent} % of the accounts, this one among them: {by})"
+    return f" ({new} was rolled out to {act.percent} % of the accounts, this one not among them: {by})"
 
 
 def _ending(alert: AlertStory) -> str:

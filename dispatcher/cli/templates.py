@@ -13,11 +13,11 @@ COMMANDS = {
     "render": "dispatcher.cli.templates_render:render",
     "test": "dispatcher.cli.templates_test:test",
     "preview": "dispatcher.cli.templates_preview:preview",
-    # "approve": "dispatcher.cli.templates_approval:approve",
-    # "history": "dispatcher.cli.templates_approval:history",
-    # "reject": "dispatcher.cli.templates_approval:reject",
-    # "rollback": "dispatcher.cli.templates_approval:rollback",
-    # "rollout": "dispatcher.cli.templates_approval:rollout",
+    "approve": "dispatcher.cli.templates_approval:approve",
+    "history": "dispatcher.cli.templates_approval:history",
+    "reject": "dispatcher.cli.templates_approval:reject",
+    "rollback": "dispatcher.cli.templates_approval:rollback",
+    "rollout": "dispatcher.cli.templates_approval:rollout",
 }
 """Each command and where it is."""
 

@@ -16,6 +16,7 @@ from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
 from dispatcher.ledger.sqlite_held import held_later, hold_of
 from dispatcher.ledger.sqlite_ids import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
+from dispatcher.ledger.sqlite_templates import told_at
 from dispatcher.ledger.stories import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.model.alert import ALERT_ID_BITS, EndState
 from dispatcher.model.consent import ConsentEntry
@@ -136,6 +137,7 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 receipts=[dict(zip(("channel", "status", "at", "times"), one, strict=True)) for one in receipts],
                 detours=[Detour(*one) for one in detours],
                 hold=hold_of(connection, alert_id),
+                told=told_at(connection, template, accepted_at),
                 consents=_consents(connection, account, role, payload, read),
                 digest=sqlite_digests.story_of(connection, alert_id) if state == "suppressed" else None,
             )

@@ -8,6 +8,7 @@ import msgspec
 
 from dispatcher.ledger.digests import DigestStory, Member
 from dispatcher.ledger.held import Hold
+from dispatcher.ledger.template_changes import TemplateActRow
 from dispatcher.model.alert import State
 from dispatcher.model.consent import ConsentEntry
 
@@ -55,6 +56,8 @@ class AlertStory(msgspec.Struct, frozen=True):
     hold: Hold | None = None
     consents: list[ConsentEntry] = []
     """The word that decided, when one did."""
+    told: TemplateActRow | None = None
+    """The last act about its template when it was decided: which versions were told, and to how many accounts."""
 
 
 class EventStory(msgspec.Struct, frozen=True):

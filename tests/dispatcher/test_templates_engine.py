@@ -14,9 +14,10 @@ import trio
 from dispatcher.engine import Engine
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger.people import Person
-from dispatcher.ledger.template_changes import Approve
+from dispatcher.ledger.template_changes import Approve, Rollback
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.recipient import RecipientLine
+from replay.explain import moment, tell
 from templates.choose import place_of
 from tests.dispatcher.template_kit import Folder, Process
 from tests.dispatcher.test_engine import swipe
@@ -269,3 +270,47 @@ async def test_a_ledger_that_cannot_be_read_just_now_costs_no_alert(bank: Bank, 
         library._texts = sometimes
         await engine.idle()
     assert (asked, bank.said(), (await bank.story("e1")).state) == (3, ["seven"], "delivered")
+
+
+async def test_explain_says_why_an_alert_was_told_by_its_version(bank: Bank, autojump_clock: Any) -> None:
+    # Given an account in the tenth that is told the eighth version, and one that is not
+    inside = next(name for name in (f"A-{number}" for number in range(99)) if place_of(name, "swipe") < 10)
+    outside = next(name for name in (f"A-{number}" for number in range(99)) if place_of(name, "swipe") >= 10)
+    await bank.tell(inside, outside)
+    bank.approval = True
+    bank.folder.write(version=7)
+    async with bank.engine() as engine:
+        await engine.admit([event(1, account=inside)])
+        await engine.idle()
+    bank.folder.write(version=8)
+    async with bank.engine():
+        pass
+    now_ms = bank.world.now_ms()
+    act = Approve(id="swipe", version=8, percent=10, by=Person("Ben"), at_ms=now_ms)
+    await bank.ask(lambda ledger: ledger.template_act(act))
+    await trio.sleep(1)
+    async with bank.engine() as engine:
+        await engine.admit([event(2, account=inside), event(3, account=outside)])
+        await engine.idle()
+    back = Rollback(id="swipe", by=Person("Cleo"), at_ms=bank.world.now_ms())
+    await bank.ask(lambda ledger: ledger.template_act(back))
+    await trio.sleep(1)
+    async with bank.engine() as engine:
+        await engine.admit([event(4, account=inside)])
+        await engine.idle()
+
+    async def told(ledger: InlineLedger) -> list[str]:
+        stories = [await ledger.explain(f"e{number}") for number in range(1, 5)]
+        return [line for one in stories if one is not None for line in tell(one) if "template" in line]
+
+    # Then explain says so, also of what was decided before and after
+    first, second, third, fourth = [line.strip().rpartition(", rules ")[0] for line in await bank.ask(told)]
+    assert first == "template swipe@7"
+    assert second == (
+        f"template swipe@8 (rolled out to 10 % of the accounts, this one among them: approve by Ben {moment(now_ms)})"
+    )
+    assert third == (
+        "template swipe@7 (swipe@8 was rolled out to 10 % of the accounts, this one not among them:"
+        f" approve by Ben {moment(now_ms)})"
+    )
+    assert fourth == f"template swipe@7 (rollback by Cleo {moment(back.at_ms)})"
