@@ -45,6 +45,7 @@ class Reader(HTMLParser):
         self.tags: list[tuple[str, tuple[str, ...]]] = []
         self.addresses: list[str] = []
         self.mails: list[str] = []
+        self.sandboxes: set[str] = set()
         self.policy = ""
         self.scripts: list[str] = []
         self._texts: list[str] = []
@@ -58,8 +59,9 @@ class Reader(HTMLParser):
         self._tag = tag
         self.tags.append((tag, tuple(values)))
         self.addresses += [values[name] for name in ("src", "href", "action", "srcset") if name in values]
-        if "srcdoc" in values:
+        if tag == "iframe":
             self.mails.append(values["srcdoc"])
+            self.sandboxes.add(values.get("sandbox", "none"))
         if values.get("http-equiv") == "Content-Security-Policy":
             self.policy = values["content"]
 
@@ -119,6 +121,7 @@ def test_the_page_asks_for_nothing(swipe: Template) -> None:
             "preview-swipe.html",
         }
         assert not {tag for tag, _ in page.tags} & {"link", "object", "embed", "form", "base"}
+    assert page_of(swipe).sandboxes == {"allow-same-origin"}, "no scripts, no forms, no windows"
 
 
 @pytest.fixture(scope="module")
