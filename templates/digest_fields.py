@@ -24,7 +24,7 @@ def main_currency(amounts: Mapping[str, int]) -> str:
 
 def _smallness(amount: int, currency: str) -> float:
     try:
-        return -abs(amount) / 10 ** exponent(currency)
+        return -abs(amount) / float(10 ** exponent(currency))
     except UnknownCurrency:
         return 0.0
 

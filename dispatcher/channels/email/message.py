@@ -107,7 +107,7 @@ def build(sender: Sender, to: str, words: MailWords, key: str, when: datetime, l
 
 
 def _encoded(text: str) -> str:
-    """As RFC 2047 words, folded, where it is not ASCII, or where a mailbox would take a merchant's name for such a word."""
+    """As RFC 2047 words, folded, where it is not ASCII or holds what a mailbox would take for such a word."""
     return (
         text
         if text.isascii() and "=?" not in text
