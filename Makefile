@@ -15,7 +15,8 @@ help:
 	@echo "make lint   ruff and mypy only"
 	@echo "make bench  alerts a second of the real path beside the raw network, into build/bench.json (minutes)"
 	@echo "make bench-all  the same, a full ledger and a backlog of a million too (a quarter of an hour, 15 GB of disk)"
-	@echo "make soak   the whole recorded files, and 50,000 alerts a fault mix, through providers that misbehave (minutes)"
+	@echo "make soak   the whole recorded files, and 50,000 alerts a fault mix, through providers that misbehave, and each of"
+	@echo "           their events in each notice of the library (half an hour)"
 	@echo "make deep   the ledger and the send rules against their models: 2,000 random lives each (half an hour)"
 	@echo "make clean  remove .venv, build and the caches"
 
@@ -50,6 +51,7 @@ bench-all: $(VENV)/installed
 
 soak: $(VENV)/installed-test
 	SWIPEBELL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_send_real_input.py tests/e2e/test_fault_mixes.py tests/e2e/test_rules_recount.py
+	SWIPEBELL_SOAK=1 $(BIN)/python -m pytest -n auto tests/e2e/test_templates_everything.py
 
 deep: $(VENV)/installed-test
 	SWIPEBELL_HYPOTHESIS=deep $(BIN)/python -m pytest -n 2 tests/ratelimit/test_rules_stateful.py tests/dispatcher/test_ledger_stateful.py

@@ -19,13 +19,14 @@ MAX_TOLD_SUMS = 3
 def main_currency(amounts: Mapping[str, int]) -> str:
     """The currency of the largest amount, by its face value in major units; of equal ones the first by its code."""
 
-    def largest(currency: str) -> tuple[float, str]:
-        try:
-            return -abs(amounts[currency]) / 10 ** exponent(currency), currency
-        except UnknownCurrency:
-            return 0.0, currency
+    return min((_smallness(amount, currency), currency) for currency, amount in amounts.items())[1]
 
-    return min(amounts, key=largest)
+
+def _smallness(amount: int, currency: str) -> float:
+    try:
+        return -abs(amount) / float(10 ** exponent(currency))
+    except UnknownCurrency:
+        return 0.0
 
 
 def _digest(facts: SwipeFacts) -> DigestFacts:
@@ -47,12 +48,8 @@ def _members(facts: SwipeFacts, words: Words) -> str:
 
 def _moved(digest: DigestFacts) -> list[str]:
     """The currencies in which money moved, the largest amount first."""
-    left = {currency: amount for currency, amount in digest.amounts.items() if amount}
-    found = []
-    while left:
-        found.append(main_currency(left))
-        del left[found[-1]]
-    return found
+    moved = [(_smallness(amount, currency), currency) for currency, amount in digest.amounts.items() if amount]
+    return [currency for _, currency in sorted(moved)]
 
 
 def _money_of(digest: DigestFacts, currency: str, words: Words) -> str:

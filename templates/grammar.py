@@ -41,6 +41,7 @@ _blocks = re.compile(
 )
 _strings = re.compile(_STRING, re.DOTALL)
 _filter = re.compile(r"\|\s*(\w+)")
+_range = re.compile(r"\brange\b").search
 _loop = re.compile(r"for\s+\w+\s+in\s+range\s*\([\w\s,+-]*\)").fullmatch
 
 
@@ -94,6 +95,8 @@ def check(text: str, statements: frozenset[str] = STATEMENTS) -> None:
                 raise Refused("UnknownStatement", f"there is no such statement here; there are {known}", line)
             if word[0] == "for" and _loop(bare) is None:
                 raise Refused("UnknownLoop", "a loop is over range(…), as in for i in range(3)", line)
+        if _range(code) and not (is_statement and _loop(bare)):
+            raise Refused("UnknownFunction", "range(…) is for loops only: written out it is as long as it likes", line)
         if "*" in code:
             raise Refused("UnknownOperator", "* is not available: what it makes has no limit", line)
     for name, line in filters_of(text):

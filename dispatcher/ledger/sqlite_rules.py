@@ -10,7 +10,6 @@ import msgspec
 
 from dispatcher.ledger.people import INITIAL, ChangeRefused, Person, refuse_same_person
 from dispatcher.ledger.rule_changes import (
-    INITIAL,
     MAX_OPEN_PROPOSALS,
     Activate,
     Approve,

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 Figures = Mapping[str, float]
-Kind = Literal["rate", "latency", "memory", "stage", "rules"]
+Kind = Literal["rate", "latency", "memory", "stage", "rules", "render"]
 
 RAW = "raw network"
 """The label of the row that every rate is compared with."""

@@ -12,6 +12,7 @@ from loadtest.bench.contest import Contestant
 from loadtest.bench.full import EmptyLedger, FullLedger
 from loadtest.bench.intake import Intake, post_batches, post_singly, stream
 from loadtest.bench.latency import HalfLoad, IntoProviders, LoneSwipes
+from loadtest.bench.renderings import Renderings
 from loadtest.bench.rule_files import BEFORE
 from loadtest.bench.rules import Rulings
 from loadtest.bench.sends import FEW_RULES, ONE_PROCESS, TWO_PROCESSES, RawNetwork, Send
@@ -73,6 +74,12 @@ SCENARIOS: Final[dict[str, Scenario]] = {
             Send("one process, the shipped rules", 1, base=FEW_RULES),
         ],
         alone=True,
+    ),
+    "render": Scenario(
+        what="a message of each channel, of the swipe and of the dearest template, and each filter",
+        contestants=lambda: [Renderings()],
+        alone=True,
+        once=True,
     ),
     "full": Scenario(
         what="a ledger with 1.2 million recipients and 10 million past alerts, beside an empty one",

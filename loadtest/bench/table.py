@@ -14,7 +14,14 @@ def tables(results: Results) -> str:
         f"{results.alerts:,} alerts a round, median of {results.rounds} rounds in turns; sink: {results.sink};"
         f" {machine}."
     ]
-    makers = {"rate": _rates, "latency": _latencies, "memory": _memory, "stage": _stages, "rules": _rules}
+    makers = {
+        "rate": _rates,
+        "latency": _latencies,
+        "memory": _memory,
+        "stage": _stages,
+        "rules": _rules,
+        "render": _renderings,
+    }
     for kind, make in makers.items():
         rows = [row for row in results.rows if row.kind == kind]
         if rows:
@@ -91,6 +98,11 @@ def _rules(_results: Results, rows: Sequence[Row]) -> str:
         for row in rows
     ]
     return _table(("send rules, µs an event", "alone", "with drafts", "reading for it", "whole admission"), lines)
+
+
+def _renderings(_results: Results, rows: Sequence[Row]) -> str:
+    lines = [(row.label, _number(row.median("cpu_us"), row, digits=1)) for row in rows]
+    return _table(("one rendering", "µs"), lines)
 
 
 def _number(value: float | None, row: Row | None = None, *, digits: int = 0) -> str:

@@ -20,12 +20,14 @@ from loadtest.bench.contest import QUICK, Bench, Contestant, compete
 from loadtest.bench.figures import RAW, Failed, Results, Row, as_data
 from loadtest.bench.full import FullLedger
 from loadtest.bench.latency import percentiles
+from loadtest.bench.renderings import FILTER_TEXTS, measure_channels, measure_filters
 from loadtest.bench.rule_files import FILES, TWENTY, TWENTY_OF_SWIPES
 from loadtest.bench.rules import Rulings, measure_rules
 from loadtest.bench.scenarios import SCENARIOS, choose
 from loadtest.bench.swipes import swipes
 from loadtest.bench.table import tables
 from ratelimit.rulefile import load_rules
+from templates.filters import FILTERS
 from templates.library import Library
 
 BENCH_S = 120
@@ -213,6 +215,23 @@ class TestRulings:
         lines = list(swipes(20, accounts=1, batch="1"))
         with pytest.raises(Failed, match=r"of 20 swipes 1 were told"):
             measure_rules(site.ledger, rules, Library.load(), lines)
+
+
+class TestRenderings:
+    def test_each_channel_and_each_filter_has_its_figure(self) -> None:
+        """Given the shipped library, When a batch of it is rendered, Then nothing is refused and every row is there."""
+        found = measure_channels(Library.load(), 1)
+        assert {"wechat: swipe", "sms: swipe", "email: swipe"} < set(found)
+        for channel in ("wechat", "sms", "email"):
+            (dearest,) = [found[label] for label in found if label.startswith(f"{channel}, the dearest template")]
+            assert dearest >= found[f"{channel}: swipe"] > 0
+        filters = measure_filters(1)
+        assert len(filters) == len(FILTERS) + 1
+        assert set(FILTER_TEXTS) == set(FILTERS)
+
+    def test_they_are_a_table_of_their_own(self) -> None:
+        row = Row(scenario="render", label="wechat: swipe", kind="render", samples=[{"cpu_us": 6.25}])
+        assert "| one rendering | µs |\n| --- | ---: |\n| wechat: swipe | 6.2 |" in tables(results(row))
 
 
 class TestSwipes:

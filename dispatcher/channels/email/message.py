@@ -107,5 +107,9 @@ def build(sender: Sender, to: str, words: MailWords, key: str, when: datetime, l
 
 
 def _encoded(text: str) -> str:
-    """As RFC 2047 words where it is not ASCII, folded."""
-    return text if text.isascii() else Header(text, "utf-8", header_name="Subject").encode(linesep="\r\n")
+    """As RFC 2047 words, folded, where it is not ASCII or holds what a mailbox would take for such a word."""
+    return (
+        text
+        if text.isascii() and "=?" not in text
+        else Header(text, "utf-8", header_name="Subject").encode(linesep="\r\n")
+    )
