@@ -92,7 +92,8 @@ def _check_optional_text(value: Any) -> str | None:
     return None if value is None or type(value) is str else f"expected a string or null, got {kind_of(value)}"
 
 
-def _check_facts(value: Any) -> str | None:
+def check_facts(value: Any) -> str | None:
+    """Why this is not an object of a few strings and integers, or None if it is one, or null."""
     if value is None:
         return None
     if type(value) is not dict:
@@ -124,6 +125,6 @@ CHECKS = (
     *((name, _check_optional_text) for name in _OPTIONAL_TEXTS),
     ("orig_amount", lambda value: None if value is None else _check_amount(value)),
     ("orig_currency", lambda value: None if value is None else check_currency(value)),
-    ("facts", _check_facts),
+    ("facts", check_facts),
     (OWN_FIELD, _check_own),
 )

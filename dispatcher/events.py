@@ -29,7 +29,7 @@ from dispatcher.cards import (
     skeleton,
     unmasked_number,
 )
-from dispatcher.event_checks import CHECKS, OWN_FIELD, REQUIRED
+from dispatcher.event_checks import CHECKS, OWN_FIELD, REQUIRED, check_facts
 from dispatcher.model.currency import EXPONENTS
 from dispatcher.model.event import MAX_ID_CHARS, OWN_ID_PREFIX, Event
 from dispatcher.strictjson import (
@@ -174,6 +174,7 @@ def _needs_a_look(event: Event) -> bool:
         or not 1 < event.time.year < 9999
         or event.id.startswith(OWN_ID_PREFIX)
         or event.digest is not None
+        or (event.facts is not None and check_facts(event.facts) is not None)
     )
 
 

@@ -7,6 +7,7 @@ The loader finds what is wrong with the file itself and with its examples; the c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from templates.layouts import SHIPPED, load_layouts
 from templates.lint_parts import check_parts
 from templates.lint_text import check_text
 from templates.loader import FILE_NAME, Loader, same_id, template_files
-from templates.template import Template
+from templates.template import Match, Template
 
 
 class SmsParts(msgspec.Struct, frozen=True):
@@ -26,6 +27,18 @@ class SmsParts(msgspec.Struct, frozen=True):
 
     example: int
     usual: int
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What a template's file says of the events that it is for."""
+
+    id: str
+    category: str
+    match: Match | None = None
+
+
+_Events = tuple[frozenset[str], frozenset[str], bool | None, bool | None, tuple[tuple[str, int], ...]]
+_Rank = tuple[int, str]
 
 
 class Linted(msgspec.Struct, frozen=True):
@@ -55,11 +68,9 @@ def lint_folder(folder: Path) -> list[Linted]:
 def lint_files(files: Iterable[Path], folder: Path) -> list[Linted]:
     """Some templates of ``folder``, whose layouts they use."""
     layouts, broken = _layouts(folder)
-    linted = []
     by_id: dict[str, Template] = {}
-    for path in files:
-        found = _lint_file(path, layouts, by_id)
-        linted.append(found)
+    told = dict(_shipped_events())
+    linted = [_lint_file(path, layouts, by_id, told) for path in files]
     return ([broken] if broken else []) + linted
 
 
@@ -77,13 +88,57 @@ def _layouts(folder: Path) -> tuple[Mapping[str, str], Linted | None]:
         return shipped, Linted(None, None, str(error.file), (of_error(error),))
 
 
-def _lint_file(path: Path, layouts: Mapping[str, str], by_id: dict[str, Template]) -> Linted:
+@cache
+def _shipped_events() -> dict[_Events, _Rank]:
+    """For which events the shipped templates are."""
+    found = {}
+    for path in template_files(SHIPPED):
+        file = msgspec.toml.decode(path.read_bytes(), type=_Told)
+        found[_events(file.category, file.match)] = _rank(file.id, file.match)
+    return found
+
+
+def _events(category: str, match: Match | None) -> _Events:
+    match = match or Match()
+    large = tuple(sorted((match.large_from or {}).items()))
+    return (
+        frozenset(match.category or (category,)),
+        frozenset(match.type or ()),
+        match.declined,
+        match.foreign,
+        large,
+    )
+
+
+def _rank(name: str, match: Match | None) -> _Rank:
+    """As ``choose`` ranks templates that match one event: the smallest is used."""
+    return (0 if match is None else -match.conditions), name
+
+
+def _same_events(template: Template, loader: Loader, told: dict[_Events, _Rank]) -> Finding | None:
+    """Two templates for the very same events: only one of them will ever be used."""
+    ours = _rank(template.id, template.match)
+    other = told.setdefault(_events(template.category, template.match), ours)
+    if other[1] == template.id:
+        return None
+    where = "category" if template.match is None else "[match]"
+    line = loader.places.key("", "category") if template.match is None else loader.places.table("match")
+    what = f"is for the same events as {other[1]!r}, and {min(ours, other)[1]!r} is the one that is used"
+    remedy = f"add a condition, or give it the id {other[1]!r} to replace that one"
+    return Finding(str(loader.path), line, where, what, remedy, "warning")
+
+
+def _lint_file(
+    path: Path, layouts: Mapping[str, str], by_id: dict[str, Template], told: dict[_Events, _Rank]
+) -> Linted:
     mistakes: list[TemplateError] = []
     loader = Loader(path, layouts, mistakes.append)
     template = loader.load()
     if template is not None and (other := by_id.setdefault(template.id, template)) is not template:
         mistakes.append(same_id(template, other))
     found = [of_error(mistake) for mistake in mistakes]
+    if template is not None and (same := _same_events(template, loader, told)):
+        found.append(same)
     sms: dict[str, SmsParts] = {}
     if loader.file is not None:
         # Where examples are refused already, the longest values would only say so again.

@@ -78,9 +78,9 @@ class _Trial:
             table = f"wechat.{locale}"
             for key in keys:
                 if source := sources.get((table, key)):
-                    yield _Try(
-                        table, locale, {key: source}, WechatPart(self._loader.engine, table, locale, {key: source})
-                    )
+                    # A name of its own: it must not take the place of the source in the engine.
+                    part = WechatPart(self._loader.engine, f"{source.name}/alone", locale, {key: source})
+                    yield _Try(table, locale, {key: source}, part)
         for locale in file.sms:
             if text := sources.get((f"sms.{locale}", "text")):
                 yield _Try(f"sms.{locale}", locale, {"text": text}, SmsPart(locale, text))
@@ -88,14 +88,14 @@ class _Trial:
             mail = {key: sources.get((f"email.{locale}", key)) for key in ("subject", "text", "html")}
             whole = {key: source for key, source in mail.items() if source is not None}
             if len(whole) == len(mail):
-                part = MailPart(locale, whole["subject"], whole["text"], whole["html"])
-                yield _Try(f"email.{locale}", locale, whole, part)
+                mail_part = MailPart(locale, whole["subject"], whole["text"], whole["html"])
+                yield _Try(f"email.{locale}", locale, whole, mail_part)
         for locale, card in file.card.items():
             title, description = (sources.get((f"card.{locale}", key)) for key in ("title", "description"))
             if title is not None and description is not None:
-                part_of_card = CardPart(locale, title, description, card.picture, card.url)
+                card_part = CardPart(locale, title, description, card.picture, card.url)
                 texts = {"title": title, "description": description}
-                yield _Try(f"card.{locale}", locale, texts, part_of_card)
+                yield _Try(f"card.{locale}", locale, texts, card_part)
 
     def _try(self, one: _Try, longest: Longest) -> None:
         try:

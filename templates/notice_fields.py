@@ -27,13 +27,8 @@ _is_link = re.compile(
 _is_phone = re.compile(r"\+?[0-9][0-9 ()-]{1,30}").fullmatch
 
 
-def _told(facts: SwipeFacts, name: str) -> str | int | None:
-    told = facts.event.facts
-    return None if told is None else told.get(name)
-
-
 def _needed(facts: SwipeFacts, name: str) -> str | int:
-    value = _told(facts, name)
+    value = facts.event.fact(name)
     if value is None or value == "":
         raise MissingFact(name)
     return value
@@ -43,7 +38,7 @@ def _text(name: str, *, optional: bool = False) -> Field:
     """A fact as text, cleaned; it may be cut from its end."""
 
     def raw(facts: SwipeFacts) -> str | None:
-        value = _told(facts, name) if optional else _needed(facts, name)
+        value = facts.event.fact(name) if optional else _needed(facts, name)
         return None if value is None else str(value)
 
     def read(facts: SwipeFacts, _words: Words) -> str:
@@ -69,7 +64,7 @@ def _money(name: str, *, optional: bool = False) -> Field:
     fact = f"{name}_minor"
 
     def read(facts: SwipeFacts, words: Words) -> str:
-        if optional and _told(facts, fact) is None:
+        if optional and facts.event.fact(fact) is None:
             return ""
         minor = _whole_number(fact, _needed(facts, fact))
         try:
@@ -82,7 +77,7 @@ def _money(name: str, *, optional: bool = False) -> Field:
 
 def _number(name: str, *, optional: bool = False) -> Field:
     def read(facts: SwipeFacts, _words: Words) -> str:
-        if optional and _told(facts, name) is None:
+        if optional and facts.event.fact(name) is None:
             return ""
         return f"{_whole_number(name, _needed(facts, name)):,}"
 
@@ -101,7 +96,7 @@ def _day_of(facts: SwipeFacts, name: str) -> date:
 
 def _day(name: str, form: Callable[[date, str], str], *, optional: bool = False) -> Field:
     def read(facts: SwipeFacts, words: Words) -> str:
-        if optional and _told(facts, name) is None:
+        if optional and facts.event.fact(name) is None:
             return ""
         return form(_day_of(facts, name), words.language)
 
@@ -119,7 +114,7 @@ def _link(name: str, *, optional: bool = False) -> Field:
     """An https address; told whole, and safe inside of an HTML attribute."""
 
     def read(facts: SwipeFacts, _words: Words) -> str:
-        value = _told(facts, name) if optional else _needed(facts, name)
+        value = facts.event.fact(name) if optional else _needed(facts, name)
         if value is None or value == "":
             return ""
         if not isinstance(value, str) or not _is_link.fullmatch(value):
@@ -131,7 +126,7 @@ def _link(name: str, *, optional: bool = False) -> Field:
 
 def _days_until_due(facts: SwipeFacts) -> int:
     """Below zero once the day is past. ``days`` and ``stage`` of the core system win over counting by ourselves."""
-    days, stage = _told(facts, "days"), _told(facts, "stage")
+    days, stage = facts.event.fact("days"), facts.event.fact("stage")
     if stage is not None and stage not in STAGES:
         raise FieldRefused("stage", f"is none of {', '.join(STAGES)}")
     if stage == "on":
@@ -148,7 +143,7 @@ def _days_until_due(facts: SwipeFacts) -> int:
 
 
 def _stage(facts: SwipeFacts, _words: Words) -> str:
-    stage = _told(facts, "stage")
+    stage = facts.event.fact("stage")
     if isinstance(stage, str) and stage in STAGES:
         return stage
     left = _days_until_due(facts)
@@ -177,7 +172,7 @@ def _limit_change(facts: SwipeFacts, words: Words) -> str:
 
 
 def _hotline(facts: SwipeFacts, _words: Words) -> str:
-    value = _told(facts, "hotline")
+    value = facts.event.fact("hotline")
     if value is None or value == "":
         return ""
     if not _is_phone(str(value)):

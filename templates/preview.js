@@ -8,9 +8,10 @@ function fit(frame) {
   const box = frame.parentElement;
   if (!root || !box.clientWidth) return;
   const scale = Math.min(1, box.clientWidth / width);
+  // Its width first: the height follows from it. Without a height of its own a mail says how high it is.
+  frame.style.width = `${Math.max(width, box.clientWidth)}px`;
   frame.style.height = "0";
   const height = Math.min(root.scrollHeight, most);
-  frame.style.width = `${Math.max(width, scale < 1 ? 0 : box.clientWidth)}px`;
   frame.style.height = `${height}px`;
   frame.style.transform = scale < 1 ? `scale(${scale})` : "none";
   box.style.height = `${Math.ceil(height * scale)}px`;

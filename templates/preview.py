@@ -100,7 +100,8 @@ def render_index(previews: Sequence[Preview], addresses: Sequence[str]) -> str:
         locales=_locale_rows(previews[0].locales if previews else BOTH_LOCALES),
         errors=sum(one.severity == "error" for preview in previews for one in preview.findings),
         linted=any(preview.linted for preview in previews),
-        look=(previews[0].look if previews else Look()),
+        look=previews[0].look if previews else Look(),
+        picture=PLACEHOLDER,
     )
 
 

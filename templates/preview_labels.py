@@ -32,12 +32,19 @@ LABELS: Final[dict[str, tuple[str, str]]] = {
     "statement_amount": ("账单金额", "Statement"),
     "minimum_due": ("最低还款额", "Minimum"),
     "points": ("积分", "Points"),
+    "points_balance": ("积分余额", "Balance"),
+    "remaining": ("待还金额", "To pay"),
+    "available": ("可用额度", "Available"),
+    "statement_period": ("账单月份", "Period"),
+    "due_in": ("还款期限", "When"),
+    "stage_word": ("提醒类型", "Kind"),
+    "decline_reason": ("拒绝原因", "Reason"),
     "old_limit": ("原额度", "Old limit"),
     "new_limit": ("新额度", "New limit"),
     "title": ("标题", "Title"),
     "text": ("内容", "Notice"),
 }
-"""Of a key that holds one field and nothing else."""
+"""Of a key that holds nothing but fields, by the first of them."""
 
 TYPE_LABELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "time": (("时间", "Time"),),
@@ -50,6 +57,8 @@ TYPE_LABELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 """Of other keys by their type: the first of the message has the first label, and so on; the last is for the rest."""
 
 TITLES: Final[dict[str, str]] = {
+    "foreign-purchase": "境外消费提醒",
+    "large": "大额消费提醒",
     "digest": "交易汇总提醒",
     "statement": "账单提醒",
     "repayment": "还款提醒",
@@ -61,14 +70,16 @@ TITLES: Final[dict[str, str]] = {
     "promotion": "优惠活动",
     "fraud": "风险交易提醒",
 }
-"""In Chinese, by category; a card movement is called by what happened."""
+"""In Chinese, by template or by category; another card movement is called by what happened."""
 
 AROUND: Final[dict[bool, dict[str, str]]] = {
     True: {"details": "查看详情", "sms": "短信", "today": "今天", "to": "收件人：我"},
     False: {"details": "View details", "sms": "Text message", "today": "Today", "to": "to me"},
 }
 
-_only = re.compile(r"\{\{-? *([a-z_]+)[^{}]*\}\}").fullmatch
+_field = re.compile(r"\{\{-? *([a-z_]+)[^{}]*\}\}")
+_tag = re.compile(r"\{%.*?%\}")
+_word = re.compile(r"\w").search
 
 
 def is_chinese(locale: str) -> bool:
@@ -85,7 +96,7 @@ def title_of(template: Template, kind: str, locale: str) -> str:
     """A likely title of the template message; ``kind`` is one of ``words.KINDS``."""
     kinds = words_for(locale).kinds
     if is_chinese(locale):
-        return TITLES.get(template.category) or f"{kinds[kind]}提醒"
+        return TITLES.get(template.id) or TITLES.get(template.category) or f"{kinds[kind]}提醒"
     if template.category == "swipe" and template.match is None:
         return kinds[kind]  # the one for every card movement: its own title says no more than that
     return template.title if template.title != template.id else template.title.capitalize()
@@ -100,9 +111,10 @@ class Labels:
 
     def label(self, source: str, kind: str) -> str:
         """For a key of this type, whose text in the template is ``source`` (empty when that is not known)."""
-        found = _only(source.strip())
-        if found is not None and found[1] in LABELS:
-            return LABELS[found[1]][self._at]
+        bare = _tag.sub("", source)
+        first = next((name for name in _field.findall(bare) if name in LABELS), None)
+        if first is not None and not _word(_field.sub("", bare)):
+            return LABELS[first][self._at]
         choices = TYPE_LABELS.get(kind, TYPE_LABELS["thing"])
         number = self._seen.get(kind, 0)
         self._seen[kind] = number + 1

@@ -1,10 +1,10 @@
 """Compiles the parts of a template and renders them: at most one call into minijinja for an alert.
 
-Fields that are only text and ``{{ name }}``, as most are, become one Python format string; the others of a
-WeChat part are compiled as one template, whose results are kept where it uses nothing but words. Between fields
-stands a separator that no value can hold, so that one regular expression can prove that every field of the message
-is within its limits. Only a message that it does not match is looked at field by field, and only
-there anything is shortened.
+Fields that are only text and ``{{ name }}`` or ``{{ name | short(8) }}``, as most are, become one Python format string;
+the others of a WeChat part are compiled as one template, whose results are kept where it uses nothing but words.
+Between fields stands a separator that no value can hold, so that one regular expression can prove that every field of
+the message is within its limits. Only a message that it does not match is looked at field by field, and only there
+anything is shortened.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import minijinja
 import orjson
@@ -54,7 +55,7 @@ mostly of purchases that are not late.
 CUT_EARLY = frozenset({"thing", "short_thing"})
 """Types whose limit does not depend on the value and that take any character."""
 
-_variable = re.compile(r"\{\{ *([a-z_]+) *\}\}")
+_variable = re.compile(r"\{\{ *([a-z_]+)(?: *\| *short\( *([1-9][0-9]?) *\))? *\}\}")
 
 WechatData = dict[str, dict[str, str]]
 
@@ -73,14 +74,26 @@ def environment() -> minijinja.Environment:
     return engine
 
 
-def _as_format(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """``当日累计 {{ total }}`` -> ``当日累计 %s`` and its names; None for all that needs the engine."""
-    literals = _variable.split(text)
-    names = tuple(literals[1::2])
-    literals = literals[::2]
+class Format(NamedTuple):
+    """A source as a Python format string: ``text`` has a ``%s`` for each of ``names``, and ``rooms`` has the UTF-16
+    units to which ``short`` cuts it, or None.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    rooms: tuple[int | None, ...]
+
+
+def _as_format(text: str) -> Format | None:
+    """``在{{ merchant | short(8) }}`` -> ``在%s``, its name and 8; None for all that needs the engine."""
+    pieces = _variable.split(text)
+    literals, names = pieces[::3], tuple(pieces[1::3])
+    rooms = tuple(int(room) if room else None for room in pieces[2::3])
     if any(mark in literal for literal in literals for mark in ("{{", "{%", "{#")) or text.endswith("\n"):
         return None
-    return "%s".join(literal.replace("%", "%%") for literal in literals), names
+    if any(room and (name not in FIELDS or FIELDS[name].raw is None) for name, room in zip(names, rooms, strict=True)):
+        return None
+    return Format("%s".join(literal.replace("%", "%%") for literal in literals), names, rooms)
 
 
 class Source:
@@ -156,11 +169,14 @@ class _TypedField:
     def readers(self, words: Words) -> list[Reader]:
         """For the names of the source's format, in order."""
         assert self.source.format is not None
-        text, names = self.source.format
+        text, names, rooms = self.source.format
         room = limit_of(self.kind, "") - units(text % (("",) * len(names)))
         if len(names) == 1 and self.source.texts and self.kind in CUT_EARLY and room > 1:
-            return [_cutting_reader(FIELDS[names[0]], room, words)]
-        return [FIELDS[name].read for name in names]
+            rooms = (min(room, rooms[0] or room),)
+        return [
+            FIELDS[name].read if room is None else _cutting_reader(FIELDS[name], room, words)
+            for name, room in zip(names, rooms, strict=True)
+        ]
 
     def fill(self, values: Mapping[str, str], words: Words) -> str:
         """The field's value, shortened where it must be. Raises ``FieldRefused`` and ``RenderFailed``."""

@@ -28,7 +28,9 @@ MAX_CACHED_LOCALES = 64
 _Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
 
 
-Locale = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+LOCALE_PATTERN = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+
+Locale = Annotated[str, Meta(pattern=LOCALE_PATTERN)]
 
 
 class FieldLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -63,9 +63,15 @@ def _as_data(template: Template) -> dict[str, Any]:
         "channels": list(template.locales),
         "locales": sorted({locale for locales in template.locales.values() for locale in locales}),
         "owner": template.owner,
-        "from": "shipped" if shipped else str(template.path),
+        "from": "shipped" if shipped else _near(template.path),
         "file": str(template.path),
     }
+
+
+def _near(path: Path) -> str:
+    """The path as seen from this folder, if it lies below it."""
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path)
 
 
 def _given(match: Match) -> dict[str, Any]:
@@ -76,7 +82,7 @@ def told_for(template: Template) -> str:
     """Which events it is for, in words: ``category swipe, type refund, foreign``."""
     if template.match is None:
         return f"category {template.category}"
-    words = []
+    words = [] if template.match.category else [f"category {template.category}"]
     for name, value in _given(template.match).items():
         if isinstance(value, bool):
             words.append(name if value else f"not {name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -27,9 +27,6 @@ MAX_FACT_CHARS = 200
 
 Int64 = Annotated[int, Meta(ge=MIN_INT64, le=MAX_INT64)]
 Zoned = Annotated[datetime, Meta(tz=True)]
-FactName = Annotated[str, Meta(pattern=r"^[a-z_]{1,40}\Z")]
-FactText = Annotated[str, Meta(max_length=MAX_FACT_CHARS)]
-Facts = Annotated[dict[FactName, Int64 | FactText], Meta(max_length=MAX_FACTS)]
 
 
 class DigestFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -58,7 +55,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``amount`` is an integer in the currency's minor units (ISO 4217 exponent: 0 for KRW, 3 for KWD), negative for a
     refund. ``time`` is the moment of the swipe, with a zone. ``pan`` is masked before an ``Event`` exists.
     ``facts`` is what a notice tells besides: ``{"due_date": "2026-11-25", "minimum_due_minor": 10000}``; which names
-    mean something is in ``templates.facts``, the others are kept and ignored.
+    mean something is in ``templates.facts``, the others are kept and ignored. The door lets in strings and 64-bit
+    integers only (``event_checks``); but an event that was stored before it knew of facts may have anything there, and
+    must still be read, so the type says nothing and ``fact`` is how to ask.
     ``digest`` is Swipebell's own (written as ``swipebell:digest``, which no core has as a field of its own): no event
     from outside has it.
     """
@@ -79,8 +78,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     refers_to: str | None = None
     orig_amount: Int64 | None = None
     orig_currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
-    facts: Facts | None = None
+    facts: Any = None
     digest: DigestFacts | None = msgspec.field(default=None, name="swipebell:digest")
+
+    def fact(self, name: str) -> str | int | None:
+        """What is told under that name in ``facts``; None when nothing is, or nothing that the door would let in."""
+        if type(self.facts) is not dict:
+            return None
+        told = self.facts.get(name)
+        return told if type(told) in (str, int) else None
 
     def __repr__(
         self,

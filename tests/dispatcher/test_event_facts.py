@@ -101,3 +101,12 @@ def test_facts_are_not_in_an_event_s_repr() -> None:
     found = decode_event(line(STATEMENT), 1)
     assert isinstance(found, Accepted)
     assert "456789" not in repr(found) + repr(found.event)
+
+
+@pytest.mark.parametrize("stored", ["due soon", ["a"], {"Due": {"date": 1}}, {"due_date": None, "points": 1.5}, 7])
+def test_an_event_stored_before_facts_were_known_is_still_read(stored: Any) -> None:
+    # Given a payload from a time when facts was any field of the core system's own
+    event = msgspec.json.decode(line(stored), type=Event)
+    # Then it is an event as before, which tells no facts
+    assert event.id == "s-1"
+    assert (event.fact("due_date"), event.fact("points")) == (None, None)

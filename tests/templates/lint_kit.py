@@ -7,7 +7,7 @@ from pathlib import Path
 GOOD = """\
 id = "hello"
 version = 3
-category = "service"
+category = "branch"
 
 [[fields]]
 name = "merchant"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from templates.errors import FieldRefused
 from templates.limits import WECHAT_TYPES, check, fit, segments, type_of
-from templates.text import ELLIPSIS, units
+from templates.text import ELLIPSIS, clean, units, without_emoji
 
 ACCEPTED = [
     ("thing", "中" * 20),
@@ -191,3 +193,22 @@ def test_a_part_does_not_end_inside_of_an_emoji() -> None:
 
 def test_the_ellipsis_is_one_unit() -> None:
     assert units(ELLIPSIS) == 1
+
+
+@given(st.sampled_from(sorted(WECHAT_TYPES)), st.text(max_size=60))
+def test_whatever_the_text_it_fits_or_is_refused(kind: str, raw: str) -> None:
+    try:
+        value = fit(kind, raw)
+    except FieldRefused:
+        return
+    assert check({f"{kind}1": {"value": value}}) == []
+
+
+@given(
+    st.sampled_from(["thing", "short_thing"]),
+    st.text(alphabet=st.characters(categories=["L", "N", "M", "So"]), min_size=1),
+)
+def test_a_text_of_any_letters_is_never_too_long_and_loses_its_end_only(kind: str, raw: str) -> None:
+    value = fit(kind, f"x{raw}")
+    assert units(value) <= WECHAT_TYPES[kind].limit
+    assert without_emoji(clean(f"x{raw}")).startswith(value.removesuffix(ELLIPSIS))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +13,8 @@ from templates.errors import RenderFailed
 from templates.filters import FILTERS
 from templates.grammar import OUR_FILTERS
 from templates.mcc import GROUPS, mcc_group, mcc_icon, mcc_word
-from templates.render import Source, environment
-from templates.text import columns, graphemes, units
+from templates.render import Source, WechatPart, environment
+from templates.text import columns, graphemes, has_emoji, units
 from templates.words import NO_TAIL
 
 
@@ -141,3 +144,24 @@ def test_the_groups_are_distinct_used_and_short() -> None:
         assert len(words) == len(GROUPS)
     # And the Chinese word fits a phrase of WeChat, and an icon is one sign
     assert all(len(group.zh) <= 5 and len(graphemes(group.icon)) == 1 for group in found)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["麦当劳", "Valamar Hotel Lacroma", "𠮷" * 9, "☕️咖啡☕️" * 4, "👨\u200d👩\u200d👧", "", "a\u0301" * 30, "\u202e"],
+)
+@pytest.mark.parametrize("limit", [1, 2, 8, 19, 20, 40])
+def test_the_short_cut_for_a_shortened_text_agrees_with_the_engine(make_facts: Any, raw: str, limit: int) -> None:
+    # Given the same field in a form that becomes a Python format, and in one that only the engine can read
+    facts = make_facts(merchant=raw)
+    shown = {}
+    for form in (f"在{{{{ merchant | short({limit}) }}}}", f"在{{{{- merchant | short({limit}) -}}}}"):
+        engine = environment()
+        source = Source(engine, "x@1/wechat.zh-CN/thing1", form)
+        part = WechatPart(engine, "x@1/wechat.zh-CN", "zh-CN", {"thing1": source})
+        shown[source.format is None] = part.render(facts)["thing1"]["value"]
+        assert orjson.loads(part.render_json(facts)) == part.render(facts)
+    # Then they say the same, as far as the engine may count an emoji that WeChat does not show
+    assert units(shown[False]) <= min(20, limit + 1)
+    if not has_emoji(raw):
+        assert shown[False] == shown[True]

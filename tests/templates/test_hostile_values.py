@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dispatcher.model.event import Event
 from templates.errors import FieldRefused
@@ -72,6 +74,22 @@ def test_a_hostile_merchant_comes_out_harmless_and_within_limits(
     assert segments(text) <= 8
     assert text.replace("\u200d", "").isprintable()
     text.encode("utf-8")
+
+
+@given(st.text(max_size=120), st.integers(min_value=-(10**9), max_value=10**9), st.sampled_from(["zh-CN", "en"]))
+def test_any_merchant_and_amount_stay_within_the_limits(
+    swipe: Template, make_facts: Any, raw: str, amount: int, locale: str
+) -> None:
+    # Given any merchant, and an amount that WeChat has room for
+    facts = make_facts(merchant=raw, city=raw, amount=amount, day_total_minor=None)
+    # Then no field is refused, and the amount is told with every digit
+    data = swipe.render_wechat(facts, locale)
+    assert check(data) == []
+    digits = f"{abs(amount) // 100}.{abs(amount) % 100:02}"
+    assert data["amount2"]["value"].replace(",", "") == f"¥{digits}"
+    text = swipe.render_sms(facts, locale)
+    assert units(text) <= MAX_SMS_TEXT_UNITS
+    assert f"¥{digits}" in text.replace(",", "")
 
 
 @pytest.mark.parametrize("name", ["template expression", "template comment", "sql", "html", "python format"])

@@ -57,8 +57,9 @@ MISTAKES = [
     ('subject = "{{ amount }} spent"', 'subject = "<b>{{ amount }}</b>"', "<b>", "has markup", "plain text"),
     ('id = "hello"', 'id = "hello"\nauthor = "me"', "author", "unknown field `author`", "known are id, version"),
     ("version = 3", "version = = 3", "version", "is not TOML", "correct that line"),
+    ("version = 3", "version = " + "[" * 20_000, "id", "nested too deep", "tables and texts"),
     ("version = 3", "version = 0", "version", "Expected `int` >= 1", "library/swipe"),
-    ('category = "service"', 'category = "promotion"', 'text = "{{', "does not say how to leave", "unsubscribe"),
+    ('category = "branch"', 'category = "promotion"', 'text = "{{', "does not say how to leave", "unsubscribe"),
     ('"{{ amount }} at {{ merchant }}"\n\n[email', '"支出{{ amount }} at {{ merchant }}"\n\n[email', "支出",
      "is Chinese", "translate"),
     ('[wechat.zh-CN]', '[[fields]]\nname = "tail"\ntype = "word"\nexample = "1"\n\n[wechat.zh-CN]',
@@ -135,3 +136,16 @@ def test_the_longest_values_are_within_what_wechat_takes(tmp_path: Path) -> None
     assert [check(template.fill_wechat(one.values, "en")) for one in sets] == [[]] * len(sets)
     assert max(len(one.values["merchant"]) for one in sets) == 512
     assert max(sum(sign.isdigit() for sign in one.values["amount"]) for one in sets) == 10
+
+
+def test_two_templates_for_the_same_events_are_warned_of(tmp_path: Path) -> None:
+    # Given a copy of the shipped refund under another id, and one that replaces it
+    refund = (SHIPPED / "refund" / "template.toml").read_text("utf-8")
+    write(tmp_path, refund.replace('id = "refund"', 'id = "my-refund"'), "copy")
+    write(tmp_path, refund, "refund")
+    # When they are linted, Then the copy is named, since only one of the two is ever told
+    copy, replacement = lint_folder(tmp_path)
+    (finding,) = (one for one in copy.findings if one.where == "[match]")
+    assert finding.what == "is for the same events as 'refund', and 'my-refund' is the one that is used"
+    assert (finding.line, finding.severity) == (line_of(refund, "[match]"), "warning")
+    assert replacement.findings == ()

@@ -127,7 +127,7 @@ def test_a_long_subject_loses_its_merchant_and_never_a_digit(swipe: Template, ma
 
 
 def test_a_subject_that_cannot_be_shortened_is_refused(tmp_path: Path, make_facts: Any) -> None:
-    with pytest.raises(TemplateError, match="subject: is longer than"):
+    with pytest.raises(TemplateError, match=r"subject: .*is longer than"):
         a_template(tmp_path, subject="x" * (MAX_SUBJECT_UNITS + 1))
     template = a_template(tmp_path, subject="x" * 118 + "{{ merchant }}")
     assert units(template.render_email(make_facts(), "en").subject) <= MAX_SUBJECT_UNITS
@@ -144,7 +144,7 @@ def test_a_subject_is_one_line(tmp_path: Path, make_facts: Any) -> None:
         ({"html": "{{ colour }}"}, r"\[email.zh-CN\] html: unknown field 'colour'"),
         ({"text": "{{ city }}"}, r"\[email.zh-CN\] text: unknown field 'city'; add it"),
         ({"subject": "{{ merchant"}, r"\[email.zh-CN\] subject: "),
-        ({"text": " \n "}, "text: is empty"),
+        ({"text": " \n "}, "text: .*is empty"),
         ({"html": "{% for i in range(9999) %}x{% endfor %}"}, "OutOfFuel"),
     ],
 )

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from templates.facts import FIELDS
 from templates.findings import Finding
 from templates.library import Library, load_template
 from templates.limits import segments
 from templates.preview import MAX_LOCALES, Look, preview_of, render_index, render_preview
 from templates.preview_cases import cases_of
+from templates.preview_labels import LABELS, TITLES
 from templates.preview_view import PLACEHOLDER, channel_views, in_scheme, sources_of
 from templates.template import Template
 from templates.text import units
@@ -43,6 +45,7 @@ class Reader(HTMLParser):
         self.tags: list[tuple[str, tuple[str, ...]]] = []
         self.addresses: list[str] = []
         self.mails: list[str] = []
+        self.sandboxes: set[str] = set()
         self.policy = ""
         self.scripts: list[str] = []
         self._texts: list[str] = []
@@ -56,8 +59,9 @@ class Reader(HTMLParser):
         self._tag = tag
         self.tags.append((tag, tuple(values)))
         self.addresses += [values[name] for name in ("src", "href", "action", "srcset") if name in values]
-        if "srcdoc" in values:
+        if tag == "iframe":
             self.mails.append(values["srcdoc"])
+            self.sandboxes.add(values.get("sandbox", "none"))
         if values.get("http-equiv") == "Content-Security-Policy":
             self.policy = values["content"]
 
@@ -117,6 +121,7 @@ def test_the_page_asks_for_nothing(swipe: Template) -> None:
             "preview-swipe.html",
         }
         assert not {tag for tag, _ in page.tags} & {"link", "object", "embed", "form", "base"}
+    assert page_of(swipe).sandboxes == {"allow-same-origin"}, "no scripts, no forms, no windows"
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +231,10 @@ def test_the_index_has_every_template_once() -> None:
     assert sorted(address for address in page.addresses if address.endswith(".html")) == sorted(names)
     assert f"{len(SHIPPED)} lint errors" in page.text
     assert Reader(render_index([], [])).text.startswith("Templates")
+
+
+def test_likely_words_are_of_what_there_is() -> None:
+    """Given the labels and titles that a preview knows, then each is of a field or a shipped notice."""
+    assert not LABELS.keys() - FIELDS.keys()
+    known = {name for template in SHIPPED for name in (template.id, template.category)}
+    assert not TITLES.keys() - known

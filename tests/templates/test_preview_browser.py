@@ -50,12 +50,19 @@ async def looks_well(page: Page, path: Path) -> None:
     assert await page.run(beyond) == []
 
 
+INK = "e => Number(getComputedStyle(e).color.match(/\\d+/)[0])"
+"""How much red there is in an element's text; all of them are grey, near enough."""
+
 FRAMES = """[...document.querySelectorAll('#CASE iframe')].map(frame => {
-  const body = frame.contentDocument.body, box = frame.getBoundingClientRect();
+  const body = frame.contentDocument.body, root = frame.contentDocument.documentElement;
+  const box = frame.getBoundingClientRect();
   const outside = frame.parentElement.getBoundingClientRect();
   return {text: body.innerText, title: frame.title, back: getComputedStyle(body).backgroundColor,
-    width: box.width, height: box.height, room: outside.width, whole: Math.abs(box.height - outside.height) < 2,
-    sideways: frame.contentDocument.documentElement.scrollWidth > frame.clientWidth}
+    width: box.width, height: box.height, room: outside.width,
+    whole: Math.abs(box.height - outside.height) < 2
+      && root.scrollHeight <= frame.clientHeight
+      && body.getBoundingClientRect().bottom > frame.clientHeight - 40,
+    sideways: root.scrollWidth > frame.clientWidth}
 })"""
 
 
@@ -88,13 +95,18 @@ async def test_the_alert_can_be_seen(page: Page, tmp_path: Path, swipe: Template
     assert await page.run(shown) == ["enphone wx dark"]
     await page.run("document.getElementById('locale-all').click(), document.getElementById('scheme-all').click()")
     await mails_look_well(page)
+    page.requests.clear()
+    path = written(tmp_path, render_preview(preview_of(Library.load().template("greeting"))), "greeting.html")
+    await page.open(path, width=400)
+    await looks_well(page, path)
+    await mails_look_well(page, "")  # these have a picture, in some frames
 
 
-async def mails_look_well(page: Page) -> None:
+async def mails_look_well(page: Page, amount: str = "¥1,234.50") -> None:
     mails = await frames(page)
     assert len(mails) == 8
     for mail in mails:
-        assert "¥1,234.50" in mail["text"]
+        assert amount in mail["text"]
         assert mail["height"] > 100
         assert mail["width"] <= mail["room"] + 1
     assert all(mail["whole"] and not mail["sideways"] for mail in mails + await frames(page, "longest"))
@@ -120,15 +132,24 @@ async def test_nothing_hostile_runs(page: Page, tmp_path: Path, swipe: Template,
 
 @needs_browser
 async def test_the_library_can_be_looked_at(page: Page, tmp_path: Path) -> None:
-    """Given the page of all templates, on a wide window and a phone, then each has its tile, which leads on."""
+    """Given the page of all templates, on a wide window and a phone, then each has its tile, which leads on, and what
+    is light or dark in it has its own ink, whatever the page has.
+    """
     previews = [preview_of(template, index="index.html") for template in Library.load()]
     names = [f"preview-{preview.template.id}.html" for preview in previews]
     path = written(tmp_path, render_index(previews, names), "index.html")
-    for width in (1400, 400):
+    for width, dark in ((1400, True), (400, False)):
         page.requests.clear()
-        await page.open(path, width=width)
+        await page.open(path, width=width, dark=dark)
         await looks_well(page, path)
         tiles = "[...document.querySelectorAll('.tile a')].map(a => a.getAttribute('href')).sort()"
         assert await page.run(tiles) == sorted(names)
         empty = "[...document.querySelectorAll('.glass')].filter(e => e.checkVisibility() && e.innerText.trim() === '')"
         assert await page.run(f"{empty}.length") == 0
+        await page.run("document.getElementById('scheme-all').click()")
+        for scheme, shade in (("light", range(170)), ("dark", range(130, 256))):
+            inks = await page.run(
+                f"[...document.querySelectorAll('.{scheme} :is(dt, dd, p:not(.refused))')].map({INK})"
+            )
+            assert inks
+            assert set(inks) <= set(shade), scheme

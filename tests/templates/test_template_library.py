@@ -237,7 +237,7 @@ def test_the_format_of_a_source_says_the_same_as_the_engine(text: str) -> None:
     source = Source(environment(), "x", text)
     values = {"merchant": "{{ <M> %s", "amount": "¥1.00"}
     if source.format:
-        pattern, names = source.format
+        pattern, names, _ = source.format
         assert pattern % tuple(values[name] for name in names) == source.render(values)
     else:
         assert "{" in text
