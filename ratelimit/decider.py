@@ -8,7 +8,7 @@ from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.asked import KEEP_COUNTER_MS
 from ratelimit.decision import Decision, Plan, State
-from ratelimit.effects import MAX_WORD_CHARS, ExpireAfter, Priority, Route
+from ratelimit.effects import MAX_WORD_CHARS, ConsentRule, ExpireAfter, Priority, Route
 from ratelimit.localday import LocalDays
 from ratelimit.match import is_declined
 from ratelimit.matched import Matched, holds
@@ -47,6 +47,7 @@ class Decider:
         for rule in rules.rule:
             if isinstance(rule, ExpireAfter) and rule.say_late_minutes is not None:
                 self._late.setdefault(rule.category, rule.say_late_minutes * 60_000)
+        self.has_consents = any(isinstance(rule, ConsentRule) for rule in rules.rule)
         self.has_priorities = any(isinstance(rule, Priority) for rule in rules.rule)
         self.has_deadlines = any(isinstance(rule, Route) and rule.deadline_seconds is not None for rule in rules.rule)
 
@@ -89,6 +90,21 @@ class Decider:
             asked, counters, marks = questions.ask(event, recipient, template, now_ms, expires_ms, route, self._windows)
             return Plan(event, (*counters, total_key), decided, now_ms, tuple(marks), asked, guards)
         return Plan(event, (total_key,), decided, now_ms, (), None, guards)
+
+    def consents(self, event: Event, recipient: Recipient, channel: str, template: str) -> bool:
+        """Whether neither an opt-out nor a ``consent`` rule is against telling the recipient on this channel by this
+        template (its name)."""
+        if event.category in recipient.opt_out:
+            return False
+        matched = self._matched.get((event.category, event.type, event.currency)) or self._match(event)
+        about = "wechat" if channel == SERVICE else channel
+        return not (
+            any(
+                holds(rest, event, recipient) and missing_consent(consent, recipient.consents, None, None)
+                for consent, rest in matched.consents
+            )
+            or any(one.against(event, recipient, about, template) for one in matched.channel_consents)
+        )
 
     def is_urgent(self, event: Event, recipient: Recipient) -> bool:
         """Whether any ``priority`` rule matches."""

@@ -74,6 +74,19 @@ def words_at(connection: sqlite3.Connection, account: str, role: str, category: 
     ]
 
 
+def taken_back(
+    connection: sqlite3.Connection, account: str, role: str, category: str, until: int
+) -> list[ConsentEntry]:
+    """The last word about a category, when it is a no, that was written down before ``until``."""
+    words = [
+        entry
+        for entry in consents_of(connection, account)
+        if entry.role == role and entry.key.split("/", 1)[0] == category and entry.written_at <= until
+    ]
+    last = max(words, key=lambda entry: (entry.at, not entry.given), default=None)
+    return [] if last is None or last.given else [last]
+
+
 def with_words(known: Mapping[str, Consent], told: Mapping[str, Consent]) -> dict[str, Consent] | None:
     """What holds now; None when that is more than a card takes."""
     merged = dict(known)
