@@ -159,9 +159,9 @@ def _consents(
     alert that was cancelled for want of consent at ``cancelled_at``, the one that took it back."""
     if role is None:
         return []
-    category = msgspec.json.decode(payload, type=Event).category
+    categories = msgspec.json.decode(payload, type=Event).categories
     if cancelled_at is not None:
-        return taken_back(connection, account, role, category, cancelled_at)
+        return taken_back(connection, account, role, categories, cancelled_at)
     if not saw or "consent_at" not in saw:
         return []
-    return words_at(connection, account, role, category, saw["consent_at"])
+    return words_at(connection, account, role, categories, saw["consent_at"])

@@ -28,7 +28,7 @@ class DigestFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=T
 
     ``amounts`` is what they moved by currency, in minor units, refunds against purchases and declined ones as nothing.
     ``since`` and ``until`` are the first and the last swipe, epoch ms. ``rule`` folded them; ``type`` is the type of
-    all of them, or empty when they are of several.
+    all of them and ``category`` their category, each empty when they are of several.
     """
 
     role: str
@@ -38,6 +38,7 @@ class DigestFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=T
     until: int
     rule: str
     type: str = ""
+    category: str = ""
 
     def __repr__(self) -> str:  # what somebody spent is theirs
         return f"<DigestFacts of {self.count}>"
@@ -69,6 +70,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     orig_amount: Int64 | None = None
     orig_currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
     digest: DigestFacts | None = msgspec.field(default=None, name="swipebell:digest")
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Those whose rules are asked about it: its own, and of a digest also that of its members, where all have one,
+        first."""
+        if self.digest is None or not self.digest.category:
+            return (self.category,)
+        return (self.digest.category, self.category)
 
     def __repr__(
         self,

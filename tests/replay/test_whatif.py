@@ -215,6 +215,39 @@ def test_a_digest_that_the_draft_would_gather_is_told_when_it_is_due(tmp_path: P
     bank.store.close()
 
 
+NIGHT = """
+[[rule]]
+id = "night"
+effect = "quiet_hours"
+from = "12:00"
+to = "23:00"
+when = {{ category = "{category}" }}
+"""
+
+
+@pytest.mark.parametrize(("category", "state"), [("swipe", ("held", "night")), ("service", ("sent", "wechat"))])
+def test_a_digest_that_the_draft_gathers_goes_by_the_category_of_its_members(
+    tmp_path: Path, category: str, state: tuple[str, str]
+) -> None:
+    # Given a morning on which three swipes were told, where the recipient is in Shanghai
+    bank = Bank(tmp_path / "ledger.db", "version = 1\n")
+    bank.recipients(RecipientLine(account="A-0", openid="o-0", channels=("wechat",)))
+    begin = START - timedelta(hours=3)  # 09:00
+    for number in range(3):
+        moment = begin + timedelta(minutes=number)
+        bank.admit(moment, event(number, moment, "A-0"))
+    # When a draft folds two of them till noon, and has quiet hours for their category or for another one
+    draft = (
+        DAILY.format(limit=1) + 'at_cap = "digest"\ndigest = { after_minutes = 240 }\nwhen = { category = "swipe" }\n'
+    )
+    prediction = bank.what_if(draft + NIGHT.format(category=category), begin, begin + timedelta(days=1))
+    # Then their digest is held only by those of theirs
+    assert prediction.predicted.counts == {("sent", "wechat"): 1, ("folded", "daily"): 2} | {
+        state: 2 if state == ("sent", "wechat") else 1
+    }
+    bank.store.close()
+
+
 def test_brown_outs_are_as_they_were(tmp_path: Path) -> None:
     # Given a bank whose quota ran low for a while
     brownout = RecordedBrownOut(BrownOutTerms({"CNY": 10_000}, {"CNY": 30_000}, {"CNY": 500_000}, frozenset({"fraud"})))
