@@ -15,7 +15,8 @@ An alert is open in one of six states and ends in one of five::
 
 ``held`` is an alert that a send rule keeps until later: until its night is over, its window has room, or, held by a
 storm rule, a person releases it or its age ends. It was never tried; when it comes due it is leased as a retry is, and
-goes the way of any other. Only admission holds: nothing returns to ``held``.
+goes the way of any other. Only admission holds: nothing returns to ``held``. Whatever comes due is asked once more
+whether its recipient still wants it (`when_due`).
 
 The step to the next channel is a fence, passed once in the ledger. A success of the channel before that comes later
 changes nothing that was sent, but it is a success (docs/decisions/0011-fallback-fence.md):
@@ -32,6 +33,7 @@ untouched. A channel whose provider recognises a resend (WeChat's ``client_msg_i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Literal
 
@@ -48,6 +50,9 @@ FIRST_PAUSE_MS = 2_000
 
 LATE = "late:"
 """Begins the reason of an alert that was delivered by a channel it had left; the channel follows."""
+
+CONSENT_WITHDRAWN = "consent-withdrawn"
+"""Reason of a cancelled alert that its recipient no longer wanted on any channel left to it when it came due."""
 
 
 class AnswerClass(StrEnum):
@@ -196,6 +201,35 @@ def _pause_ms(answer: Answer, attempts: int) -> int:
     if answer.code.startswith("http-") or answer.scope == "recipient":
         return answer.pause_ms
     return min(answer.pause_ms, FIRST_PAUSE_MS << min(attempts - 1, 20))
+
+
+def when_due(
+    alert: Alert,
+    policy_of: Callable[[Alert], ChannelPolicy] | None,
+    wanted: Callable[[Alert, str], bool],
+    now_ms: int,
+) -> Step | None:
+    """The step for an alert that was leased because it is due; None: it goes to its lane.
+
+    ``policy_of`` is its channel's, None when that was taken out of the configuration; ``wanted`` says whether the
+    recipient, as they are now, may be told on a channel.
+    """
+    if alert.receipt is not None:  # it came while a process died that should have acted on it
+        return after_receipt(alert, alert.receipt, now_ms)
+    if alert.state == "awaiting":
+        return after_deadline(alert, now_ms)
+    if alert.state == "interrupted" and policy_of is not None:
+        return after_interruption(alert, policy_of(alert), now_ms)
+    if alert.expires_ms <= now_ms:
+        return after_expiry(alert, now_ms)
+    if not wanted(alert, alert.channel):
+        for position in range(alert.position + 1, len(alert.route)):
+            if wanted(alert, alert.route[position]):
+                return _step(alert, None, now_ms, "retrying", position=position, due_ms=now_ms)
+        return _step(alert, None, now_ms, "cancelled", reason=CONSENT_WITHDRAWN)
+    if policy_of is None:
+        return after_refusal(alert, "channel-not-configured", now_ms)
+    return None
 
 
 def after_refusal(alert: Alert, code: str, now_ms: int) -> Step:

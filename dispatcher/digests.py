@@ -31,7 +31,8 @@ full lane keeps the next ones back. A million accounts at 20:00 are told as fast
 
 NOT_FOR_DIGESTS = frozenset({"min_amount", "cap", "min_gap", "dedup", "storm"})
 """Effects that have had their say about the members: a digest that they suppressed would lose what they folded, and one
-that they folded would never be told. Consent, quiet hours, age, route and priority hold for it."""
+that they folded would never be told. Opt-out, consent, quiet hours, age, route and priority hold for it, those of its
+members' category as well as those of its own (`Event.categories`)."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
@@ -57,6 +58,7 @@ def as_event(digest: DueDigest, now_ms: int) -> Accepted:
             until=digest.until,
             rule=digest.rule,
             type=digest.type,
+            category=digest.category,
         ),
     )
     return Accepted(event, _encode(event), now_ms)

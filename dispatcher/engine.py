@@ -24,14 +24,7 @@ import trio
 
 from dispatcher.channels.base import Channel
 from dispatcher.config import EngineConfig
-from dispatcher.delivery import (
-    after_deadline,
-    after_expiry,
-    after_interruption,
-    after_receipt,
-    after_refusal,
-    given_back,
-)
+from dispatcher.delivery import after_receipt, given_back, when_due
 from dispatcher.digests import Digests
 from dispatcher.errors import ChannelMisconfigured, LedgerUnavailable
 from dispatcher.events import Accepted
@@ -109,6 +102,7 @@ class Engine:
         self.now_ms = now_ms
         self._ledger = ledger
         self._decide = decide
+        self._rules = rules
         self._ruleset = ruleset
         self._fail_fast = fail_fast
         self._lease = Lease(ledger, config.lease_seconds, now_ms)
@@ -304,18 +298,11 @@ class Engine:
         steps = []
         again: list[Alert] = []
         for alert in alerts:
-            if alert.receipt is not None:  # it came while a process died that should have acted on it
-                steps.append(after_receipt(alert, alert.receipt, now_ms))
-            elif alert.state == "awaiting":
-                steps.append(after_deadline(alert, now_ms))
-            elif alert.state == "interrupted" and lane is not None:
-                steps.append(after_interruption(alert, lane.policy_of(alert), now_ms))
-            elif alert.expires_ms <= now_ms:
-                steps.append(after_expiry(alert, now_ms))
-            elif lane is None:  # its channel was taken out of the configuration
-                steps.append(after_refusal(alert, "channel-not-configured", now_ms))
-            else:
+            step = when_due(alert, None if lane is None else lane.policy_of, self._rules.wanted, now_ms)
+            if step is None:
                 again.append(alert)
+            else:
+                steps.append(step)
         if lane is not None and again:
             lane.put(again, first=True)  # as they come: those due for longest leave first
         self.record(steps, None)

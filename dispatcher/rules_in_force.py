@@ -18,7 +18,8 @@ class RulesInForce:
 
     Who decides about several things that belong together (a batch) takes ``decider`` once and keeps it until they are
     done. What an alert was given when it was admitted (its route, its age, its counters) stays; its urgency, whether it
-    says that it is late and the deadline for its receipt are asked when they are needed, by the rules in force then.
+    says that it is late, the deadline for its receipt, and when it comes due whether its recipient still wants it, are
+    asked when they are needed, by the rules in force then.
     """
 
     __slots__ = ("decider",)
@@ -34,6 +35,13 @@ class RulesInForce:
         """Tells the urgent alerts; None while no rule has the effect ``priority``, so that nobody need be asked."""
         decider = self.decider
         return decider.is_urgent if decider.has_priorities else None
+
+    def wanted(self, alert: Alert, channel: str) -> bool:
+        """Whether the alert's recipient, as they are now, may be told on this channel."""
+        decider = self.decider
+        if not (decider.has_consents or alert.recipient.opt_out):  # nearly every alert
+            return True
+        return decider.consents(alert.event, alert.recipient, channel, alert.template.partition("@")[0])
 
     def parted(self, alerts: Sequence[Alert]) -> tuple[Sequence[Alert], Sequence[Alert]]:
         """(urgent ones, the others), each in the order given."""

@@ -8,7 +8,7 @@ from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.asked import KEEP_COUNTER_MS
 from ratelimit.decision import Decision, Plan, State
-from ratelimit.effects import MAX_WORD_CHARS, ExpireAfter, Priority, Route
+from ratelimit.effects import MAX_WORD_CHARS, ConsentRule, ExpireAfter, Priority, Route
 from ratelimit.localday import LocalDays
 from ratelimit.match import is_declined
 from ratelimit.matched import Matched, holds
@@ -41,12 +41,15 @@ class Decider:
         self._days = LocalDays()
         self._windows = Windows(self._days)
         self._matched: dict[tuple[str, str, str], Matched] = {}
+        self._of_digests: dict[tuple[str, str], Matched] = {}
+        """By the members' category and the currency."""
         self._orders: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self._serves = SERVICE in self._channels
         self._late: dict[str, int] = {}
         for rule in rules.rule:
             if isinstance(rule, ExpireAfter) and rule.say_late_minutes is not None:
                 self._late.setdefault(rule.category, rule.say_late_minutes * 60_000)
+        self.has_consents = any(isinstance(rule, ConsentRule) for rule in rules.rule)
         self.has_priorities = any(isinstance(rule, Priority) for rule in rules.rule)
         self.has_deadlines = any(isinstance(rule, Route) and rule.deadline_seconds is not None for rule in rules.rule)
 
@@ -56,7 +59,8 @@ class Decider:
         ``template`` is the name of the template it would use, for refusals of one template (WeChat 43101), consents and
         caps by template; by default the category's name.
         """
-        matched = self._matched.get((event.category, event.type, event.currency)) or self._match(event)
+        matched = None if event.digest is not None else self._matched.get((event.category, event.type, event.currency))
+        matched = matched or self._match(event)
         day = self._days.of(recipient.timezone, swipe_ms)
         total_key = f"day|{day.label}|{event.currency}|{event.account}"
         moved = moved_amount(event)
@@ -90,14 +94,29 @@ class Decider:
             return Plan(event, (*counters, total_key), decided, now_ms, tuple(marks), asked, guards)
         return Plan(event, (total_key,), decided, now_ms, (), None, guards)
 
+    def consents(self, event: Event, recipient: Recipient, channel: str, template: str) -> bool:
+        """Whether neither an opt-out nor a ``consent`` rule is against telling the recipient on this channel by this
+        template (its name)."""
+        if any(category in recipient.opt_out for category in event.categories):
+            return False
+        matched = self._match(event)
+        about = "wechat" if channel == SERVICE else channel
+        return not (
+            any(
+                holds(rest, event, recipient) and missing_consent(consent, recipient.consents, None, None)
+                for consent, rest in matched.consents
+            )
+            or any(one.against(event, recipient, about, template) for one in matched.channel_consents)
+        )
+
     def is_urgent(self, event: Event, recipient: Recipient) -> bool:
         """Whether any ``priority`` rule matches."""
-        matched = self._matched.get((event.category, event.type, event.currency)) or self._match(event)
+        matched = self._match(event)
         return any(holds(rest, event, recipient) for rest in matched.urgent)
 
     def deadline_ms(self, event: Event, recipient: Recipient) -> int | None:
         """How long each channel waits for its receipt, by the first matching ``route`` rule; None: as configured."""
-        matched = self._matched.get((event.category, event.type, event.currency)) or self._match(event)
+        matched = self._match(event)
         for route, rest in matched.routes:
             if holds(rest, event, recipient):
                 return None if route.deadline_seconds is None else route.deadline_seconds * 1000
@@ -108,7 +127,7 @@ class Decider:
         return self._late.get(category)
 
     def _route(self, matched: Matched, event: Event, recipient: Recipient, template: str, now_ms: int) -> Found:
-        if event.category in recipient.opt_out:
+        if any(category in recipient.opt_out for category in event.categories):
             return (), OPT_OUT, None
         for consent, rest in matched.consents:
             if holds(rest, event, recipient):
@@ -134,6 +153,11 @@ class Decider:
         return order
 
     def _match(self, event: Event) -> Matched:
+        if event.digest is not None and event.digest.category:
+            return self._match_digest(event, event.digest.category)
+        matched = self._matched.get((event.category, event.type, event.currency))
+        if matched is not None:
+            return matched
         # No rule names a longer word, nor an empty one: all of those match alike, and 64 KB are not to be remembered.
         category = event.category if len(event.category) <= MAX_WORD_CHARS else ""
         kind = event.type if len(event.type) <= MAX_WORD_CHARS else ""
@@ -142,7 +166,20 @@ class Decider:
         if matched is None:
             if len(self._matched) >= MAX_MATCHED:
                 self._matched.clear()
-            matched = self._matched[key] = Matched(self.rules.rule, self._channels, *key)
+            matched = self._matched[key] = Matched(self.rules.rule, self._channels, (category,), *key[1:])
+        return matched
+
+    def _match_digest(self, event: Event, members: str) -> Matched:
+        members = members if len(members) <= MAX_WORD_CHARS else ""
+        key = members, event.currency
+        matched = self._of_digests.get(key)
+        if matched is None:
+            if len(self._of_digests) >= MAX_MATCHED:
+                self._of_digests.clear()
+            categories = (members, event.category)
+            matched = self._of_digests[key] = Matched(
+                self.rules.rule, self._channels, categories, event.type, event.currency
+            )
         return matched
 
 

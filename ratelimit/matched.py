@@ -42,20 +42,26 @@ def holds(test: Test | None, event: Event, recipient: Recipient) -> bool:
 
 
 class Matched:
-    """The rules that may match an event of one category, type and currency.
+    """The rules that may match an event of one category (or, a digest, of two: `Event.categories`), type and currency.
 
     ``age``, ``minimums`` and ``guards`` are what holds for every such event, None where that depends on the rest of a
     ``when``; ``straight`` is the minimums when nothing has a say in the route but they and ``order``, a route rule.
     """
 
-    def __init__(self, rules: Sequence[Rule], channels: Sequence[str], category: str, kind: str, currency: str) -> None:
-        mine = [(rule, rest_of(rule.when)) for rule in rules if may_match(rule.when, category, kind, currency)]
+    def __init__(
+        self, rules: Sequence[Rule], channels: Sequence[str], categories: Sequence[str], kind: str, currency: str
+    ) -> None:
+        mine = [
+            (rule, rest_of(rule.when))
+            for rule in rules
+            if any(may_match(rule.when, category, kind, currency) for category in categories)
+        ]
         self._channels = channels
         self.consents: list[tuple[ConsentRule, Test | None]] = []
         self.channel_consents: list[ChannelConsent] = []
         self.routes: list[tuple[Route, Test | None]] = []
         self.urgent: list[Test | None] = []
-        ages: list[tuple[tuple[int, str], Test | None]] = []
+        ages: dict[str, list[tuple[tuple[int, str], Test | None]]] = {category: [] for category in categories}
         timed: list[TimedRule] = []
         dedups: list[DedupRule] = []
         storms: list[StormGuard] = []
@@ -64,10 +70,10 @@ class Matched:
             if isinstance(rule, MinAmount):
                 minimums.append((rule, rest))
             elif isinstance(rule, ExpireAfter):
-                if rule.category == category:
-                    ages.append(((rule.total_seconds * 1000, rule.id), rest))
+                if rule.category in categories:
+                    ages[rule.category].append(((rule.total_seconds * 1000, rule.id), rest))
             elif isinstance(rule, ConsentRule):
-                if rule.category != category:
+                if rule.category not in categories:
                     continue
                 if rule.channel is None and rule.template is None:
                     self.consents.append((rule, rest))
@@ -83,9 +89,10 @@ class Matched:
                 dedups.append(DedupRule(rule, rest))
             elif isinstance(rule, Cap | MinGap | QuietHours):
                 one = timed_rule(rule, rest)
-                if not (category == DIGEST_CATEGORY and isinstance(one, LimitRule) and one.at == "digest"):
+                if not (DIGEST_CATEGORY in categories and isinstance(one, LimitRule) and one.at == "digest"):
                     timed.append(one)
-        self._ages = [*ages, (_DEFAULT_EXPIRY, None)]
+        # A digest's own age before that of its members' category: it was said of digests by name.
+        self._ages = [age for category in reversed(categories) for age in ages[category]] + [(_DEFAULT_EXPIRY, None)]
         self.age = self._ages[0][0] if self._ages[0][1] is None else None
         self._storms = storms
         self.questions = Questions(timed, dedups) if timed or dedups else None

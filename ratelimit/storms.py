@@ -45,12 +45,17 @@ class StormGuard:
         self.sample = rule.sample
 
     def key(self, event: Event, now_ms: int) -> tuple[str, int]:
-        """The counter of this event and until when to keep it."""
+        """The counter of this event and until when to keep it; of a volume rule that of what no storm rule holds."""
         if self.is_volume:
             hour = now_ms // HOUR_MS
             return self._hour_key(hour), (hour + 1) * HOUR_MS + KEEP_VOLUME_MS
         bucket = now_ms // self.bucket_ms
         return f"storm|{self.id}|{bucket}|{self._fingerprint(event)}", (bucket + 1) * self.bucket_ms + KEEP_BUCKET_MS
+
+    def held_key(self, now_ms: int) -> str:
+        """Of a volume rule, the counter of this hour's events that a storm rule holds. They are counted by themselves,
+        or an hour of a faulty source would be usual for a week."""
+        return f"{self._hour_key(now_ms // HOUR_MS)}held"
 
     def past_keys(self, now_ms: int) -> tuple[str, ...]:
         """The counters of the same hour of the days before, for a volume rule."""

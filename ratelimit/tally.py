@@ -187,15 +187,24 @@ class Tally:
         has_counted = self._has_counted(plans[0])
         if not has_counted and plan.storms is not None and not plan.storms.has_volume:
             return None
+        held: tuple[str, dict[str, int]] | None = None
+        volumes: list[_StormKey] = []
         for guard, key, keep_until_ms in self._storms.get(event.id) or _storm_keys(event, plan):
             if not (has_counted or guard.is_volume):
                 continue
             before = self.value(key)
-            self._add((key, 1, keep_until_ms))
+            if guard.is_volume:
+                before += self.value(guard.held_key(plan.now_ms))
+                volumes.append((guard, key, keep_until_ms))
+            else:
+                self._add((key, 1, keep_until_ms))
             limit = guard.limit_now(plan.now_ms, self._known(guard.past_keys(plan.now_ms)))
             if limit is not None and not guard.passes(before, limit):
-                return guard.id, {"counter": before, "limit": limit, "storm": 1}
-        return None
+                held = guard.id, {"counter": before, "limit": limit, "storm": 1}
+                break
+        for guard, key, keep_until_ms in volumes:
+            self._add((key if held is None else guard.held_key(plan.now_ms), 1, keep_until_ms))
+        return held
 
     def _known(self, keys: Sequence[str]) -> dict[str, int]:
         """Those of these counters that exist."""
@@ -229,7 +238,8 @@ class Tally:
             found = self._storms[event.id] = _storm_keys(event, plan)
             for guard, key, _ in found:
                 keys.append(key)
-                keys.extend(guard.past_keys(plan.now_ms))
+                if guard.is_volume:
+                    keys.extend((guard.held_key(plan.now_ms), *guard.past_keys(plan.now_ms)))
         self._fetch(keys)
 
     def _add(self, increment: Increment) -> None:

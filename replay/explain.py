@@ -9,6 +9,7 @@ import msgspec
 
 from dispatcher.cards import mask_text
 from dispatcher.channels.tables import is_known
+from dispatcher.delivery import CONSENT_WITHDRAWN
 from dispatcher.ledger.held import DISCARDED, Hold
 from dispatcher.ledger.stories import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.model.consent import ConsentEntry
@@ -115,6 +116,8 @@ def _ending(alert: AlertStory) -> str:
     why = f" ({alert.reason})" if alert.reason else ""
     if alert.state == "cancelled" and alert.reason and alert.reason.startswith(DISCARDED):
         why = f" by a person, who discarded what rule {alert.reason.removeprefix(DISCARDED)} held,"
+    elif alert.state == "cancelled" and alert.reason == CONSENT_WITHDRAWN:
+        why = " because its recipient no longer consented when it was to leave,"
     elif alert.state == "cancelled" and alert.reason:
         why = f" by event {alert.reason}, which took it back before it was sent,"
     return f"{how}{why} {moment(alert.ended_at)}"

@@ -26,11 +26,13 @@ _Key = tuple[str, str, str]
 
 
 class _Gathering(msgspec.Struct):
-    """``due_ms`` None: it comes from before the period, and only the record knows."""
+    """``due_ms`` None: it comes from before the period, and only the record knows. ``category`` is that of all members,
+    empty when they are of several."""
 
     recipient: Recipient
     due_ms: int | None
     members: int
+    category: str
     closed: bool = False
     told: bool = False
 
@@ -48,17 +50,19 @@ class PendingDigests:
         """Those of the draft that are still gathering, or wait to be told."""
         return sum(one.due_ms is not None for several in self._open.values() for one in several)
 
-    def fold(self, account: str, recipient: Recipient, fold: Fold, now_ms: int) -> None:
-        """The draft folds an alert of this recipient."""
+    def fold(self, account: str, category: str, recipient: Recipient, fold: Fold, now_ms: int) -> None:
+        """The draft folds an alert of this recipient and category."""
         key = (account, recipient.role, fold.rule)
         several = self._open.setdefault(key, [])
         last = several[-1] if several else None
         # As in the ledger: until somebody takes it, one that is due takes members.
         if last is None or last.closed:
-            last = _Gathering(recipient, fold.due_ms, 0)
+            last = _Gathering(recipient, fold.due_ms, 0, category)
             several.append(last)
             self._remember(key, last, fold.due_ms)
         last.members += 1
+        if last.category != category:
+            last.category = ""
         if fold.count is not None and last.members >= fold.count:
             last.closed = True
             last.due_ms = now_ms
@@ -69,16 +73,18 @@ class PendingDigests:
         if alert.recipient is not None:
             several = self._open.setdefault((account, alert.recipient.role, alert.rule), [])
             if not several:
-                several.append(_Gathering(alert.recipient, None, 0))
+                several.append(_Gathering(alert.recipient, None, 0, ""))
             several[-1].members += 1
 
-    def told(self, account: str, role: str, rule: str) -> bool:
-        """The record tells a digest. Whether the draft has gathered one like it, which is thereby told."""
-        key = (account, role, rule)
+    def told(self, account: str, digest: DigestFacts) -> DigestFacts | None:
+        """The record tells a digest. If the draft has gathered one like it, that is thereby told: its facts, with the
+        category of what the draft has folded, where it knows all of that. None: it has gathered none."""
+        key = (account, digest.role, digest.rule)
         if key not in self._open:
-            return False
-        self._take_out(key, self._open[key][0])
-        return True
+            return None
+        one = self._open[key][0]
+        self._take_out(key, one)
+        return digest if one.due_ms is None else msgspec.structs.replace(digest, category=one.category)
 
     def overdue(self, now_ms: int) -> Iterator[tuple[int, Accepted, Recipient]]:
         """Take out those that the record should have told by now: when they were due, the event, and for whom."""
@@ -95,7 +101,7 @@ class PendingDigests:
                 time=moment_of(due_ms),
                 type=DIGEST,
                 category=DIGEST,
-                digest=DigestFacts(key[1], one.members, {}, due_ms, due_ms, key[2]),
+                digest=DigestFacts(key[1], one.members, {}, due_ms, due_ms, key[2], category=one.category),
             )
             yield due_ms, Accepted(event, b"", due_ms), one.recipient
 

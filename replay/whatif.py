@@ -133,8 +133,8 @@ class WhatIf:
                 self._pending.fold_recorded(past.account, alert)
             elif alert.state == "held" and "storm" not in alert.saw and alert.until is not None:
                 self._decide([accepted], [as_told(alert)], alert.until, events=False)
-        if (digest := digest_of(accepted.event)) is not None:
-            self._pending.told(past.account, *digest)
+        if accepted.event.digest is not None:
+            self._pending.told(past.account, accepted.event.digest)
 
     # ---- in the period ----------------------------------------------------------------------------------------
 
@@ -145,21 +145,24 @@ class WhatIf:
             brownout.level = level
         prediction = self.prediction
         again = [accepted_again(past) for past in group]
-        if (digest := digest_of(again[0].event)) is not None:  # always a group of its own
+        if (digest := again[0].event.digest) is not None:  # always a group of its own
             prediction.digests += 1
-            if not self._pending.told(group[0].account, *digest):
+            gathered = self._pending.told(group[0].account, digest)
+            if gathered is None:
                 return self._without(group[0])
             prediction.digests_predicted += 1
+            event = msgspec.structs.replace(again[0].event, digest=gathered)
+            again = [Accepted(event, again[0].payload, again[0].swiped_ms)]
         people = {past.account: recipients_of(past.alerts) for past in group}
         drafts = self._decide(again, people, now_ms).drafts
-        for past, decided in zip(group, drafts, strict=True):
+        for past, accepted, decided in zip(group, again, drafts, strict=True):
             prediction.events += 1
             for alert, draft in zip(past.alerts, decided, strict=True):
                 prediction.rulesets[alert.ruleset] += 1
                 recorded = of_record(alert)
                 prediction.compare(past.account, now_ms, recorded, _predicted(draft, alert, recorded))
                 if draft.fold is not None and draft.recipient is not None and not _taken_back(alert):
-                    self._pending.fold(past.account, draft.recipient, draft.fold, now_ms)
+                    self._pending.fold(past.account, accepted.event.category, draft.recipient, draft.fold, now_ms)
         return None
 
     def _without(self, past: PastEvent) -> None:
@@ -227,12 +230,6 @@ def _predicted(draft: Draft, alert: PastAlert, recorded: Decided) -> Decided:
 def _taken_back(alert: PastAlert) -> bool:
     """Whether it is in no digest, although a rule folds it."""
     return alert.taken_back or alert.unsure
-
-
-def digest_of(event: Event) -> tuple[str, str] | None:
-    """(role, rule) of the digest that this event tells; None for any other event."""
-    digest = event.digest
-    return None if digest is None else (digest.role, digest.rule)
 
 
 def _groups(batch: Sequence[PastEvent]) -> Iterable[tuple[list[PastEvent], int]]:

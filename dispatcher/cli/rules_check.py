@@ -44,18 +44,28 @@ def check(file: Path, as_json: bool) -> None:
 @json_option
 def show(config_path: Path | None, as_json: bool) -> None:
     """Print the rules in force as sentences: those that the ledger says are, or, before its first run, those that the
-    configuration names, or the shipped ones."""
+    configuration names, or the shipped ones. A file that cannot be read does not hide what is in force."""
     config = config_or_none(config_path)
-    written, of_file = in_force(config)
-    source, rules = active(config) or (written, of_file)
+    known = active(config)
+    error = None
+    try:
+        written, of_file = in_force(config)
+        source, rules = known or (written, of_file)
+    except ConfigurationError as broken:
+        if known is None or config is None:
+            raise
+        written, of_file, error = str(config.rules.file), None, str(broken)
+        source, rules = known
     since = _since(config, rules)
     if as_json:
-        data = {"source": source, "file": written, "since": None if since is None else moment_of(since).isoformat()}
-        print_json(data | as_data(rules))
+        since_text = None if since is None else moment_of(since).isoformat()
+        print_json({"source": source, "file": written, "file_error": error, "since": since_text} | as_data(rules))
         return
     _print_rules(rules)
     click.echo(f"{source}: version {rules.version_id}, {_since_words(since)}")
-    if rules.version_id != of_file.version_id:
+    if of_file is None:
+        click.echo(f"the file cannot be put in force: {error}")
+    elif rules.version_id != of_file.version_id:
         click.echo(f"{written}: version {of_file.version_id}, not in force; see swipebell rules history")
 
 

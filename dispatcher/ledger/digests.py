@@ -11,7 +11,8 @@ class DueDigest(msgspec.Struct, frozen=True, gc=False):
     """A digest whose members are fixed and of which the recipient is to be told by the event ``event``.
 
     ``amounts`` is by currency in minor units, refunds against purchases and declined ones as 0; ``since`` and ``until``
-    are the first and the last swipe; ``type`` is the type of all members, empty when they are of several.
+    are the first and the last swipe; ``type`` is the type of all members and ``category`` their category, each empty
+    when they are of several.
     """
 
     id: int
@@ -24,6 +25,7 @@ class DueDigest(msgspec.Struct, frozen=True, gc=False):
     since: int
     until: int
     type: str
+    category: str
 
 
 class DigestBooks(msgspec.Struct, frozen=True):

@@ -65,13 +65,28 @@ def consents_of(connection: sqlite3.Connection, account: str) -> list[ConsentEnt
     return [_entry(row) for row in connection.execute(HISTORY, (account,)).fetchall()]
 
 
-def words_at(connection: sqlite3.Connection, account: str, role: str, category: str, at: int) -> list[ConsentEntry]:
-    """The words about a category that were said at this moment, for an alert that one of them decided."""
+def words_at(
+    connection: sqlite3.Connection, account: str, role: str, categories: Sequence[str], at: int
+) -> list[ConsentEntry]:
+    """The words about categories that were said at this moment, for an alert that one of them decided."""
     return [
         entry
         for entry in consents_of(connection, account)
-        if entry.role == role and entry.at == at and entry.key.split("/", 1)[0] == category
+        if entry.role == role and entry.at == at and entry.key.split("/", 1)[0] in categories
     ]
+
+
+def taken_back(
+    connection: sqlite3.Connection, account: str, role: str, categories: Sequence[str], until: int
+) -> list[ConsentEntry]:
+    """The last word about categories, when it is a no, that was written down by ``until``."""
+    words = [
+        entry
+        for entry in consents_of(connection, account)
+        if entry.role == role and entry.key.split("/", 1)[0] in categories and entry.written_at <= until
+    ]
+    last = max(words, key=lambda entry: (entry.at, not entry.given), default=None)
+    return [] if last is None or last.given else [last]
 
 
 def with_words(known: Mapping[str, Consent], told: Mapping[str, Consent]) -> dict[str, Consent] | None:

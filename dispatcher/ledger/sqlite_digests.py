@@ -83,8 +83,10 @@ _WORTH = (
 )
 AMOUNTS = f"SELECT e.payload->>'currency', sum({_WORTH}) {_MEMBERS} GROUP BY 1 ORDER BY 1"
 _TYPE = "coalesce(e.payload->>'type', 'purchase')"
+_CATEGORY = "coalesce(e.payload->>'category', 'swipe')"
 FACTS = (
-    f"SELECT count(*), min(e.swiped_at), max(e.swiped_at), iif(min({_TYPE})=max({_TYPE}), min({_TYPE}), '') {_MEMBERS}"
+    f"SELECT count(*), min(e.swiped_at), max(e.swiped_at), iif(min({_TYPE})=max({_TYPE}), min({_TYPE}), ''),"
+    f" iif(min({_CATEGORY})=max({_CATEGORY}), min({_CATEGORY}), '') {_MEMBERS}"
 )
 SENT = "UPDATE digests SET state='sent', owner=0, event=? WHERE id=? AND state='closing'"
 
@@ -163,9 +165,10 @@ def take(connection: sqlite3.Connection, now_ms: int, owner: int, limit: int) ->
             connection.execute(DROP, (digest,))
             continue
         connection.execute(FREEZE, (owner, digest))
-        count, since, until, kind = connection.execute(FACTS, (digest,)).fetchall()[0]
+        count, since, until, kind, category = connection.execute(FACTS, (digest,)).fetchall()[0]
         amounts = dict(connection.execute(AMOUNTS, (digest,)).fetchall())
-        taken.append(DueDigest(digest, event_id(digest), account, role, rule, count, amounts, since, until, kind))
+        event = event_id(digest)
+        taken.append(DueDigest(digest, event, account, role, rule, count, amounts, since, until, kind, category))
     return taken
 
 

@@ -108,7 +108,7 @@ def _would_pass_over(step: Step) -> bool:
     alert = step.alert
     if alert.state == "awaiting" and step.outcome is None and step.state != "delivered":
         return True
-    return alert.position > 0 and step.outcome != "accepted" and step.state in ("failed", "expired")
+    return alert.position > 0 and step.outcome != "accepted" and step.state in ("failed", "expired", "cancelled")
 
 
 def new_doubles(connection: sqlite3.Connection, receipts: Sequence[Receipt]) -> int:

@@ -9,9 +9,10 @@ from typing import Any, get_args
 
 import msgspec
 
+from dispatcher.delivery import CONSENT_WITHDRAWN
 from dispatcher.ledger import sqlite_digests
 from dispatcher.ledger.api import OPEN_STATES, Books
-from dispatcher.ledger.sqlite_consents import words_at
+from dispatcher.ledger.sqlite_consents import taken_back, words_at
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
 from dispatcher.ledger.sqlite_held import held_later, hold_of
 from dispatcher.ledger.sqlite_ids import find_seqs
@@ -138,7 +139,9 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
                 detours=[Detour(*one) for one in detours],
                 hold=hold_of(connection, alert_id),
                 told=told_at(connection, template, accepted_at),
-                consents=_consents(connection, account, role, payload, read),
+                consents=_consents(
+                    connection, account, role, payload, read, ended if reason == CONSENT_WITHDRAWN else None
+                ),
                 digest=sqlite_digests.story_of(connection, alert_id) if state == "suppressed" else None,
             )
         )
@@ -147,10 +150,20 @@ def explain(connection: sqlite3.Connection, event_id: str) -> EventStory | None:
 
 
 def _consents(
-    connection: sqlite3.Connection, account: str, role: str | None, payload: str, saw: Mapping[str, int] | None
+    connection: sqlite3.Connection,
+    account: str,
+    role: str | None,
+    payload: str,
+    saw: Mapping[str, int] | None,
+    cancelled_at: int | None,
 ) -> list[ConsentEntry]:
-    """The word that the send rules looked at when they decided, with its source, which a decision does not keep."""
-    if role is None or not saw or "consent_at" not in saw:
+    """The word that the send rules looked at when they decided, with its source, which a decision does not keep; of an
+    alert that was cancelled for want of consent at ``cancelled_at``, the one that took it back."""
+    if role is None:
         return []
-    category = msgspec.json.decode(payload, type=Event).category
-    return words_at(connection, account, role, category, saw["consent_at"])
+    categories = msgspec.json.decode(payload, type=Event).categories
+    if cancelled_at is not None:
+        return taken_back(connection, account, role, categories, cancelled_at)
+    if not saw or "consent_at" not in saw:
+        return []
+    return words_at(connection, account, role, categories, saw["consent_at"])

@@ -34,7 +34,7 @@ class DigestFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=T
 
     ``amounts`` is what they moved by currency, in minor units, refunds against purchases and declined ones as nothing.
     ``since`` and ``until`` are the first and the last swipe, epoch ms. ``rule`` folded them; ``type`` is the type of
-    all of them, or empty when they are of several.
+    all of them and ``category`` their category, each empty when they are of several.
     """
 
     role: str
@@ -44,6 +44,7 @@ class DigestFacts(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=T
     until: int
     rule: str
     type: str = ""
+    category: str = ""
 
     def __repr__(self) -> str:  # what somebody spent is theirs
         return f"<DigestFacts of {self.count}>"
@@ -87,6 +88,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             return None
         told = self.facts.get(name)
         return told if type(told) in (str, int) else None
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Those whose rules are asked about it: its own, and of a digest also that of its members, where all have one,
+        first."""
+        if self.digest is None or not self.digest.category:
+            return (self.category,)
+        return (self.digest.category, self.category)
 
     def __repr__(
         self,

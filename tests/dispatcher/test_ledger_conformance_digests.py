@@ -76,6 +76,7 @@ async def test_alerts_of_one_recipient_become_one_digest_when_it_is_due(ledger: 
             since=NOW - HOUR_MS,
             until=NOW,
             type="purchase",
+            category="swipe",
         )
     ]
     assert await ledger.open_count() == 1
@@ -83,6 +84,19 @@ async def test_alerts_of_one_recipient_become_one_digest_when_it_is_due(ledger: 
     await told(ledger, owner, due)
     assert await digests(ledger) == DigestBooks(folded=5, states={"sent": 1})
     assert await ledger.take_digests(DUE, owner, LIMIT) == []
+
+
+@pytest.mark.parametrize(
+    ("categories", "category"),
+    [(("promotion", "promotion"), "promotion"), (("promotion", "service"), ""), (("promotion", "swipe"), "")],
+)
+async def test_a_digest_has_the_category_that_all_its_members_have(
+    ledger: Ledger, owner: int, categories: tuple[str, str], category: str
+) -> None:
+    for number, one in enumerate(categories):
+        await folded(ledger, owner, accepted(f"e-{number}", **({} if one == "swipe" else {"category": one})))
+    (due,) = await ledger.take_digests(DUE, owner, LIMIT)
+    assert due.category == category
 
 
 async def test_each_account_role_and_rule_has_its_own(ledger: Ledger, owner: int) -> None:

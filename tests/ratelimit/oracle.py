@@ -50,7 +50,7 @@ class Past(NamedTuple):
     said: Said
     rules: Mapping[str, RuleTable]
     at: int
-    at_storms: Collection[str]
+    at_storms: Mapping[str, bool]
 
 
 class Oracle:
@@ -215,11 +215,15 @@ class Oracle:
         if "fingerprint" in rule:
             like = [one for one in counted if fingerprint(rule, one.event) == fingerprint(rule, event)]
             return len({one.event.id for one in like if one.at // span == now // span}) - rule["limit"]
-        hours = [len({one.event.id for one in counted if one.at // span == now // span - 24 * day}) for day in range(8)]
-        usual = [count for count in hours[1:] if count]
+        came = len({one.event.id for one in counted if one.at // span == now // span})
+        passed = [one for one in counted if True not in one.at_storms.values()]
+        hours = [
+            len({one.event.id for one in passed if one.at // span == now // span - 24 * day}) for day in range(1, 8)
+        ]
+        usual = [count for count in hours if count]
         if not usual:
             return -1
-        return hours[0] - max(rule["at_least"], ceil(Fraction(str(rule["volume_times"])) * sum(usual) / len(usual)))
+        return came - max(rule["at_least"], ceil(Fraction(str(rule["volume_times"])) * sum(usual) / len(usual)))
 
     def _is_first_of_day(self, event: Event, told: Sequence[Recipient]) -> bool:
         """Whether it is the first that moves the account's money in this currency on its day: that is no storm yet."""

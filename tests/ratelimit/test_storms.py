@@ -132,6 +132,38 @@ def test_a_small_hour_and_one_without_a_past_are_no_storm() -> None:
     assert [book.one(NOW).state for _ in range(4)] == ["send"] * 3 + ["held"]
 
 
+def test_what_a_storm_holds_is_not_usual_the_next_day() -> None:
+    # Given an hour that had 10 swipes yesterday, and one in five beyond 15 that is told
+    book = Book(rule("storm", sample="5", **VOLUME))
+    book.counters = {f"volume|storm|{NOW // HOUR_MS - 24}|": 10}
+    # When 1,000 come, in batches of several and one by one
+    decider = book.decider
+    states: list[str] = []
+    for size in (900, *[1] * 100):
+        events = [an_event(id=f"e{len(states) + n}", account=f"A{len(states) + n}") for n in range(size)]
+        plans = [(event, [decider.plan(event, NOW, a_recipient(), NOW)]) for event in events]
+        states += [each.state for (each,) in book.decide(plans)]
+    # Then 15 and every fifth of the others are told
+    assert states == ["send"] * 15 + ["held", "held", "held", "held", "send"] * 197
+    # And the next day's measure is the mean of what was told: of 10 and 212, and not of 10 and 1,000
+    assert book.one(NOW + DAY_MS, event=an_event(id="f")).state == "send"
+    book.counters[f"volume|storm|{NOW // HOUR_MS + 24}|"] = 167
+    held = book.one(NOW + DAY_MS, event=an_event(id="g"))
+    assert (held.state, held.saw) == ("held", {"counter": 167, "limit": 167, "storm": 1})
+
+
+def test_what_another_storm_rule_holds_is_not_usual_either() -> None:
+    # Given a volume rule before one about bursts, and yesterday's hour
+    book = Book(rule("storm", id='"hour"', **VOLUME), rule("storm", id='"burst"', **BURST))
+    book.counters = {f"volume|hour|{NOW // HOUR_MS - 24}|": 100}
+    # When a burst comes of which all but three are held
+    rules = [book.one(NOW, event=an_event(id=f"e{number}")).rule for number in range(10)]
+    assert rules == [""] * 3 + ["burst"] * 7
+    # Then three belong to the hour, and ten have come in it
+    kept = {key: value for key, value in book.counters.items() if key.startswith(f"volume|hour|{NOW // HOUR_MS}|")}
+    assert kept == {f"volume|hour|{NOW // HOUR_MS}|": 3, f"volume|hour|{NOW // HOUR_MS}|held": 7}
+
+
 def test_a_storm_of_some_looks_at_those_only() -> None:
     # Given a storm rule for one country
     book = Book(rule("storm", when='{ country = "US" }', **BURST))

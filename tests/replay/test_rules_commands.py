@@ -132,6 +132,31 @@ def test_show_goes_by_the_ledger_and_says_when_the_file_differs(site: Path) -> N
     assert "not in force; see swipebell rules history" in result.output
 
 
+def test_show_says_what_is_in_force_also_when_the_file_is_broken(site: Path) -> None:
+    # Given a service that runs by the rules of its ledger, and a file that somebody has broken since
+    text = (site / "rules.toml").read_text()
+    (site / "rules.toml").write_text(text.replace("limit = 3", "limit = 0"))
+    # When nothing is in force yet, then the file's fault is all that can be said
+    with pytest.raises(ConfigurationError, match=r"rules\.toml: rule daily: limit: "):
+        run("show")
+    store = SqliteStore(str(site / "ledger.db"))
+    store.begin()
+    store.connection.execute(
+        "INSERT INTO rule_changes (version, content, state, proposed_by, proposed_at, decided_at)"
+        " VALUES (?, ?, 'active', 'ada', 1, 2)",
+        (load_rules(text, "t").version_id, text),
+    )
+    store.commit()
+    store.close()
+    # When the ledger knows what is in force, then that is shown, and what is wrong with the file
+    result = run("show")
+    assert result.exit_code == 0
+    assert "daily  at most 3 a day per account" in result.output
+    fault = re.search(r"^the file cannot be put in force: (.*rules\.toml: rule daily: limit: .*)$", result.output, re.M)
+    assert fault
+    assert json.loads(run("show", "--json").output)["file_error"] == fault[1]
+
+
 def test_show_without_a_configuration_shows_the_shipped_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run("show")

@@ -14,7 +14,7 @@ from dispatcher.ledger.api import Admission
 from dispatcher.ledger.sqlite_history import history
 from dispatcher.model.consent import ConsentChange
 from dispatcher.model.heard import Heard
-from dispatcher.model.recipient import Consent, RecipientLine
+from dispatcher.model.recipient import Consent
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.rules import load_rules
 from replay import prediction as module
@@ -192,27 +192,6 @@ def test_without_any_rule_everything_is_told(bank: Bank) -> None:
     # And the difference of an account is what it was not told
     for _, one in prediction.most_affected():
         assert one.changed >= one.told_predicted - one.told_recorded
-
-
-def test_a_digest_that_the_draft_would_gather_is_told_when_it_is_due(tmp_path: Path) -> None:
-    # Given a day on which five swipes were all told
-    bank = Bank(tmp_path / "ledger.db", "version = 1\n")
-    bank.recipients(RecipientLine(account="A-0", openid="o-0", channels=("wechat",)))
-    for number in range(5):
-        moment = START + timedelta(hours=number)
-        bank.admit(moment, event(number, moment, "A-0"))
-    draft = (
-        DAILY.format(limit=2)
-        + 'at_cap = "digest"\ndigest = { after_minutes = 600 }\nwhen = { category = ["swipe", "service"] }\n'
-    )
-    # When a draft folds what is above two, Then three are folded, and one digest is told besides the two
-    prediction = bank.what_if(draft, START, START + timedelta(days=1))
-    assert prediction.predicted.counts == {("sent", "wechat"): 3, ("folded", "daily"): 3}
-    assert (prediction.digests, prediction.digests_predicted, prediction.gathering) == (0, 1, 0)
-    # And while it is not due, it is gathering
-    prediction = bank.what_if(draft, START, START + timedelta(hours=6))
-    assert (prediction.digests_predicted, prediction.gathering) == (0, 1)
-    bank.store.close()
 
 
 def test_brown_outs_are_as_they_were(tmp_path: Path) -> None:
