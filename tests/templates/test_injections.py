@@ -181,7 +181,7 @@ def test_the_door_takes_it_or_says_why_not_and_no_card_number_gets_in(raw: str) 
 
 @each_injection
 def test_the_preview_page_shows_it_as_text_too(raw: str) -> None:
-    """The page, and the mails in its frames, have no kind of element and no attribute that a harmless word's has not."""
+    """The page and the mails in its frames have no kind of element and no attribute that a harmless word has not."""
     turn = list(INJECTIONS.values()).index(raw)
     place = turn % len(TEMPLATES)
     template, locale = list(TEMPLATES.values())[place], LOCALES[place % len(LOCALES)]
