@@ -199,17 +199,14 @@ def _pause_ms(answer: Answer, attempts: int) -> int:
 
 
 def after_refusal(alert: Alert, code: str, now_ms: int) -> Step:
-    """The step when the alert could not even be put into words for this channel: nothing was sent. Why is kept, as the
-    reason of its end or, when another channel follows, beside the attempts."""
-    if _has_next(alert):
-        return diverted(alert, code, now_ms)
+    """The step when the alert cannot be sent on this channel, which has nothing to do with the alert itself."""
     return _next_channel(alert, None, now_ms, reason=code)
 
 
-def after_waiting(alert: Alert, code: str, now_ms: int) -> Step:
-    """The step when this channel cannot send for too long. Why is no row of its own: in an outage it is all the same,
-    and there may be a million."""
-    return _next_channel(alert, None, now_ms, reason=code)
+def after_no_words(alert: Alert, code: str, now_ms: int) -> Step:
+    """The step when the alert could not even be put into words for this channel: nothing was sent. When it goes on to
+    the next one, the code is kept as a detour."""
+    return _next_channel(alert, None, now_ms, reason=code, detour=code)
 
 
 def diverted(alert: Alert, why: str, now_ms: int) -> Step:
@@ -312,12 +309,21 @@ def _left_alone(alert: Alert, answer: Answer | None, policy: ChannelPolicy, now_
 
 
 def _next_channel(
-    alert: Alert, answer: Answer | None, now_ms: int, *, reason: str | None = None, refusal: str | None = None
+    alert: Alert,
+    answer: Answer | None,
+    now_ms: int,
+    *,
+    reason: str | None = None,
+    refusal: str | None = None,
+    detour: str | None = None,
 ) -> Step:
     if _has_next(alert):
         # Through the ledger and not straight into the other lane: lanes never push into each other, so they
         # cannot block each other.
-        return _step(alert, answer, now_ms, "retrying", position=alert.position + 1, due_ms=now_ms, refusal=refusal)
+        position = alert.position + 1
+        return _step(
+            alert, answer, now_ms, "retrying", position=position, due_ms=now_ms, refusal=refusal, detour=detour
+        )
     why = reason or (f"{answer.kind}:{answer.code}" if answer else "unknown")
     return _step(alert, answer, now_ms, "failed", reason=why, refusal=refusal)
 

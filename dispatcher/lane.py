@@ -15,7 +15,7 @@ from typing import Protocol
 import trio
 
 from dispatcher.channels.base import CannotPrepare, Channel, ChannelPaused
-from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy, after_answer, after_expiry, after_refusal
+from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy, after_answer, after_expiry, after_no_words
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.freshness import FRESH, FRESH_SHARE, LATE, URGENT, Split, telling_age
 from dispatcher.lane_gate import NO_LIMITS, LaneGate, Limits
@@ -276,11 +276,11 @@ class Lane:
             try:
                 requests.append(self.channel.prepare(alert))
             except CannotPrepare as refused:
-                steps.append(after_refusal(alert, refused.code, now_ms))
+                steps.append(after_no_words(alert, refused.code, now_ms))
             except Exception as error:
                 # A defect of ours in one alert's words fails that alert, never the engine.
                 log.exception("prepare_failed", channel=self.channel.name, alert=alert.id)
-                steps.append(after_refusal(alert, f"internal:{type(error).__name__}", now_ms))
+                steps.append(after_no_words(alert, f"internal:{type(error).__name__}", now_ms))
         if granted > len(requests):
             self._pacer.give_back(granted - len(requests))
         if requests and self.channel.fenced:

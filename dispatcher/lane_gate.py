@@ -13,7 +13,7 @@ from random import Random
 import msgspec
 
 from dispatcher.channels.base import Channel
-from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy, after_expiry, after_waiting, put_off
+from dispatcher.delivery import Answer, AnswerClass, ChannelPolicy, after_expiry, after_refusal, put_off
 from dispatcher.lane_queue import LaneQueue
 from dispatcher.model.alert import Alert, Step
 from ratelimit.breaker import Breaker, BreakerState
@@ -200,7 +200,7 @@ class LaneGate:
             return []
         self._swept_ms = now_ms
         steps = [
-            after_expiry(alert, now_ms) if alert.expires_ms <= now_ms else after_waiting(alert, "channel-down", now_ms)
+            after_expiry(alert, now_ms) if alert.expires_ms <= now_ms else after_refusal(alert, "channel-down", now_ms)
             for alert in queue.sift(lambda alert: alert.expires_ms <= now_ms or self._waited_enough(alert, now_ms))
         ]
         shut_for_ms = now_ms - self._shut_since_ms

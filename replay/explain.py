@@ -9,7 +9,6 @@ import msgspec
 
 from dispatcher.cards import mask_text
 from dispatcher.channels.tables import is_known
-from dispatcher.channels.wechat.budget import WAITS_FOR_QUOTA
 from dispatcher.ledger.held import DISCARDED, Hold
 from dispatcher.ledger.stories import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.model.consent import ConsentEntry
@@ -137,11 +136,12 @@ def _held_until(hold: Hold, alert: AlertStory) -> str:
 
 
 def _detour(detour: Detour) -> str:
-    why = f"it could not be put into words ({detour.why})"
-    if detour.why == WAITS_FOR_QUOTA:
+    if detour.why == "quota":
         why = "no room in the quota of the day"
     elif detour.why.startswith("brown-out:"):
         why = f"the quota of the day ran low ({detour.why})"
+    else:
+        why = f"the alert could not be put into words for it ({detour.why})"
     return f"not tried {moment(detour.at)} {detour.channel}: {why}"
 
 

@@ -62,10 +62,14 @@ class MissingFact(RenderError):
 def reason_of(error: RenderError | UnknownTemplate) -> str:
     """Why an alert could not be told on a channel, as its attempt records it; no value of the event is in it.
 
-    ``render:missing-fact due_date``, ``template-field:amount2``, ``template:RenderFailed``.
+    ``render:missing-fact due_date``, ``template-field:amount2``, ``template:BrokenTemplate``,
+    ``template:RenderFailed sms.en/text, line 1: OutOfFuel``.
     """
     if isinstance(error, MissingFact):
         return f"render:{error}"
     if isinstance(error, FieldRefused):
         return f"template-field:{error.key}"
+    if isinstance(error, RenderFailed):
+        # The version is the alert's; what is to be corrected is the part.
+        return f"template:RenderFailed {error.part.partition('/')[2]}, {error.reason}"
     return f"template:{type(error).__name__}"

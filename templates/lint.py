@@ -7,6 +7,7 @@ The loader finds what is wrong with the file itself and with its examples; the c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,7 @@ class _Told(msgspec.Struct, frozen=True):
 
 
 _Events = tuple[frozenset[str], frozenset[str], bool | None, bool | None, tuple[tuple[str, int], ...]]
+_Rank = tuple[int, str]
 
 
 class Linted(msgspec.Struct, frozen=True):
@@ -67,7 +69,7 @@ def lint_files(files: Iterable[Path], folder: Path) -> list[Linted]:
     """Some templates of ``folder``, whose layouts they use."""
     layouts, broken = _layouts(folder)
     by_id: dict[str, Template] = {}
-    told = _shipped_events()
+    told = dict(_shipped_events())
     linted = [_lint_file(path, layouts, by_id, told) for path in files]
     return ([broken] if broken else []) + linted
 
@@ -86,36 +88,49 @@ def _layouts(folder: Path) -> tuple[Mapping[str, str], Linted | None]:
         return shipped, Linted(None, None, str(error.file), (of_error(error),))
 
 
-def _shipped_events() -> dict[_Events, str]:
-    """For which events the shipped templates are, and their ids."""
+@cache
+def _shipped_events() -> dict[_Events, _Rank]:
+    """For which events the shipped templates are."""
     found = {}
     for path in template_files(SHIPPED):
         file = msgspec.toml.decode(path.read_bytes(), type=_Told)
-        found[_events(file.category, file.match)] = file.id
+        found[_events(file.category, file.match)] = _rank(file.id, file.match)
     return found
 
 
 def _events(category: str, match: Match | None) -> _Events:
-    if match is None:
-        match = Match(category=(category,))
+    match = match or Match()
     large = tuple(sorted((match.large_from or {}).items()))
-    words = frozenset(match.category or ()), frozenset(match.type or ())
-    return (*words, match.declined, match.foreign, large)
+    return (
+        frozenset(match.category or (category,)),
+        frozenset(match.type or ()),
+        match.declined,
+        match.foreign,
+        large,
+    )
 
 
-def _same_events(template: Template, loader: Loader, told: dict[_Events, str]) -> Finding | None:
+def _rank(name: str, match: Match | None) -> _Rank:
+    """As ``choose`` ranks templates that match one event: the smallest is used."""
+    return (0 if match is None else -match.conditions), name
+
+
+def _same_events(template: Template, loader: Loader, told: dict[_Events, _Rank]) -> Finding | None:
     """Two templates for the very same events: only one of them will ever be used."""
-    other = told.setdefault(_events(template.category, template.match), template.id)
-    if other == template.id:
+    ours = _rank(template.id, template.match)
+    other = told.setdefault(_events(template.category, template.match), ours)
+    if other[1] == template.id:
         return None
     where = "category" if template.match is None else "[match]"
     line = loader.places.key("", "category") if template.match is None else loader.places.table("match")
-    what = f"is for the same events as {other!r}, and {min(other, template.id)!r} comes first by its id"
-    remedy = f"add a condition, or give it the id {other!r} to replace that one"
+    what = f"is for the same events as {other[1]!r}, and {min(ours, other)[1]!r} is the one that is used"
+    remedy = f"add a condition, or give it the id {other[1]!r} to replace that one"
     return Finding(str(loader.path), line, where, what, remedy, "warning")
 
 
-def _lint_file(path: Path, layouts: Mapping[str, str], by_id: dict[str, Template], told: dict[_Events, str]) -> Linted:
+def _lint_file(
+    path: Path, layouts: Mapping[str, str], by_id: dict[str, Template], told: dict[_Events, _Rank]
+) -> Linted:
     mistakes: list[TemplateError] = []
     loader = Loader(path, layouts, mistakes.append)
     template = loader.load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from templates.facts import FIELDS
 from templates.findings import Finding, Severity
@@ -31,6 +31,11 @@ FEW_WORDS = 3
 """So many Latin words in a Chinese text may be names; more are a text that was not translated."""
 
 
+_Found = Iterator[tuple[str, str, str, Severity]]
+_Text = tuple[str, str, str, str]
+"""Table, locale, key and what is written."""
+
+
 def check_text(loader: Loader, found: Callable[[Finding], None]) -> None:
     """Tells ``found`` of all that can be seen without rendering anything."""
     file = loader.file
@@ -43,15 +48,13 @@ def check_text(loader: Loader, found: Callable[[Finding], None]) -> None:
             line = line or loader.places.first_table(table.partition(".")[0])
         found(Finding(str(loader.path), line, where, what, remedy, severity))
 
-    for finding in (*_keys(file), *_translations(file), *_subjects(file), *_unsubscribe(file)):
+    whole = [one for one in _texts(file) if (one[0], one[2]) in loader.sources]
+    for finding in (*_keys(file), *_parts(file), *_translations(whole), *_subjects(file), *_unsubscribe(file)):
         tell(*finding)
     for number, line in enumerate(file.fields):
         if line.name in FIELDS and line.name not in _used(loader, file):
             where = f"[[fields]] {line.name}"
             tell(where, "is used in no part", "remove it", "warning", loader.places.table(f"fields[{number}]"))
-
-
-_Found = Iterator[tuple[str, str, str, Severity]]
 
 
 def _keys(file: TemplateFile) -> _Found:
@@ -69,23 +72,23 @@ def _keys(file: TemplateFile) -> _Found:
                 yield f"[wechat.{locale}] {key}", what, remedy, "error"
 
 
-def _texts(file: TemplateFile) -> Iterator[tuple[str, str, str, str]]:
-    """Table, locale, key and text of everything that is written for a reader, without code and markup."""
+def _texts(file: TemplateFile) -> Iterator[_Text]:
+    """Everything that is written for a reader."""
     for locale, keys in file.wechat.items():
         for key, text in keys.items():
-            yield f"wechat.{locale}", locale, key, _code.sub(" ", text)
+            yield f"wechat.{locale}", locale, key, text
     for locale, sms in file.sms.items():
-        yield f"sms.{locale}", locale, "text", _code.sub(" ", sms.text)
+        yield f"sms.{locale}", locale, "text", sms.text
     for locale, mail in file.email.items():
-        yield f"email.{locale}", locale, "subject", _code.sub(" ", mail.subject)
-        yield f"email.{locale}", locale, "text", _code.sub(" ", mail.text)
-        yield f"email.{locale}", locale, "html", _markup.sub(" ", _code.sub(" ", mail.html))
+        yield f"email.{locale}", locale, "subject", mail.subject
+        yield f"email.{locale}", locale, "text", mail.text
+        yield f"email.{locale}", locale, "html", mail.html
     for locale, card in file.card.items():
-        yield f"card.{locale}", locale, "title", _code.sub(" ", card.title)
-        yield f"card.{locale}", locale, "description", _code.sub(" ", card.description)
+        yield f"card.{locale}", locale, "title", card.title
+        yield f"card.{locale}", locale, "description", card.description
 
 
-def _translations(file: TemplateFile) -> _Found:
+def _parts(file: TemplateFile) -> _Found:
     parts = {"wechat": set(file.wechat), "sms": set(file.sms), "email": set(file.email), "card": set(file.card)}
     everywhere = set().union(*parts.values())
     for channel, locales in parts.items():
@@ -93,7 +96,12 @@ def _translations(file: TemplateFile) -> _Found:
             if locale not in (DEFAULT_LOCALE, "en"):  # these are errors of the loader
                 what = "is missing, though another channel has this locale"
                 yield f"[{channel}.{locale}]", what, "translate the part", "warning"
-    for table, locale, key, text in _texts(file):
+
+
+def _translations(texts: Iterable[_Text]) -> _Found:
+    for table, locale, key, written in texts:
+        text = _code.sub(" ", written)
+        text = _markup.sub(" ", text) if key == "html" else text
         where = f"[{table}] {key}"
         if not locale.startswith(("zh", "ja")) and _chinese.search(text):
             yield where, f"is Chinese in the locale {locale}", "translate it", "warning"

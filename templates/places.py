@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-_header = re.compile(r"[ \t]*(\[{1,2})[ \t]*([^\[\]\n]+?)[ \t]*\]{1,2}[ \t]*(?:#.*)?$", re.MULTILINE)
+_header = re.compile(r"[ \t]*(\[{1,2})([^\[\]\n]+)\]{1,2}[ \t]*(?:#.*)?$", re.MULTILINE)
 _assignment = re.compile(r"[ \t]*(\"[^\"\n]*\"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*=[ \t]*")
 _LONG = ('"""', "'''")
 _ESCAPES = {"u": 6, "U": 10}
@@ -68,7 +68,7 @@ class Places:
         counts: dict[str, int] = {}
         while at < len(text):
             if header := _header.match(text, at):
-                table = header[2].replace('"', "").replace("'", "").replace(" ", "")
+                table = header[2].replace('"', "").replace("'", "").replace(" ", "").replace("\t", "")
                 if header[1] == "[[":
                     counts[table] = counts.get(table, -1) + 1
                     table = f"{table}[{counts[table]}]"

@@ -47,6 +47,9 @@ def decode(text: str, places: Places, wrong: Wrong) -> TemplateFile | None:
         line = int(found[1]) if found else text.count("\n") + 1
         wrong("the file", f"is not TOML: {error}", "correct that line", line)
         return None
+    except RecursionError:
+        wrong("the file", "is nested too deep", "write tables and texts only", 1)
+        return None
     try:
         return msgspec.convert(raw, TemplateFile)
     except msgspec.ValidationError as error:

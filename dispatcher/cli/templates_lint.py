@@ -12,7 +12,7 @@ from dispatcher.cli.rules_check import counted
 from dispatcher.cli.templates_common import extra_folder, path_option
 from dispatcher.errors import ConfigurationError
 from templates.layouts import SHIPPED
-from templates.lint import Linted, lint_file, lint_files, lint_folder
+from templates.lint import Linted, SmsParts, lint_file, lint_files, lint_folder
 from templates.loader import FILE_NAME
 
 
@@ -87,8 +87,11 @@ def _with_id(name: str, folder: Path) -> list[Linted]:
 def _print(one: Linted) -> None:
     for finding in one.findings:
         click.echo(str(finding))
-    if one.id is not None and one.sms:
-        parts = ", ".join(f"{locale} {sms.example} to {sms.usual}" for locale, sms in one.sms.items())
-        click.echo(f"{one.id}@{one.version}: {len(one.findings)} found; SMS parts: {parts}")
-    elif one.id is not None:
-        click.echo(f"{one.id}@{one.version}: {len(one.findings)} found")
+    if one.id is not None:
+        parts = ", ".join(f"{locale} {_parts(sms)}" for locale, sms in one.sms.items())
+        click.echo(f"{one.id}@{one.version}: {len(one.findings)} found" + (f"; SMS parts: {parts}" if parts else ""))
+
+
+def _parts(sms: SmsParts) -> str:
+    least, most = sorted((sms.example, sms.usual))
+    return str(least) if least == most else f"{least} to {most}"

@@ -82,7 +82,7 @@ def told_for(template: Template) -> str:
     """Which events it is for, in words: ``category swipe, type refund, foreign``."""
     if template.match is None:
         return f"category {template.category}"
-    words = []
+    words = [] if template.match.category else [f"category {template.category}"]
     for name, value in _given(template.match).items():
         if isinstance(value, bool):
             words.append(name if value else f"not {name}")

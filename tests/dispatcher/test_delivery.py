@@ -21,6 +21,7 @@ from dispatcher.delivery import (
     after_deadline,
     after_expiry,
     after_interruption,
+    after_no_words,
     after_receipt,
     after_refusal,
 )
@@ -133,7 +134,8 @@ def test_a_switch_to_the_next_channel_goes_through_the_ledger_and_keeps_its_orde
 @pytest.mark.parametrize(
     ("step", "state", "reason"),
     [
-        (lambda alert: after_refusal(alert, "template:RenderFailed", NOW), "failed", "template:RenderFailed"),
+        (lambda alert: after_refusal(alert, "channel-down", NOW), "failed", "channel-down"),
+        (lambda alert: after_no_words(alert, "template-field:thing5", NOW), "failed", "template-field:thing5"),
         (lambda alert: after_deadline(alert, NOW), "failed", "no-receipt"),
         (lambda alert: after_receipt(alert, "failed:user-block", NOW), "failed", "failed:user-block"),
         (lambda alert: after_receipt(alert, "delivered", NOW), "delivered", None),

@@ -94,7 +94,7 @@ async def test_what_fails_on_wechat_is_told_by_sms_and_the_others_are_not_touche
     story = await ledger.explain("e0")
     await ledger.aclose()
     assert story is not None
-    assert [line for line in tell(story) if "not tried" in line and "wechat: it could not be put into words" in line]
+    assert [line for line in tell(story) if "not tried" in line and "wechat: the alert could not be put into words" in line]
     assert [one.why for one in story.alerts[0].detours] == ["template:RenderFailed"]
 
 

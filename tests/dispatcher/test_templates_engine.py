@@ -188,6 +188,8 @@ async def test_an_alert_that_lacks_a_fact_on_one_channel_is_told_on_the_next(ban
     first, second = await bank.story("e1"), await bank.story("e2")
     assert [(one.state, one.channel) for one in (first, second)] == [("delivered", "sms"), ("delivered", "wechat")]
     assert (bank.said(), bank.said(SMS)) == (["2026年11月25日"], ["shop 1"])
+    # And explain says why it left WeChat
+    assert [(one.channel, one.why) for one in first.detours] == [("wechat", "render:missing-fact due_date")]
 
 
 ENDLESS = "{% for a in range(999) %}{% for b in range(999) %}.{% endfor %}{% endfor %}"
@@ -199,7 +201,7 @@ HUNGRY = f'{{% if merchant == "endless" %}}{ENDLESS}{{% endif %}}x'
     [
         ("{{ due_date }}", {}, "render:missing-fact due_date"),
         ("{{ due_date }}", {"facts": {"due_date": "soon"}}, "template-field:due_date"),
-        (HUNGRY, {"merchant": "endless"}, "template:RenderFailed"),
+        (HUNGRY, {"merchant": "endless"}, "template:RenderFailed sms.zh-CN/text, line 1: OutOfFuel"),
         ("{{ text }}", {"facts": {"text": " "}}, "template-field:text"),
     ],
 )

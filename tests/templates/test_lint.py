@@ -57,6 +57,7 @@ MISTAKES = [
     ('subject = "{{ amount }} spent"', 'subject = "<b>{{ amount }}</b>"', "<b>", "has markup", "plain text"),
     ('id = "hello"', 'id = "hello"\nauthor = "me"', "author", "unknown field `author`", "known are id, version"),
     ("version = 3", "version = = 3", "version", "is not TOML", "correct that line"),
+    ("version = 3", "version = " + "[" * 20_000, "id", "nested too deep", "tables and texts"),
     ("version = 3", "version = 0", "version", "Expected `int` >= 1", "library/swipe"),
     ('category = "branch"', 'category = "promotion"', 'text = "{{', "does not say how to leave", "unsubscribe"),
     ('"{{ amount }} at {{ merchant }}"\n\n[email', '"支出{{ amount }} at {{ merchant }}"\n\n[email', "支出",
@@ -145,6 +146,6 @@ def test_two_templates_for_the_same_events_are_warned_of(tmp_path: Path) -> None
     # When they are linted, Then the copy is named, since only one of the two is ever told
     copy, replacement = lint_folder(tmp_path)
     (finding,) = (one for one in copy.findings if one.where == "[match]")
-    assert finding.what == "is for the same events as 'refund', and 'my-refund' comes first by its id"
+    assert finding.what == "is for the same events as 'refund', and 'my-refund' is the one that is used"
     assert (finding.line, finding.severity) == (line_of(refund, "[match]"), "warning")
     assert replacement.findings == ()

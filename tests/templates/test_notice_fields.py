@@ -168,7 +168,9 @@ def test_a_fact_of_the_wrong_shape_is_refused_and_not_repeated(
 
 
 def test_the_other_reasons_name_no_value() -> None:
-    assert reason_of(RenderFailed("x@1/sms.en/text", "line 1: OutOfFuel")) == "template:RenderFailed"
+    assert reason_of(RenderFailed("x@1/sms.en/text", "line 1: OutOfFuel")) == (
+        "template:RenderFailed sms.en/text, line 1: OutOfFuel"
+    )
     assert reason_of(UnknownTemplate("no template")) == "template:UnknownTemplate"
 
 

@@ -238,3 +238,17 @@ def test_a_link_keeps_its_ampersand_in_the_mail() -> None:
     mail = LIBRARY.template("statement").render_email(facts_of("statement", "to pay"), "en")
     assert LINK.replace("&", "&amp;") in mail.html
     assert LINK in mail.text
+
+
+def test_the_docs_list_every_shipped_notice_and_its_channels() -> None:
+    page = Path(__file__).parents[2] / "docs" / "templates-library.md"
+    table = page.read_text("utf-8").partition("| id |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()[2:]]
+    listed = {row[1].strip("`"): tuple(cell == "✓" for cell in row[4:8]) for row in rows}
+    channels = ("wechat", "card", "sms", "email")
+    assert listed == {
+        template.id: tuple(
+            template.has_card if channel == "card" else channel in template.channels for channel in channels
+        )
+        for template in LIBRARY
+    }
