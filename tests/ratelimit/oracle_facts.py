@@ -20,6 +20,8 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 FINGERPRINT = ("merchant", "amount", "currency", "type")
 TEMPLATES = {"digest": "digest"}
 """Categories with a template of their own; the others are told by that of a swipe."""
+DECLINED = ("purchase", "cash", "fee", "entry", "decline")
+"""Types of which a declined one has a notice of its own."""
 RuleTable = Mapping[str, Any]
 
 
@@ -79,7 +81,15 @@ def consented(rule: RuleTable, to: Recipient) -> bool:
 
 
 def template_of(event: Event) -> str:
-    return TEMPLATES.get(event.category, "swipe")
+    """The shipped notice that tells it; none of the machine's events is a large purchase."""
+    if event.category != "swipe":
+        return TEMPLATES.get(event.category, "swipe")
+    if event.status is not None and event.status.startswith("declined"):
+        return "decline" if event.type in DECLINED else "swipe"
+    if event.type in ("refund", "reversal", "cash"):
+        return event.type
+    foreign = event.orig_currency is not None and event.orig_currency != event.currency
+    return "foreign-purchase" if foreign and event.type == "purchase" else "swipe"
 
 
 def at_limit(rule: RuleTable) -> str:
