@@ -10,7 +10,7 @@ one line of the log names file and remedy, and a metric raises the alarm until i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dispatcher.config import TemplatesConfig
@@ -130,6 +130,7 @@ class TemplatesWatch(Watch):
             self._broke(str(error))
             return [str(error)]
         wrong = []
+        said_before, self._said = self._said, {}
         for template, version in zip(loaded, kept, strict=True):
             if version.digest.partition("/")[0] != template.digest:
                 wrong.append(
@@ -137,13 +138,13 @@ class TemplatesWatch(Watch):
                     f" give it a version above {template.version}"
                 )
             else:
-                self._mention(template, version)
+                self._said[version.pinned] = self._mention(template, version, said_before)
         for line in wrong:
             self._broke(line)
         return wrong
 
-    def _mention(self, template: Template, version: TemplateVersion) -> None:
-        """Say of a version that it is not told, or not as it is written."""
+    def _mention(self, template: Template, version: TemplateVersion, before: Mapping[str, str]) -> str:
+        """Say of a version that it is not told, or not as it is written, unless that was said before."""
         said = {
             "proposed": f"waits for approval: swipebell templates approve {version.pinned} --by NAME",
             "retired": "is older than the version that is told; give it a higher one",
@@ -152,9 +153,9 @@ class TemplatesWatch(Watch):
         }.get(version.state, "")
         if not said and version.digest != _digest(template):
             said = "keeps the layouts that it was loaded with; give it a higher version for the changed ones"
-        if said and self._said.get(version.pinned) != said:
+        if said and before.get(version.pinned) != said:
             log.warning("template_not_told", template=version.pinned, hint=said)
-        self._said[version.pinned] = said
+        return said
 
     # ---- the ledger's word --------------------------------------------------------------------------------------
 

@@ -32,6 +32,9 @@ HEADERS = ("Content-Type: application/json",)
 RESEND_WINDOW_MS = 9 * 60_000
 """WeChat knows a ``client_msg_id`` again for 10 minutes (providers.md section 2.1); one is left for our own queues."""
 
+MAX_HEADS = 1_024
+"""Versions whose head is kept, 200 bytes each: all of a large library; when there were more, all are made anew."""
+
 
 def _json(text: str) -> str:
     return orjson.dumps(text).decode()
@@ -60,8 +63,7 @@ class WechatChannel:
         self._template_ids = dict(config.template_ids)
         self._link = "" if config.url is None else f',"url":{_json(config.url)}'
         self._heads: dict[str, tuple[str, str | None]] = {}
-        """By our template: what says WeChat's, and whose words are told instead of its own. As many as there are
-        templates."""
+        """By our template's version: what says WeChat's, and whose words are told instead of its own."""
         self._policy = ChannelPolicy(
             retry, config.on_unknown == "resend", receipt_ms, resend_window_ms=RESEND_WINDOW_MS
         )
@@ -137,7 +139,7 @@ class WechatChannel:
         )
         try:
             template = self._library.template(alert.template)
-            head, instead = self._heads.get(template.id) or self._head(template)
+            head, instead = self._heads.get(template.pinned) or self._head(template)
             if instead is not None:
                 template = self._library.template(instead)
             data = template.render_wechat_json(facts, recipient.locale)
@@ -163,8 +165,10 @@ class WechatChannel:
         if told is None:
             raise CannotPrepare("template:not-set-up")
         head = f'"template_id":{_json(self._template_ids.get(told, told))}{self._link}'
-        self._heads[template.id] = head, None if told == template.id else told
-        return self._heads[template.id]
+        if len(self._heads) >= MAX_HEADS:
+            self._heads.clear()
+        self._heads[template.pinned] = head, None if told == template.id else told
+        return self._heads[template.pinned]
 
     def classify(self, alert: Alert, response: Response) -> Answer:
         """See `Channel.classify`. A refused token is forgotten here, so that the next batch fetches a new one."""
