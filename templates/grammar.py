@@ -4,8 +4,8 @@ minijinja bounds how many steps a template takes, but not how large a text one s
 steps and ten gigabytes, and so are a few ``set`` that each double the last. So what can make much from little is
 refused when a template is compiled, with its line: multiplication, every statement but these, every loop but one over
 ``range(…)``, and every filter that is not in ``FILTERS``. What is left makes at most the template's own length times
-the steps that the fuel allows. A layout has macros and ``set`` besides; what it joins it has to write, and what is written is measured
-(``layouts.page_environment``).
+the steps that the fuel allows. A layout has macros and ``set`` besides; what it joins it has to write, and what is
+written is measured (``layouts.page_environment``).
 """
 
 from __future__ import annotations
