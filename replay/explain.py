@@ -14,7 +14,6 @@ from dispatcher.ledger.held import DISCARDED, Hold
 from dispatcher.ledger.stories import AlertStory, AttemptStory, Detour, EventStory
 from dispatcher.model.consent import ConsentEntry
 from dispatcher.model.event import Event
-from ratelimit.brownout import NAMES
 from ratelimit.explain import explain_decision
 from replay.explain_digests import tell_digest, tell_folded, tell_members
 from replay.explain_fallback import delivered_by, tell_fallback
@@ -142,7 +141,7 @@ def _held_until(hold: Hold, alert: AlertStory) -> str:
 def _detour(detour: Detour) -> str:
     if detour.why == "quota":
         why = "no room in the quota of the day"
-    elif detour.why in NAMES.values():
+    elif detour.why.startswith("brown-out:"):
         why = f"the quota of the day ran low ({detour.why})"
     else:
         why = f"the alert could not be put into words for it ({detour.why})"

@@ -4,7 +4,8 @@ minijinja bounds how many steps a template takes, but not how large a text one s
 steps and ten gigabytes, and so are a few ``set`` that each double the last. So what can make much from little is
 refused when a template is compiled, with its line: multiplication, every statement but these, every loop but one over
 ``range(…)``, and every filter that is not in ``FILTERS``. What is left makes at most the template's own length times
-the steps that the fuel allows. A layout has macros and ``set`` besides: it belongs to whoever runs the library.
+the steps that the fuel allows. A layout has macros and ``set`` besides; what it joins it has to write, and what is
+written is measured (``layouts.page_environment``).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ _blocks = re.compile(
 )
 _strings = re.compile(_STRING, re.DOTALL)
 _filter = re.compile(r"\|\s*(\w+)")
+_joined = re.compile(r"[~+]|(?<![\w'\])}])\s*[\[{][^\]}]*\b[A-Za-z_]").search
+"""In a layout: what joins texts without writing them, and a list or table that holds anything but texts as written."""
 _range = re.compile(r"\brange\b").search
 _loop = re.compile(r"for\s+\w+\s+in\s+range\s*\([\w\s,+-]*\)").fullmatch
 
@@ -97,6 +100,10 @@ def check(text: str, statements: frozenset[str] = STATEMENTS) -> None:
                 raise Refused("UnknownLoop", "a loop is over range(…), as in for i in range(3)", line)
         if _range(code) and not (is_statement and _loop(bare)):
             raise Refused("UnknownFunction", "range(…) is for loops only: written out it is as long as it likes", line)
+        if "set" in statements and _joined(code):
+            raise Refused(
+                "UnknownOperator", "a layout puts texts together by writing them after each other: no ~ + [ ] { }", line
+            )
         if "*" in code:
             raise Refused("UnknownOperator", "* is not available: what it makes has no limit", line)
     for name, line in filters_of(text):

@@ -18,7 +18,7 @@ from dispatcher.model.currency import EXPONENTS
 from templates.card import LINK_FIELD, PICTURE_FIELD, CardPart, CardText, is_https
 from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
-from templates.layouts import SHIPPED, add_layouts, load_layouts, used_layouts
+from templates.layouts import SHIPPED, load_layouts, page_environment, used_layouts
 from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.places import Places
@@ -134,7 +134,7 @@ class Loader:
         self.places = Places("")
         self.sources: dict[tuple[str, str], Source] = {}
         self.engine = environment()
-        add_layouts(self.engine, layouts)
+        self._pages = page_environment(layouts)
         self._layouts = layouts
         self._report = report
         self._mistakes = 0
@@ -261,7 +261,8 @@ class Loader:
                 self._wrong(where, "holds a control character", "remove it", at)
                 return None
         try:
-            source = Source(self.engine, f"{self._name}/{table}/{key}", text, max_chars)
+            engine = self._pages if key == "html" else self.engine
+            source = Source(engine, f"{self._name}/{table}/{key}", text, max_chars)
         except minijinja.TemplateError as error:
             at = self.places.start_of(table, key, error.line or 1)
             remedy = REMEDIES.get(error.kind, "correct the template")

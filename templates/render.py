@@ -60,6 +60,10 @@ _variable = re.compile(r"\{\{ *([a-z_]+)(?: *\| *short\( *([1-9][0-9]?) *\))? *\
 WechatData = dict[str, dict[str, str]]
 
 
+class TooLong(Exception):
+    """What is put into a text is longer than all of it may be."""
+
+
 def environment() -> minijinja.Environment:
     """A sandbox: no loader, no Python methods, strict about unknown fields, bounded by fuel. It has our filters.
 
@@ -122,6 +126,8 @@ class Source:
             raise RenderFailed(self.name, f"line {error.line}: {error.kind}") from None
         except filters.FilterRefused as refused:
             raise RenderFailed(self.name, str(refused)) from None
+        except TooLong:
+            raise RenderFailed(self.name, f"more than {self._max_chars} characters of output") from None
         if len(text) > self._max_chars:
             raise RenderFailed(self.name, f"more than {self._max_chars} characters of output")
         return text

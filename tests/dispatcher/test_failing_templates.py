@@ -32,6 +32,13 @@ NESTED = (
 FLOOD = f"{{% if merchant == '{BOMB}' %}}{{% for i in range(200) %}}{'x' * 5_000}{{% endfor %}}{{% endif %}}"
 """A megabyte, for few instructions."""
 
+BROKEN = {
+    "endless": (ENDLESS, "line 1: OutOfFuel"),
+    "nested loops": (NESTED, "line 1: OutOfFuel"),
+    "a megabyte": (FLOOD, "more than 4096 characters of output"),
+}
+every_broken = pytest.mark.parametrize(("broken", "why"), BROKEN.values(), ids=BROKEN)
+
 FILE = """id = "{id}"
 version = 1
 category = "{id}"
@@ -77,9 +84,9 @@ async def ends_of(folder: Path, alerts: list[dict[str, Any]]) -> tuple[Ends, Wor
     return [(one.state, one.channel, one.reason) for one in found], world
 
 
-@pytest.mark.parametrize("broken", [ENDLESS, NESTED, FLOOD], ids=["endless", "nested loops", "a megabyte"])
+@every_broken
 async def test_what_fails_on_wechat_is_told_by_sms_and_the_others_are_not_touched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, autojump_clock: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, why: str, autojump_clock: Any
 ) -> None:
     # Given a template whose WeChat part has no end, or a megabyte, for one merchant
     monkeypatch.setattr(wechat_kit, "LIBRARY", library(tmp_path, wechat=broken))
@@ -94,17 +101,25 @@ async def test_what_fails_on_wechat_is_told_by_sms_and_the_others_are_not_touche
     story = await ledger.explain("e0")
     await ledger.aclose()
     assert story is not None
-    assert [line for line in tell(story) if "not tried" in line and "wechat: it could not be put into words" in line]
-    assert [one.why for one in story.alerts[0].detours] == ["template:RenderFailed"]
+    (detour,) = story.alerts[0].detours
+    assert detour.channel == "wechat"
+    assert detour.why.startswith("template:RenderFailed")
+    assert why in detour.why
+    assert [line for line in tell(story) if detour.why in line]
 
 
-@pytest.mark.parametrize("broken", [ENDLESS, NESTED, FLOOD], ids=["endless", "nested loops", "a megabyte"])
+@every_broken
 async def test_what_fails_on_every_channel_has_failed_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, autojump_clock: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, why: str, autojump_clock: Any
 ) -> None:
     monkeypatch.setattr(wechat_kit, "LIBRARY", library(tmp_path, wechat=broken, sms=broken))
     ends, world = await ends_of(tmp_path, [{"category": "odd", "merchant": BOMB}, {"merchant": "shop"}])
-    assert ends == [("failed", "sms", "template:RenderFailed"), ("delivered", "wechat", None)]
+    ((state, channel, reason), other) = ends
+    assert (state, channel, other) == ("failed", "sms", ("delivered", "wechat", None))
+    assert reason is not None
+    assert reason.startswith("template:RenderFailed")
+    assert why in reason
+    assert BOMB not in reason
     assert world.providers.book.sms.requests == 0
 
 

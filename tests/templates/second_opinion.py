@@ -148,16 +148,17 @@ def of_message(words: MailWords, locale: str) -> list[str]:
 
 
 class Page(msgspec.Struct):
-    """A page as a browser takes it: its text with a blank for a line break, and its elements with their attributes."""
+    """A page as a browser takes it: its text, its elements with their attributes, and its scripts."""
 
-    text: str
-    elements: list[tuple[str, tuple[tuple[str, str | None], ...]]]
+    text: str = ""
+    elements: list[tuple[str, tuple[tuple[str, str | None], ...]]] = []
+    scripts: list[str] = []
 
 
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.page = Page("", [])
+        self.page = Page()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.page.elements.append((tag, tuple(attrs)))
@@ -166,7 +167,10 @@ class _Reader(HTMLParser):
         self.page.elements.append((f"/{tag}", ()))
 
     def handle_data(self, data: str) -> None:
-        self.page.text += data
+        if self.lasttag == "script" and self.cdata_elem == "script":
+            self.page.scripts.append(data)
+        else:
+            self.page.text += data
 
     def handle_comment(self, data: str) -> None:
         self.page.elements.append(("!--", ()))

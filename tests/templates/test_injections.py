@@ -18,6 +18,7 @@ import pytest
 from dispatcher.events import Rejected, decode_event
 from templates.facts import SwipeFacts
 from templates.library import Template
+from templates.preview import preview_of, render_preview
 from templates.text import clean, without_emoji
 from tests.templates import second_opinion
 from tests.templates.injections import INJECTIONS
@@ -176,3 +177,41 @@ def test_the_door_takes_it_or_says_why_not_and_no_card_number_gets_in(raw: str) 
     text = TEMPLATES["swipe"].render_sms(SwipeFacts(decoded.event), "en")
     assert second_opinion.of_sms(text) == []
     assert "4111111111111111" not in unicodedata.normalize("NFKC", text)
+
+
+@each_injection
+def test_the_preview_page_shows_it_as_text_too(raw: str) -> None:
+    """The page and the mails in its frames have no kind of element and no attribute that a harmless word has not."""
+    turn = list(INJECTIONS.values()).index(raw)
+    place = turn % len(TEMPLATES)
+    template, locale = list(TEMPLATES.values())[place], LOCALES[place % len(LOCALES)]
+    page = shown_in_preview(template, raw, locale)
+    kinds, scripts = harmless_preview(template.id, locale)
+    assert kinds_of(page) <= kinds
+    assert page.scripts == scripts
+    assert second_opinion.hidden_in(page.text.replace("\n", "").replace("\t", "")) == []
+
+
+def shown_in_preview(template: Template, raw: str, locale: str) -> Page:
+    facts = told(template, raw, is_seen=bool(clean(raw)))
+    preview = preview_of(template, locales=[locale], facts=facts)
+    # The event's case alone: the others are the template's own examples.
+    return seen_in(render_preview(msgspec.structs.replace(preview, cases=preview.cases[:1])))
+
+
+@cache
+def harmless_preview(template_id: str, locale: str) -> tuple[set[Any], list[str]]:
+    """Of words with and without need to be shortened, and with none."""
+    pages = [shown_in_preview(TEMPLATES[template_id], word, locale) for word in (WORD, WORD * 200, "")]
+    return set.union(*map(kinds_of, pages)), pages[0].scripts
+
+
+def kinds_of(page: Page) -> set[Any]:
+    """Element and attribute names, of the page and of the pages within it."""
+    found: set[Any] = set()
+    for tag, attributes in page.elements:
+        found.add((tag, *(name for name, _ in attributes)))
+        for name, value in attributes:
+            if name == "srcdoc":
+                found |= {("in a frame", *kind) for kind in kinds_of(seen_in(value or ""))}
+    return found

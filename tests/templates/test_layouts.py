@@ -79,7 +79,7 @@ def test_the_layouts_of_a_text_are_those_that_it_leads_to() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("plain", "\n{% block x %}", r"plain.html:2: the layout: SyntaxError"),
+        ("plain", "\n{% block body %}", r"plain.html:2: the layout: SyntaxError"),
         ("plain", "\n<p>{{ merchant }}</p>", r"plain.html:2: the layout: names 'merchant'; a layout has blocks"),
         ("plain", "{{ 'x' * 9 }}", "the layout: UnknownOperator"),
         ("plain", "{% include 'x' %}", "the layout: UnknownStatement"),
@@ -151,3 +151,40 @@ def luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+LAYOUT_THAT_DOUBLES = (
+    "{% set a %}{% block body %}{% endblock %}{% endset %}" + "{% set a %}{{ a }}{{ a }}{% endset %}" * 40
+)
+MACRO_THAT_DOUBLES = (
+    "{% macro twice(a) %}{{ a }}{{ a }}{% endmacro %}{% set b %}{% block body %}{% endblock %}{% endset %}{{ "
+    + "twice(" * 40
+    + "b"
+    + ")" * 40
+    + " }}"
+)
+
+
+@pytest.mark.parametrize("layout", [LAYOUT_THAT_DOUBLES, MACRO_THAT_DOUBLES], ids=["set", "macro"])
+def test_a_layout_that_doubles_its_text_is_a_mistake_and_not_the_end_of_the_process(
+    tmp_path: Path, layout: str
+) -> None:
+    # Given a layout that would make a terabyte of a word, in fewer steps than a mail has
+    # When it is loaded with a template that uses it, then file and part are named
+    with pytest.raises(TemplateError, match=r"\[email\.zh-CN\].*more than \d+ characters of output"):
+        load_template(write(tmp_path, plain=layout))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "{% set a = lang ~ lang %}",
+        "{% set a = lang + lang %}",
+        "{% set a = [lang, lang] %}",
+        "{% set a = {'x': lang} %}",
+        "{% set a = [[lang]] %}",
+    ],
+)
+def test_a_layout_joins_texts_by_writing_them_only(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(TemplateError, match="UnknownOperator: a layout puts texts together by writing them"):
+        load_template(write(tmp_path, plain=layout))
