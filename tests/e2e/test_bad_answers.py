@@ -184,7 +184,7 @@ def swipe(number: int, account: str) -> Accepted:
         "account": account,
         "amount": 20_000,
         "currency": "CNY",
-        "merchant": MERCHANT,
+        "merchant": f"{MERCHANT} {number}",  # no two alike: a burst of one would be a storm
         "time": datetime.now(UTC).isoformat(),
     }
     decoded = decode_event(json.dumps(event).encode(), number)
