@@ -96,43 +96,51 @@ class Oracle:
 
     def _when(self, rules: Sequence[RuleTable], event: Event, to: Recipient, now: int, plain: Said) -> Said:
         mine = [rule for rule in rules if matches(rule, event, to)]
-        send, mover = now, ""
-        for _ in range(MOST_MOVES + 1):
-            left, moved, passed = list(plain.route), None, False
-            for rule in mine:
-                if rule["effect"] == "dedup":
-                    told = [one.said.send_ms for one in self._counted(rule, event, to, None)]
-                    if any(abs(at - send) < length(rule) for at in told):
+        send, mover, moves, left = now, None, 0, list(plain.route)
+        while True:
+            said = self._asked(mine, event, to, left, send)
+            if said.state == "send":
+                return Said("held" if send > now else "send", mover, send, tuple(left))
+            if said.state == "moved":
+                moves += 1
+                send, mover, left = said.send_ms, said.rule, list(plain.route)
+                if moves > MOST_MOVES or send >= plain.send_ms:
+                    return Said("suppressed", mover)
+            elif said.state != "again":
+                return said
+
+    def _asked(self, mine: Sequence[RuleTable], event: Event, to: Recipient, left: list[str], send: int) -> Said:
+        """What the rules say to leaving at ``send`` on the channels that are ``left``; those that are full are taken
+        out. Another first channel, and they are asked "again": some rules are about the first one."""
+        first, passed = left[0], False
+        for rule in mine:
+            if rule["effect"] == "dedup":
+                told = [one.said.send_ms for one in self._counted(rule, event, to, None)]
+                if any(abs(at - send) < length(rule) for at in told):
+                    return Said("suppressed", rule["id"])
+        for rule in mine:
+            if rule["effect"] == "quiet_hours" and (until := quiet_until(rule, to.timezone, send)) and not passed:
+                if rule.get("then") == "suppress":
+                    return Said("suppressed", rule["id"])
+                passed = rule.get("then") == "pass"
+                if not passed:
+                    return Said("moved", rule["id"], until)
+            if rule["effect"] in ("cap", "min_gap"):
+                for channel in counted_on(rule, left):
+                    room_at = self._room_at(rule, event, to, channel, send)
+                    if room_at is None:
+                        continue
+                    if at_limit(rule) == "hold":
+                        return Said("moved", rule["id"], room_at)
+                    if at_limit(rule) == "digest":
+                        return Said("folded", rule["id"])
+                    if channel is not None:
+                        left.remove(channel)
+                    if channel is None or not left:
                         return Said("suppressed", rule["id"])
-            for rule in mine:
-                if rule["effect"] == "quiet_hours" and (until := quiet_until(rule, to.timezone, send)) and not passed:
-                    action = rule.get("then", "hold")
-                    passed = action == "pass"
-                    if action == "suppress":
-                        return Said("suppressed", rule["id"])
-                    moved = until if action == "hold" else None
-                if rule["effect"] in ("cap", "min_gap"):
-                    for channel in counted_on(rule, left):
-                        room_at = self._room_at(rule, event, to, channel, send)
-                        if room_at is None:
-                            continue
-                        if at_limit(rule) == "digest":
-                            return Said("folded", rule["id"])
-                        if at_limit(rule) == "hold":
-                            moved = room_at
-                        elif channel is not None:
-                            left.remove(channel)
-                        if at_limit(rule) == "suppress" and (channel is None or not left):
-                            return Said("suppressed", rule["id"])
-                if moved is not None:
-                    mover = rule["id"]
-                    break
-            if moved is None:
-                return Said("held" if send > now else "send", mover or None, send, tuple(left))
-            send = moved
-            if send >= plain.send_ms:
-                break
-        return Said("suppressed", mover)
+                if left[0] != first:
+                    return Said("again")
+        return Said("send")
 
     def _room_at(self, rule: RuleTable, event: Event, to: Recipient, channel: str | None, send: int) -> int | None:
         """None when there is room at ``send``, otherwise when there will be."""
@@ -191,7 +199,9 @@ class Oracle:
         """Whether the event is held, by each storm rule that looks at it; none looks after the first that holds."""
         held: dict[str, bool] = {}
         for rule in rules:
-            if rule["effect"] != "storm" or True in held.values() or self._is_first_of_day(event, told):
+            if rule["effect"] != "storm" or True in held.values():
+                continue
+            if "fingerprint" in rule and self._is_first_of_day(event, told):
                 continue
             if any(matches(rule, event, to) for to in told):
                 over, sample = self._burst(rule, event, now), rule.get("sample", 0)
