@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -55,7 +56,7 @@ from ratelimit.breaker import Breaker
 from ratelimit.pacing import Pacer
 from ratelimit.rules import load_rules
 from templates.library import Library
-from tests.dispatcher.channels.next_channel import NEXT, NextChannel, taking_everything
+from tests.dispatcher.channels.next_channel import NEXT, PATIENT, NextChannel, taking_everything
 
 NOON_MS = 1_795_320_000_000  # 2026-11-22 04:00 UTC, noon in Shanghai
 SECRET = "Runner-Secret-0123456789abcdef"
@@ -179,7 +180,7 @@ async def serving(script: Script) -> AsyncIterator[str]:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_http, script.answer, listeners)
+        nursery.start_soon(partial(serve_http, script.answer, listeners, limits=PATIENT))
         yield url
         nursery.cancel_scope.cancel()
 
