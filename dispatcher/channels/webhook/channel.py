@@ -104,6 +104,7 @@ class WebhookChannel:
                 "refers_to": event.refers_to,
                 "text": self._text(alert),
                 **({} if event.digest is None else {"digest": msgspec.to_builtins(event.digest)}),
+                **({"facts": event.facts} if type(event.facts) is dict else {}),
             },
         }
 

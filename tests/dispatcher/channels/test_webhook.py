@@ -128,6 +128,14 @@ def test_a_digest_comes_with_what_it_holds() -> None:
     assert body["data"]["text"] == "您的信用卡另有2笔退款未逐笔通知（1月1日18:00），合计¥3.00。"
 
 
+def test_facts_come_along_and_what_is_none_does_not() -> None:
+    told = {"points": 120, "title": "a gift"}
+    for facts, wanted in ((told, told), (None, None), (["of an older release"], None)):
+        event = msgspec.structs.replace(ALERT.event, facts=facts)
+        body = json.loads(CHANNEL.prepare(msgspec.structs.replace(ALERT, event=event)).body)
+        assert body["data"].get("facts") == wanted
+
+
 def test_id_and_body_are_the_same_for_every_attempt_and_the_time_is_the_attempts() -> None:
     first, second = (
         a_channel(now_s=NOW_S + late).prepare(an_alert(attempts=late, state="retrying")) for late in (0, 90)
