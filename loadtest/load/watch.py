@@ -45,6 +45,8 @@ class BookWatch:
         self._tally = tally
         self._now = now
         self._offsets = dict.fromkeys(CHANNELS, 0)
+        self._looking = trio.Lock()
+        """Two looks at a time would take the same page, and every message of it for one that was shown twice."""
 
     async def start(self) -> None:
         """Begin behind what the book holds already. Raises ``SwipebellError`` when there is no such book."""
@@ -65,14 +67,15 @@ class BookWatch:
 
     async def look(self) -> None:
         """Take all that is new. A book that does not answer is asked again at the next look."""
-        began = self._now()
-        try:
-            for channel in CHANNELS:
-                while await self._page(channel) == PAGE_ROWS:
-                    await trio.lowlevel.checkpoint()
-        except httpx.HTTPError:
-            return
-        self._tally.seen_until = began
+        async with self._looking:
+            began = self._now()
+            try:
+                for channel in CHANNELS:
+                    while await self._page(channel) == PAGE_ROWS:
+                        await trio.lowlevel.checkpoint()
+            except httpx.HTTPError:
+                return
+            self._tally.seen_until = began
 
     async def _page(self, channel: str) -> int:
         query: dict[str, str | int] = {"channel": channel, "offset": self._offsets[channel], "limit": PAGE_ROWS}

@@ -152,3 +152,24 @@ def test_single_faults_and_unknown_mixes() -> None:
     assert parse_mix("busy=0.5,reset=0.1") == Faults(busy=0.5, reset=0.1)
     with pytest.raises(SettingsTextError, match="known are calm, ordinary, busy"):
         parse_mix("stormy")
+
+
+async def test_two_looks_at_a_time_take_a_message_once() -> None:
+    # Given a book with two messages of this run
+    async with serving(ProviderSettings()) as (url, providers):
+        tally = Tally()
+        watch = BookWatch(url, tally, trio.current_time)
+        await watch.start()
+        tally.arrive([0.0, 0.0])
+        tally.build(["k0", "k1"])
+        for number in range(2):
+            providers.book.deliver_wechat(
+                openid="o", client_msg_id=f"k{number}", msgid=number, data={"a": "b"}, now=1000.0
+            )
+        # When the last look of a run meets one of those that are made all the time
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.look)
+            nursery.start_soon(watch.look)
+        await watch.aclose()
+    # Then each message is seen once
+    assert (tally.shown, tally.shown_twice) == (2, 0)
