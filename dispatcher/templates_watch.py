@@ -202,7 +202,7 @@ class TemplatesWatch(Watch):
         for version in sorted(told, key=lambda one: -one.percent):
             template = ready.get(version.pinned)
             if template is None and version.state == "active":  # better this release's own than none
-                template = next((one for one in self._loaded or () if one.id == version.id), None)
+                template = self._stand_in(version.id, version.pinned)
             if template is None:
                 continue
             others = templates.setdefault(version.id, [])
@@ -211,7 +211,7 @@ class TemplatesWatch(Watch):
                 shares |= {other.pinned: (version.percent, WHOLE) for other in others}
             others.append(template)
         if DEFAULT_TEMPLATE not in templates:
-            shipped = next((one for one in self._loaded or () if one.id == DEFAULT_TEMPLATE), None)
+            shipped = self._stand_in(DEFAULT_TEMPLATE, "")
             templates[DEFAULT_TEMPLATE] = [shipped or load_template(SHIPPED / DEFAULT_TEMPLATE / FILE_NAME)]
         before = {one.pinned for one in self.library.in_force}
         self.library.put_in_force([one for some in templates.values() for one in some], shares)
@@ -219,6 +219,14 @@ class TemplatesWatch(Watch):
             news = sorted({one.pinned for one in self.library.in_force} - before)
             rolling = {one.pinned: one.percent for one in told if one.state == "approved"}
             log.info("templates_in_force", news=news, percent=rolling)
+
+    def _stand_in(self, template: str, pinned: str) -> Template | None:
+        """This process's own template of that id, for a version that does not compile here. Never one that somebody has
+        yet to approve, nor another text under the version's own name, which alerts have pinned."""
+        own = next((one for one in self._loaded or () if one.id == template and one.pinned != pinned), None)
+        if own is None or (self._approval and not self._folder.is_shipped(own)):
+            return None
+        return own
 
     def _broke(self, line: str) -> None:
         self._folder_broken = True

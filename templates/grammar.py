@@ -30,6 +30,16 @@ OUR_FILTERS = frozenset({"late", "local_time", "mcc_icon", "mcc_word", "money", 
 
 FILTERS = BUILT_IN_FILTERS | OUR_FILTERS
 
+MAX_CODE_CHARS = 1_000
+"""Of one ``{{ … }}`` or ``{% … %}``; the longest shipped one has 150. The compiler calls itself for every operator of
+an expression, and ends the process, without an error, somewhere above ten thousand."""
+
+MAX_DEPTH = 32
+"""Blocks inside of each other, for the same reason."""
+
+_too_long = re.compile(r"\{[{%](?:(?![}%]\}).){" + f"{MAX_CODE_CHARS}}}", re.DOTALL)
+_nesting = re.compile(r"\{%[-+]?\s*(?:(end)|(?:if|for|block|macro|filter|with|call|autoescape)\b)")
+
 _STRING = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
 _blocks = re.compile(
     rf"""
@@ -68,6 +78,19 @@ class Refused(minijinja.TemplateError):
         return self._said[2]
 
 
+def check_size(text: str) -> None:
+    """Raises ``Refused`` for what may not even be compiled. What no brace ends counts, too."""
+    if found := _too_long.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise Refused("TooLong", f"an expression has over {MAX_CODE_CHARS:,} characters", line)
+    depth = 0
+    for found in _nesting.finditer(text):
+        depth += -1 if found[1] else 1
+        if depth > MAX_DEPTH:
+            line = text.count("\n", 0, found.start()) + 1
+            raise Refused("TooDeep", f"over {MAX_DEPTH} blocks inside of each other", line)
+
+
 def filters_of(text: str) -> Iterator[tuple[str, int]]:
     """The filters that a template text uses, each with its line, which counts from 1."""
     for code, line, _ in _code(text):
@@ -104,6 +127,9 @@ def check(text: str, statements: frozenset[str] = STATEMENTS) -> None:
             raise Refused(
                 "UnknownOperator", "a layout puts texts together by writing them after each other: no ~ + [ ] { }", line
             )
+        if ("{" in code or "}" in code) and not (is_statement and "set" in statements):
+            # The engine reads on behind braces that close a table, where nothing here would look.
+            raise Refused("UnknownOperator", "an expression has no { } of its own: write if and else", line)
         if "*" in code:
             raise Refused("UnknownOperator", "* is not available: what it makes has no limit", line)
     for name, line in filters_of(text):

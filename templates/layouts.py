@@ -48,6 +48,8 @@ def load_layouts(folder: Path) -> dict[str, str]:
 def _read(path: Path) -> str:
     if not _name(path.stem):
         raise TemplateError(path, "the name", "is not a word of a-z, 0-9 and -", "rename the file")
+    if path.exists() and not path.is_file():  # a pipe or a device would never end
+        raise TemplateError(path, "the file", "is not a regular file", "put the layout there")
     try:
         if path.stat().st_size > MAX_LAYOUT_BYTES:
             raise TemplateError(path, "the file", f"is over {MAX_LAYOUT_BYTES} bytes", "shorten it")
@@ -66,6 +68,7 @@ def _check(path: Path, text: str) -> None:
             raise TemplateError(path, "the file", "holds a control character", "remove it", number)
     engine = environment()
     try:
+        grammar.check_size(text)
         engine.add_template(path.stem, text)
         grammar.check(text, grammar.LAYOUT_STATEMENTS)
     except minijinja.TemplateError as error:

@@ -28,6 +28,9 @@ class Wrong(Protocol):
 def read_text(path: Path, wrong: Wrong) -> str | None:
     """The file's text; None when it has none, which ``wrong`` is told."""
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device would never end
+            wrong("the file", "is not a regular file", "put the template there")
+            return None
         if path.stat().st_size <= MAX_FILE_BYTES:
             return path.read_text("utf-8")
         wrong("the file", f"is over {MAX_FILE_BYTES} bytes", "shorten it")
@@ -49,6 +52,9 @@ def decode(text: str, places: Places, wrong: Wrong) -> TemplateFile | None:
         return None
     except RecursionError:
         wrong("the file", "is nested too deep", "write tables and texts only", 1)
+        return None
+    except ValueError:  # an integer of thousands of digits
+        wrong("the file", "holds a number of thousands of digits", "shorten it", 1)
         return None
     try:
         return msgspec.convert(raw, TemplateFile)

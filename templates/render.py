@@ -105,6 +105,7 @@ class Source:
 
     def __init__(self, engine: minijinja.Environment, name: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> None:
         """Raises ``minijinja.TemplateError`` for a syntax error, and for what ``grammar`` refuses, with its line."""
+        grammar.check_size(text)
         engine.add_template(name, text)
         grammar.check(text)
         used = engine.undeclared_variables_in_str(text)

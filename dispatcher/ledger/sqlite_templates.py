@@ -175,7 +175,7 @@ def _rollback(connection: sqlite3.Connection, act: Rollback) -> int:
     if active is None:
         _asked_for(connection, act.id, None)
         raise ChangeRefused(f"no version of template {act.id} is told; there is nothing to roll back")
-    before = None if active.before is None else _version(connection, act.id, active.before)
+    before = _earlier(connection, active)
     if before is None:
         raise ChangeRefused(f"template {active.pinned} has no version before it; there is nothing to go back to")
     _set(connection, active, "withdrawn", 0, active.before)
@@ -196,13 +196,25 @@ def _tell(connection: sqlite3.Connection, one: TemplateVersion, percent: int) ->
         _tell_all(connection, one, active)
         return
     if active is not None and active.version == one.version:
-        before = None if one.before is None else _version(connection, one.id, one.before)
+        before = _earlier(connection, one)
         if before is None:
             raise ChangeRefused(f"template {one.pinned} has no version before it that the others could stay on")
         _set(connection, one, "retired", 0, one.before)  # both cannot be active, not even in between
         _set(connection, before, "active", 100, before.before)
         active = before
     _set(connection, one, "approved", percent, _number(active))
+
+
+def _earlier(connection: sqlite3.Connection, one: TemplateVersion) -> TemplateVersion | None:
+    """The version that was told before this one and that nobody has taken back since."""
+    seen, number = {one.version}, one.before
+    while number is not None and number not in seen:
+        seen.add(number)
+        found = _version(connection, one.id, number)
+        if found is None or found.state not in ("withdrawn", "rejected"):
+            return found
+        number = found.before
+    return None
 
 
 def _tell_all(connection: sqlite3.Connection, one: TemplateVersion, active: TemplateVersion | None) -> None:

@@ -165,6 +165,20 @@ async def test_a_rollback_goes_to_the_version_before_and_the_next_start_does_not
     assert await told(ledger) == {"swipe@4": 100}
 
 
+async def test_a_rollback_never_tells_what_was_taken_back_before(ledger: Ledger) -> None:
+    # Given three versions, of which the first was brought forth again and taken back
+    for number in (1, 2, 3):
+        await offered(ledger, version(number))
+    await rolled_out(ledger, 1, 100)
+    await rolled_back(ledger)
+    assert await told(ledger) == {"swipe@3": 100}
+    # When the third is taken back, then the second is told, and after that there is nothing to go back to
+    await rolled_back(ledger)
+    assert await told(ledger) == {"swipe@2": 100}
+    with pytest.raises(ChangeRefused, match=r"^template swipe@2 has no version before it"):
+        await rolled_back(ledger)
+
+
 async def test_a_rollback_during_a_rollout_leaves_all_on_the_version_before(ledger: Ledger) -> None:
     await offered(ledger, version(1))
     await offered(ledger, version(2, approval=True))

@@ -30,6 +30,9 @@ def test_what_alerts_need_may_be_said(text: str) -> None:
 
 
 BAD = [
+    ('{{ {"a": {"b": 1}} and (("x" * 100000000) | length) }}', "UnknownOperator", 1),
+    ('{{ {"a": {"b": 1}} and merchant | replace("a", "b") }}', "UnknownOperator", 1),
+    ('{% if {"a": {"b": 1}} %}x{% endif %}', "UnknownOperator", 1),
     ("{{ 'x' * 99 }}", "UnknownOperator", 1),
     ("{{ 2 ** 9 }}", "UnknownOperator", 1),
     ("a\n\n{% if 'x' * 99 %}{% endif %}", "UnknownOperator", 3),
@@ -65,6 +68,22 @@ def test_what_can_make_much_from_little_is_refused_with_its_line(text: str, kind
     # Then it is refused, and the message says what there is instead
     assert (caught.value.kind, caught.value.line) == (kind, line)
     assert caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "line"),
+    [
+        ("{{ " + "~".join("1" * 20_000) + " }}", "TooLong", 1),
+        ("\n{% if " + "-" * 20_000 + "1 %}x{% endif %}", "TooLong", 2),
+        ("{{ '" + "x" * 20_000, "TooLong", 1),
+        ("{% if city %}" * 4_000 + "{% endif %}" * 4_000, "TooDeep", 1),
+    ],
+)
+def test_what_would_end_the_process_is_never_compiled(text: str, kind: str, line: int) -> None:
+    # The engine's compiler calls itself for each operator and block; it has no bound of its own
+    with pytest.raises(Refused) as caught:
+        Source(environment(), "x", text)
+    assert (caught.value.kind, caught.value.line) == (kind, line)
 
 
 def test_a_layout_has_macros_and_the_same_limits() -> None:

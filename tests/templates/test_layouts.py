@@ -126,7 +126,7 @@ def test_the_files_of_a_folder_are_bounded_and_must_be_readable(tmp_path: Path) 
         load_layouts(tmp_path)
     (tmp_path / "_layout" / "l1.html").unlink()
     (tmp_path / "_layout" / "l1.html").mkdir()
-    with pytest.raises(TemplateError, match="cannot be read"):
+    with pytest.raises(TemplateError, match="is not a regular file"):
         load_layouts(tmp_path)
 
 

@@ -58,6 +58,7 @@ MISTAKES = [
     ('id = "hello"', 'id = "hello"\nauthor = "me"', "author", "unknown field `author`", "known are id, version"),
     ("version = 3", "version = = 3", "version", "is not TOML", "correct that line"),
     ("version = 3", "version = " + "[" * 20_000, "id", "nested too deep", "tables and texts"),
+    ("version = 3", "version = " + "9" * 5_000, "id", "thousands of digits", "shorten it"),
     ("version = 3", "version = 0", "version", "Expected `int` >= 1", "library/swipe"),
     ('category = "branch"', 'category = "promotion"', 'text = "{{', "does not say how to leave", "unsubscribe"),
     ('"{{ amount }} at {{ merchant }}"\n\n[email', '"支出{{ amount }} at {{ merchant }}"\n\n[email', "支出",
