@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Library.load(tmp_path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(TemplateError, match="cannot be read"):
+    with pytest.raises(TemplateError, match="is not a regular file"):
+        Library.load(tmp_path)
+    path.rmdir()
+    os.mkfifo(path)  # to read it would never end
+    with pytest.raises(TemplateError, match="is not a regular file"):
         Library.load(tmp_path)
 
 
