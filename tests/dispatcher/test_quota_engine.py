@@ -317,9 +317,9 @@ async def test_what_each_level_does_to_a_swipe(
 async def test_a_day_that_runs_out_climbs_the_ladder_says_so_and_starts_anew(
     tmp_path: Path, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Given noon in China, and an account that cannot carry the day as it goes
-    noon_ms = EVENING_MS - 2 * 3_600_000
-    world = World(tmp_path, start_ms=noon_ms, daily_quota=4_000)
+    # Given eight in the evening in China, and an account that cannot carry the rest of the day as it goes
+    evening_ms = EVENING_MS - 2 * 3_600_000
+    world = World(tmp_path, start_ms=evening_ms, daily_quota=4_000)
     await tell_everybody(world, sms=True)
     levels = []
     async with world.engine(sms=True) as (engine, _, meter):

@@ -120,9 +120,9 @@ def test_token_chaos_is_one_refresh_per_expiry(site: Any, providers: Callable[..
     summary = site.send("events.ndjson")
     check_the_two_books(site, provider, summary, ALERTS)
     book = provider.book()["wechat"]
-    # Then tokens died under many of them
+    # Then tokens died under hundreds of them
     assert book["tokens_refused"] >= 2
-    assert sum(book["refused"].values()) > 50 * book["tokens_refused"]
+    assert sum(book["refused"].values()) > 100 * book["tokens_refused"]
     # And each that died was followed by one refresh, the first by none
     assert book["token_requests"] == book["tokens_issued"] == book["tokens_refused"] + 1
     assert summary["alerts"]["delivered"] == ALERTS == book["delivered"]
