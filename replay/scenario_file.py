@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from dispatcher.events import Accepted, Rejected, decode_event
+from dispatcher.events import Accepted, Rejected, decode_event, epoch_ms
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import ChannelName, Consent, Recipient, RecipientLine
 from dispatcher.recipients import decode_recipient
 from replay.errors import ScenarioError
-from replay.times import epoch_ms_of, is_moment, moment_of, read_moment
+from replay.times import is_moment, moment_of, read_moment
 
 MAX_SCENARIOS = 1_000
 """Of one file: as many as a person can keep an eye on, several times over."""
@@ -209,7 +209,7 @@ def _numbered(people: Iterable[RecipientLine]) -> tuple[Recipient, ...]:
     for number, line in enumerate(people, 1):
         fields = {name: getattr(line, name) for name in line.__struct_fields__}
         fields["consents"] = {
-            key: Consent(word.given, epoch_ms_of(word.at), word.source) for key, word in line.consents.items()
+            key: Consent(word.given, epoch_ms(word.at), word.source) for key, word in line.consents.items()
         }
         found.append(Recipient(number, **fields))
     return tuple(found)

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import time as time_of_day
 from zoneinfo import ZoneInfo
 
+from dispatcher.events import epoch_ms
 from replay.errors import PeriodError
 
 ALLOWED = "a time with a zone such as 2026-11-01T10:00:00+08:00, a date such as 2026-11-01, or an age such as -7d"
@@ -18,11 +19,6 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999 of UTC, beyond which there is no calendar."""
-
-
-def epoch_ms_of(moment: datetime) -> int:
-    """A time with a zone in epoch milliseconds, rounded down."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def moment_of(epoch_ms: int) -> datetime:
@@ -41,7 +37,7 @@ def read_moment(text: str) -> int | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    found = None if moment.tzinfo is None else epoch_ms_of(moment)
+    found = None if moment.tzinfo is None else epoch_ms(moment)
     return found if found is not None and is_moment(found) else None
 
 
@@ -54,7 +50,7 @@ def read_time(text: str, now_ms: int, zone: tzinfo | None = None) -> int:
             return found
     elif _DATE.fullmatch(text):
         try:
-            return epoch_ms_of(datetime.combine(date.fromisoformat(text), time_of_day(), zone).astimezone(UTC))
+            return epoch_ms(datetime.combine(date.fromisoformat(text), time_of_day(), zone).astimezone(UTC))
         except (ValueError, OverflowError):
             pass
     elif (moment := read_moment(text)) is not None:
