@@ -97,7 +97,7 @@ class Admitter:
                     for one, recipient in zip(plans, told, strict=True)
                 ]
             planned.append((told, template.pinned, plans))
-        tally = Tally(counted.counters, counted.marks)
+        tally = Tally(counted.counters, counted.marks, counted.totals)
         tally.prefetch([plans for _, _, plans in planned])
         drafts: list[list[Draft]] = []
         noting = Noting()
@@ -113,7 +113,14 @@ class Admitter:
                     for recipient, decision in zip(told, decisions, strict=True)
                 ]
             )
-        return Decisions(drafts, tally.changed, tally.changed_marks, decider.rules.version_id, noting.noted())
+        return Decisions(
+            drafts,
+            tally.changed,
+            tally.changed_marks,
+            decider.rules.version_id,
+            noting.noted(),
+            tally.changed_totals,
+        )
 
     def _digest(
         self,
@@ -134,11 +141,11 @@ class Admitter:
     def _draft(self, recipient: Recipient, template: str, decision: Decision, tally: Tally) -> Draft:
         route, state, expires_ms, saw = decision.route, decision.state, decision.expires_at_ms, decision.saw
         if state == "send":
-            total = tally.value(decision.day_total_key)
+            total = tally.day_total(decision.day_total_key)
             return Draft(recipient, self._first_state[route[0]], None, route, expires_ms, template, saw, total)
         rule = decision.rule
         if state == "held":
-            total = tally.value(decision.day_total_key)
+            total = tally.day_total(decision.day_total_key)
             return Draft(recipient, "held", rule, route, expires_ms, template, saw, total, decision.send_ms)
         ended: State = "expired" if state == "expired" else "suppressed"
         return Draft(recipient, ended, rule, route, expires_ms, template, saw, fold=decision.fold)

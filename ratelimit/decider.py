@@ -86,13 +86,13 @@ class Decider:
             saw = {"age_seconds": (now_ms - swipe_ms) // 1000, "limit_seconds": age_ms // 1000}
         decided = Decision(state, route, rule, saw, expires_ms, (), total_key, total, day.fallback, now_ms)
         if state != "send":
-            return Plan(event, (total_key,), decided, now_ms)
+            return Plan(event, (), decided, now_ms)
         guards = matched.guards if matched.guards_all else matched.guards_of(event, recipient)
         questions = matched.questions
         if questions is not None:
             asked, counters, marks = questions.ask(event, recipient, template, now_ms, expires_ms, route, self._windows)
-            return Plan(event, (*counters, total_key), decided, now_ms, tuple(marks), asked, guards)
-        return Plan(event, (total_key,), decided, now_ms, (), None, guards)
+            return Plan(event, tuple(counters), decided, now_ms, tuple(marks), asked, guards)
+        return Plan(event, (), decided, now_ms, (), None, guards)
 
     def consents(self, event: Event, recipient: Recipient, channel: str, template: str) -> bool:
         """Whether neither an opt-out nor a ``consent`` rule is against telling the recipient on this channel by this

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Increment = tuple[str, int, int]
 """Counter key, what to add, and until when to keep the counter (epoch ms)."""
 
+DayTotal = tuple[int, int]
+"""What an account's events of one currency and local day come to, in minor units, and how many they are."""
+
 Mark = tuple[str, int, int, int]
 """A time to remember: key, the time (epoch ms), how many of the times up to now to keep beside those to come, and
 until when to keep the key (epoch ms)."""
@@ -66,8 +69,9 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 class Plan(msgspec.Struct, frozen=True, gc=False):
     """All that can be said of one alert before its counters are known.
 
-    ``counters`` and ``marks`` are the keys to read. ``decided`` holds unless its state is ``send`` and one of the
-    ``storms`` holds it back or one of the timed rules that are ``asked`` stops or moves it.
+    ``counters`` and ``marks`` are the keys to read, and the day's total of ``decided``. ``decided`` holds unless its
+    state is ``send`` and one of the ``storms`` holds it back or one of the timed rules that are ``asked`` stops or
+    moves it.
     """
 
     event: Event

@@ -4,12 +4,12 @@ Pure: no clock, no I/O, no ledger. One batch goes through in three steps, so tha
 inside the admission transaction::
 
     plans = [[decider.plan(event, swipe_ms, recipient, now_ms) for recipient in …] for event, swipe_ms in …]
-    tally = Tally(read_counters, read_marks)
+    tally = Tally(read_counters, read_marks, read_totals)
     tally.prefetch(plans)
     for event, several in zip(events, plans):
         decisions = tally.decide_event(event, several)
-        balances = [tally.value(decision.day_total_key) for decision in decisions]
-    write(tally.changed, tally.changed_marks)
+        balances = [tally.day_total(decision.day_total_key) for decision in decisions]
+    write(tally.changed, tally.changed_marks, tally.changed_totals)
 
 The order of the questions: opt-out and consent, channels (route, configured, address, refused, consent, minimum
 amount), age, storms, duplicates, and then quiet hours, gaps and caps in the order of the file. So whoever is counted as

@@ -1,8 +1,8 @@
 """The storm rules: bursts that are held until somebody looks. Pure.
 
-A storm is of events, so each event is counted once, however many are told of it. A fingerprint rule looks at no event
-that is the first to move money of its account and currency on its local day: that saves the counter of nearly
-everybody, and makes a burst one longer than its limit.
+A storm is of events, so each event is counted once, however many are told of it. A fingerprint rule looks at none of
+the first events that move money of an account and currency on its local day, half as many as its limit: that saves the
+counter of nearly everybody, and makes a burst longer by as many.
 """
 
 from __future__ import annotations
@@ -29,9 +29,21 @@ KEEP_VOLUME_MS = (NORMAL_DAYS + 1) * 24 * HOUR_MS
 
 class StormGuard:
     """One storm rule, ready to be asked. ``rest`` is what its ``when`` still has to ask of an event, ``is_volume``
-    that it looks at the number of an hour and not at a fingerprint."""
+    that it looks at the number of an hour and not at a fingerprint, ``spared`` how many of a day's first events it
+    does not look at."""
 
-    __slots__ = ("_fingerprint", "at_least", "bucket_ms", "id", "is_volume", "limit", "rest", "sample", "times")
+    __slots__ = (
+        "_fingerprint",
+        "at_least",
+        "bucket_ms",
+        "id",
+        "is_volume",
+        "limit",
+        "rest",
+        "sample",
+        "spared",
+        "times",
+    )
 
     def __init__(self, rule: Storm, rest: Test | None) -> None:
         self.id = rule.id
@@ -39,6 +51,7 @@ class StormGuard:
         self.is_volume = not rule.fingerprint
         self._fingerprint = fingerprint_of(("account", *rule.fingerprint))
         self.limit = rule.limit or 0
+        self.spared = self.limit // 2
         self.bucket_ms = (rule.minutes or 0) * MINUTE_MS
         self.times = rule.volume_times or 0.0
         self.at_least = rule.at_least or 0
@@ -84,10 +97,11 @@ class StormGuard:
 
 
 class StormGuards:
-    """The storm rules that match an event, in the order of the file."""
+    """The storm rules that match an event, in the order of the file. ``spared`` is how many of a day's first events
+    none of them looks at."""
 
-    __slots__ = ("guards", "has_volume")
+    __slots__ = ("guards", "spared")
 
     def __init__(self, guards: Sequence[StormGuard]) -> None:
         self.guards = tuple(guards)
-        self.has_volume = any(guard.is_volume for guard in self.guards)
+        self.spared = min(guard.spared for guard in self.guards)

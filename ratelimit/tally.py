@@ -1,6 +1,6 @@
 """The counters and marks of one batch while it is being decided, so that its alerts see each other.
 
-Pure but for the two readers, which the admission transaction brings.
+Pure but for the three readers, which the admission transaction brings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 from dispatcher.model.event import MAX_INT64, Event
 from ratelimit.asked import Asked
-from ratelimit.decision import Decision, Increment, Mark, Plan
+from ratelimit.decision import DayTotal, Decision, Increment, Mark, Plan
 from ratelimit.limits import near_times
 from ratelimit.storms import StormGuard
 from ratelimit.walk import walk
@@ -23,19 +23,27 @@ ReadCounters = Callable[[Sequence[str]], Mapping[str, int]]
 ReadMarks = Callable[[Sequence[str]], Mapping[str, Sequence[int]]]
 """Keys to the times of those marks that exist (epoch ms, in any order)."""
 
+ReadTotals = Callable[[Sequence[str]], Mapping[str, DayTotal]]
+"""Keys to those day totals that exist."""
+
 _StormKey = tuple[StormGuard, str, int]
+
+_NOTHING: DayTotal = (0, 0)
 
 
 class Tally:
-    """Counters and marks, each read at most once.
+    """Counters, marks and day totals, each read at most once.
 
-    ``changed`` and ``changed_marks`` are what to write: key to the new value (or times, the oldest first) and until
-    when to keep it (epoch ms).
+    ``changed``, ``changed_marks`` and ``changed_totals`` are what to write: key to the new value (or times, the oldest
+    first; or total and events) and until when to keep it (epoch ms).
     """
 
-    def __init__(self, read: ReadCounters, read_marks: ReadMarks) -> None:
+    def __init__(self, read: ReadCounters, read_marks: ReadMarks, read_totals: ReadTotals) -> None:
         self._read = read
         self._read_marks = read_marks
+        self._read_totals = read_totals
+        self._totals: dict[str, DayTotal] = {}
+        self.changed_totals: dict[str, tuple[int, int, int]] = {}
         self._values: dict[str, int | None] = {}
         self._times: dict[str, list[int]] = {}
         self._storms: dict[str, list[_StormKey]] = {}
@@ -49,15 +57,19 @@ class Tally:
         """
         counters: list[str] = []
         marks: list[str] = []
+        totals: list[str] = []
         guarded: list[tuple[Event, Plan]] = []
         for plans in planned:
             for plan in plans:
-                counters.extend(plan.counters)
+                totals.append(plan.decided.day_total_key)
+                if plan.counters:
+                    counters.extend(plan.counters)
                 if plan.marks:
                     marks.extend(plan.marks)
                 if plan.storms is not None and plan is plans[0]:
                     guarded.append((plan.event, plan))
         self._fetch(counters)
+        self._fetch_totals(totals)
         self._fetch_times(marks)
         if guarded:
             self._fetch_storms(guarded)
@@ -68,6 +80,10 @@ class Tally:
         if key not in values:
             self._fetch((key,))
         return values[key] or 0
+
+    def day_total(self, key: str) -> int:
+        """What the day comes to as it stands now, in minor units."""
+        return self._day(key)[0]
 
     def times(self, key: str) -> Sequence[int]:
         """The times of a mark as they stand now, the oldest first."""
@@ -84,12 +100,12 @@ class Tally:
         if len(plans) == 1:  # nearly every event
             plan = plans[0]
             storms = plan.storms
-            if storms is None or not (storms.has_volume or self._has_counted(plan)):
+            if storms is None or (storms.spared and self._events_of(plan) < storms.spared):
                 decision = plan.decided
                 if plan.asked is not None and decision.state == "send":
                     decision = self._ask_timed(plan.asked, decision)
                 if decision.day_total is not None:
-                    self._add(decision.day_total)
+                    self._add_total(decision.day_total)
                 return [decision]
         held = self._ask_storms(event, plans)
         decisions: list[Decision] = []
@@ -105,7 +121,7 @@ class Tally:
                 totals[decision.day_total] = None
             decisions.append(decision)
         for increment in totals:
-            self._add(increment)
+            self._add_total(increment)
         return decisions
 
     def _ask_timed(self, asked: Asked, planned: Decision) -> Decision:
@@ -166,15 +182,10 @@ class Tally:
             asked.marks,
         )
 
-    def _has_counted(self, plan: Plan) -> bool:
-        """Whether a fingerprint looks at the event: not at the first one that moves money of its account and currency
-        on its local day, as the first recipient's zone has it."""
-        if plan.decided.day_total is None:
-            return True
-        key = plan.decided.day_total_key
-        if key not in self._values:
-            self._fetch((key,))
-        return self._values[key] is not None
+    def _events_of(self, plan: Plan) -> int:
+        """How many events that moved money of its account and currency came before it on its local day, as this
+        recipient's zone has it. One that moves none itself is not spared by any fingerprint."""
+        return MAX_INT64 if plan.decided.day_total is None else self._day(plan.decided.day_total_key)[1]
 
     def _ask_storms(self, event: Event, plans: Sequence[Plan]) -> tuple[str, dict[str, int]] | None:
         """The first storm rule that holds the event back, and what it saw; counts the event for it and those before.
@@ -184,13 +195,13 @@ class Tally:
         plan = next((plan for plan in plans if plan.storms is not None and plan.decided.state == "send"), None)
         if plan is None:
             return None
-        has_counted = self._has_counted(plans[0])
-        if not has_counted and plan.storms is not None and not plan.storms.has_volume:
+        events = self._events_of(plans[0])
+        if plan.storms is not None and events < plan.storms.spared:
             return None
         held: tuple[str, dict[str, int]] | None = None
         volumes: list[_StormKey] = []
         for guard, key, keep_until_ms in self._storms.get(event.id) or _storm_keys(event, plan):
-            if not (has_counted or guard.is_volume):
+            if events < guard.spared:
                 continue
             before = self.value(key)
             if guard.is_volume:
@@ -218,6 +229,16 @@ class Tally:
             fetched.update(self._read(list(fetched)))
             self._values.update(fetched)
 
+    def _day(self, key: str) -> DayTotal:
+        if key not in self._totals:
+            self._fetch_totals((key,))
+        return self._totals[key]
+
+    def _fetch_totals(self, keys: Sequence[str]) -> None:
+        fetched = dict.fromkeys(keys, _NOTHING)
+        fetched.update(self._read_totals(list(fetched)))
+        self._totals.update(fetched)
+
     def _fetch_times(self, keys: Sequence[str]) -> None:
         if keys:
             unique = list(dict.fromkeys(keys))
@@ -227,13 +248,13 @@ class Tally:
                 self._times[key] = sorted(times)
 
     def _fetch_storms(self, guarded: Sequence[tuple[Event, Plan]]) -> None:
-        """Those of events that are not the first of their day, in the ledger or in this batch."""
-        seen: set[str] = set()
+        """Those of events that are not among the first of their day, in the ledger or in this batch."""
+        coming: dict[str, int] = {}
         keys: list[str] = []
         for event, plan in guarded:
             total = plan.decided.day_total_key
-            if plan.storms is None or not (plan.storms.has_volume or total in seen or self._has_counted(plan)):
-                seen.add(total)
+            before = coming[total] = coming.get(total, -1) + 1
+            if plan.storms is None or self._events_of(plan) + before < plan.storms.spared:
                 continue
             found = self._storms[event.id] = _storm_keys(event, plan)
             for guard, key, _ in found:
@@ -248,6 +269,12 @@ class Tally:
         value = values[key] = ((values[key] if key in values else self.value(key)) or 0) + delta
         self.changed[key] = (value, keep_until_ms)
 
+    def _add_total(self, increment: Increment) -> None:
+        key, moved, keep_until_ms = increment
+        total, events = self._totals[key] if key in self._totals else self._day(key)
+        total, events = self._totals[key] = (total + moved, events + 1)
+        self.changed_totals[key] = (total, events, keep_until_ms)
+
     def _mark(self, times: list[int], mark: Mark, now_ms: int) -> None:
         key, time, most, keep_until_ms = mark
         insort(times, time)
@@ -260,8 +287,13 @@ class Tally:
 
 
 def decide(plan: Plan, counters: Mapping[str, int], marks: Mapping[str, Sequence[int]] | None = None) -> Decision:
-    """The decision about a single alert, with these counters and marks (a missing one is 0, or no time)."""
-    tally = Tally(lambda keys: {key: counters[key] for key in keys if key in counters}, lambda _keys: marks or {})
+    """The decision about a single alert, the first of its day, with these counters and marks (a missing one is 0, or
+    no time)."""
+    tally = Tally(
+        lambda keys: {key: counters[key] for key in keys if key in counters},
+        lambda _keys: marks or {},
+        lambda _keys: {},
+    )
     return tally.decide_event(plan.event, [plan])[0]
 
 

@@ -41,7 +41,7 @@ WINDOWS_MS = {"day": DAY_MS, "week": 7 * DAY_MS, "month": 31 * DAY_MS}
 VOLUME_MS = 8 * DAY_MS
 """A volume rule looks at the same hour of the last seven days."""
 
-EVENT_KEYS = ("day|", "storm|", "volume|")
+EVENT_KEYS = ("storm|", "volume|")
 """How the keys of counters begin that count events and not what was told."""
 
 _event = msgspec.json.Decoder(Event)
@@ -82,7 +82,7 @@ def warm_up_ms(rules: Sequence[Rule]) -> int:
             case QuietHours():
                 holds = holds or rule.then == "hold"
             case Storm():
-                # A day for the first swipe of an account's day, which no storm rule looks at.
+                # A day for the first swipes of an account's day, which no storm rule looks at.
                 reach = VOLUME_MS if rule.volume_times is not None else (rule.minutes or 0) * 60_000
                 longest = max(longest, reach, DAY_MS + HOUR_MS)
             case ExpireAfter():
@@ -195,7 +195,7 @@ class WhatIf:
         counters, marks = decisions.counters, decisions.marks
         if not (events and told):
             counters = {key: value for key, value in counters.items() if key.startswith(EVENT_KEYS) is events}
-        self._memory.keep(counters, marks if told else {}, now_ms)
+        self._memory.keep(counters, marks if told else {}, decisions.totals if events else {}, now_ms)
         return decisions
 
 

@@ -34,7 +34,7 @@ from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.consent import ConsentChange, Consented, ConsentEntry
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Recipient, RecipientLine
-from ratelimit.decision import Fold
+from ratelimit.decision import DayTotal, Fold
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -69,15 +69,16 @@ class Noted(msgspec.Struct, frozen=True):
 
 class Decisions(msgspec.Struct, frozen=True):
     """Decisions of a batch: ``drafts[i]`` belong to the i-th event; ``counters`` maps a key to (value, keep until),
-    ``marks`` a key to (moments in epoch ms, ascending, and until when to keep them). A kind (all of a key up to its
-    last bar) has either counters or marks. ``ruleset`` is the version of the rules that decided all of them, which
-    `Ledger.ruleset` was told before."""
+    ``totals`` the key of a day's total to (minor units, events, keep until), ``marks`` a key to (moments in epoch ms,
+    ascending, and until when to keep them). A kind (all of a key up to its last bar) has only one of the three.
+    ``ruleset`` is the version of the rules that decided all of them, which `Ledger.ruleset` was told before."""
 
     drafts: list[list[Draft]]
     counters: dict[str, tuple[int, int]]
     marks: dict[str, tuple[tuple[int, ...], int]] = {}
     ruleset: str = ""
     noted: Noted = Noted()
+    totals: dict[str, tuple[int, int, int]] = {}
 
 
 class Counted(Protocol):
@@ -85,6 +86,9 @@ class Counted(Protocol):
 
     def counters(self, keys: Sequence[str]) -> Mapping[str, int]:
         """The values of counters, by key."""
+
+    def totals(self, keys: Sequence[str]) -> Mapping[str, DayTotal]:
+        """Day totals, by key."""
 
     def marks(self, keys: Sequence[str]) -> Mapping[str, Sequence[int]]:
         """The moments that are remembered, by key: epoch ms, ascending."""

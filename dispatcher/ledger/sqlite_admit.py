@@ -12,7 +12,7 @@ import msgspec
 from dispatcher.events import Accepted, same_content
 from dispatcher.ledger.api import Admission, Decide, Draft
 from dispatcher.ledger.sql import read_keys, write_rows
-from dispatcher.ledger.sqlite_counters import read_counters, write_counters
+from dispatcher.ledger.sqlite_counters import read_counters, read_totals, write_counters, write_totals
 from dispatcher.ledger.sqlite_digests import Folded, fold_members
 from dispatcher.ledger.sqlite_held import write_holds
 from dispatcher.ledger.sqlite_ids import IdIndex
@@ -23,6 +23,7 @@ from dispatcher.ledger.sqlite_rules import ruleset_row
 from dispatcher.model.alert import ALERT_ID_BITS, Alert, State
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import MAX_RECIPIENTS_PER_ACCOUNT, Recipient
+from ratelimit.decision import DayTotal
 
 _encode = msgspec.json.Encoder().encode
 _recipients = msgspec.json.Decoder(Recipient)
@@ -54,6 +55,9 @@ class _Counted:
 
     def counters(self, keys: Sequence[str]) -> Mapping[str, int]:
         return read_counters(self._connection, keys)
+
+    def totals(self, keys: Sequence[str]) -> Mapping[str, DayTotal]:
+        return read_totals(self._connection, keys)
 
     def marks(self, keys: Sequence[str]) -> Mapping[str, Sequence[int]]:
         return read_marks(self._connection, keys)
@@ -126,6 +130,7 @@ def admit(
     if folds:
         fold_members(connection, folds, now_ms)
     write_counters(connection, decisions.counters)
+    write_totals(connection, decisions.totals)
     write_marks(connection, decisions.marks)
     ids.admitted(digests, first)
     by_rule = dict(Counter(row[6] for row in held)) if held else {}

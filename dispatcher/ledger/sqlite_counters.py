@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from dispatcher.ledger.sql import read_keys, write_rows
+from ratelimit.decision import DayTotal
+
+_Value = TypeVar("_Value")
 
 FORGOTTEN_AT_ONCE = 2_000
 """Counters dropped in one transaction, some milliseconds of work: a day has millions of them."""
 
 _values = msgspec.json.Decoder(dict[str, int])
+_totals = msgspec.json.Decoder(dict[str, tuple[int, int]])
 _kinds = msgspec.json.Decoder(list[tuple[str, int, int]])
 
 KINDS = "SELECT json_group_array(json_array(name, id, keep_until)) FROM counter_kinds WHERE name IN ({keys})"
 VALUES = "SELECT json_group_object(who, value) FROM counters WHERE kind=? AND who IN ({keys})"
 WRITE = "INSERT INTO counters (kind, who, value) {values} ON CONFLICT (kind, who) DO UPDATE SET value=excluded.value"
+TOTALS = "SELECT json_group_object(who, json_array(value, events)) FROM counters WHERE kind=? AND who IN ({keys})"
+WRITE_TOTALS = (
+    "INSERT INTO counters (kind, who, value, events) {values}"
+    " ON CONFLICT (kind, who) DO UPDATE SET value=excluded.value, events=excluded.events"
+)
 KEEP = (
     "INSERT INTO counter_kinds (name, keep_until) VALUES (?,?)"
     " ON CONFLICT (name) DO UPDATE SET keep_until=excluded.keep_until RETURNING id"
@@ -40,28 +49,48 @@ def split(key: str) -> tuple[str, str]:
 
 def read_counters(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, int]:
     """The values of those that exist, by key."""
+    return _read(connection, keys, VALUES, _values)
+
+
+def read_totals(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, DayTotal]:
+    """The day totals that exist, by key."""
+    return _read(connection, keys, TOTALS, _totals)
+
+
+def _read(
+    connection: sqlite3.Connection, keys: Iterable[str], query: str, decoder: msgspec.json.Decoder[dict[str, _Value]]
+) -> dict[str, _Value]:
     wanted: dict[str, list[str]] = {}
     for key in keys:
         kind, who = split(key)
         wanted.setdefault(kind, []).append(who)
     numbers = kind_numbers(connection, list(wanted))
-    values: dict[str, int] = {}
+    values: dict[str, _Value] = {}
     for kind, known in numbers.items():
-        for text in read_keys(connection, VALUES, sorted(wanted[kind]), (known[0],)):
-            for who, value in _values.decode(text).items():
+        for text in read_keys(connection, query, sorted(wanted[kind]), (known[0],)):
+            for who, value in decoder.decode(text).items():
                 values[kind + who] = value
     return values
 
 
 def write_counters(connection: sqlite3.Connection, counters: Mapping[str, tuple[int, int]]) -> None:
     """Set each to its value; (value, keep until in epoch ms) by key. A kind is kept as long as any of it is to be."""
-    rows: dict[str, list[tuple[str, int]]] = {}
+    _write(connection, counters, WRITE)
+
+
+def write_totals(connection: sqlite3.Connection, totals: Mapping[str, tuple[int, int, int]]) -> None:
+    """The same of day totals; (total, events, keep until in epoch ms) by key."""
+    _write(connection, totals, WRITE_TOTALS)
+
+
+def _write(connection: sqlite3.Connection, changed: Mapping[str, tuple[int, ...]], statement: str) -> None:
+    rows: dict[str, list[tuple[Any, ...]]] = {}
     keep: dict[str, int] = {}
-    for key, (value, keep_until) in counters.items():
+    for key, (*values, keep_until) in changed.items():
         kind, who = split(key)
         if kind not in rows:
             rows[kind], keep[kind] = [], keep_until
-        rows[kind].append((who, value))
+        rows[kind].append((who, *values))
         if keep_until > keep[kind]:
             keep[kind] = keep_until
     numbers = kind_numbers(connection, list(rows))
@@ -70,7 +99,7 @@ def write_counters(connection: sqlite3.Connection, counters: Mapping[str, tuple[
         if kept_until < keep[kind]:
             number = connection.execute(KEEP, (kind, keep[kind])).fetchall()[0][0]
         several.sort()  # as the table is, so that its pages are gone through once
-        write_rows(connection, WRITE, [(number, who, value) for who, value in several])
+        write_rows(connection, statement, [(number, *row) for row in several])
 
 
 def forget_counters(connection: sqlite3.Connection, now_ms: int) -> int:

@@ -22,6 +22,7 @@ from loadtest.bench.figures import Failed, Figures, Kind
 from loadtest.bench.rule_files import FILES
 from loadtest.bench.stages import BATCH, LEASE_MS, QUARTILE
 from loadtest.bench.swipes import swipes
+from ratelimit.decision import DayTotal
 from ratelimit.rules import Decider, Rules, Tally, load_rules
 from templates.library import Library
 
@@ -103,6 +104,7 @@ class _Watch:
         self._counted = counted
         self._counters: dict[str, int] = {}
         self._marks: dict[str, Sequence[int]] = {}
+        self._totals: dict[str, DayTotal] = {}
         self.reading = 0.0
         began = time.process_time()
         decisions = self._admitter(batch, recipients, now_ms, self)
@@ -114,6 +116,14 @@ class _Watch:
         began = time.process_time()
         found = self._counted.counters(keys)
         self._counters.update(found)
+        self.reading += time.process_time() - began
+        return found
+
+    def totals(self, keys: Sequence[str]) -> Mapping[str, DayTotal]:
+        """The same of day totals."""
+        began = time.process_time()
+        found = self._counted.totals(keys)
+        self._totals.update(found)
         self.reading += time.process_time() - began
         return found
 
@@ -134,7 +144,7 @@ class _Watch:
             [plan(one.event, one.swiped_ms, to, now_ms, "swipe") for to in recipients[one.event.account]]
             for one in batch
         ]
-        tally = Tally(lambda _keys: self._counters, lambda _keys: self._marks)
+        tally = Tally(lambda _keys: self._counters, lambda _keys: self._marks, lambda _keys: self._totals)
         tally.prefetch(planned)
         for one, plans in zip(batch, planned, strict=True):
             tally.decide_event(one.event, plans)

@@ -20,6 +20,7 @@ from dispatcher.ledger.stories import AlertStory
 from dispatcher.ledger.worker import InlineLedger, ThreadedLedger
 from dispatcher.model.alert import Alert, State, Step
 from dispatcher.model.recipient import Recipient, RecipientLine
+from ratelimit.decision import DayTotal
 
 NOW = 1_704_103_200_000
 """2024-01-01T10:00:00Z, in ms."""
@@ -184,15 +185,25 @@ async def attempts_of(ledger: Ledger, event_id: str = "e-1", place: int = 0) -> 
 
 
 class _Seen(Exception):
-    def __init__(self, value: int) -> None:
+    def __init__(self, value: Any) -> None:
         self.value = value
 
 
 async def counted(ledger: Ledger, owner: int, key: str) -> int:
     """A counter as the rules would see it; 0 when there is none. Leaves no trace."""
+    found: int = await _peeked(ledger, owner, lambda counted: counted.counters([key]).get(key, 0))
+    return found
 
+
+async def total_of(ledger: Ledger, owner: int, key: str) -> DayTotal | None:
+    """A day's total as the rules would see it. Leaves no trace."""
+    found: DayTotal | None = await _peeked(ledger, owner, lambda counted: counted.totals([key]).get(key))
+    return found
+
+
+async def _peeked(ledger: Ledger, owner: int, look: Callable[[Counted], object]) -> Any:
     def peek(batch: object, told: object, now_ms: int, counted: Counted) -> Decisions:
-        raise _Seen(counted.counters([key]).get(key, 0))
+        raise _Seen(look(counted))
 
     try:
         await ledger.admit([accepted("never admitted")], NOW, owner, peek)

@@ -380,6 +380,32 @@ async def test_counters_are_read_in_the_transaction_and_written_as_they_are(ledg
     assert seen[-1] == {}
 
 
+async def test_day_totals_go_on_and_are_no_counters(ledger: Ledger) -> None:
+    # Given totals of two accounts' day, of which one is below zero, and a counter
+    owner = await owner_of(ledger)
+    day, other = "day|Asia/Shanghai|2024-01-01|GBP|A-1", "day|Asia/Shanghai|2024-01-01|GBP|A-2"
+    written = [{day: (7_261, 1, NOW), other: (-50, 3, NOW)}, {day: (7_200, 2, NOW + 10)}]
+    seen: list[Any] = []
+
+    def decide(batch: Any, told: Any, now_ms: int, counted_now: Counted) -> Decisions:
+        seen.append((counted_now.totals([day, other, "day|never|A-1"]), counted_now.counters(["told|A-1"])))
+        totals = written.pop(0) if written else {}
+        return Decisions([[NOBODY]], {"told|A-1": (len(seen), NOW)}, totals=totals)
+
+    # When each is written, and one of them again
+    for number in range(3):
+        await ledger.admit([accepted(f"e-{number}")], NOW, owner, decide)
+    # Then they are read back as they were written last
+    assert seen == [
+        ({}, {}),
+        ({day: (7_261, 1), other: (-50, 3)}, {"told|A-1": 1}),
+        ({day: (7_200, 2), other: (-50, 3)}, {"told|A-1": 2}),
+    ]
+    # And a kind of them goes as a whole when its time is over, in its time
+    assert await ledger.forget_counters(NOW + 10) == 1
+    assert await ledger.forget_counters(NOW + 11) == 2
+
+
 async def test_many_counters_in_one_batch(ledger: Ledger) -> None:
     owner = await owner_of(ledger)
     wanted = {f"day|2024-01-01|GBP|{number}": number for number in range(1000)}

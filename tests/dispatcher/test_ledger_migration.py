@@ -13,7 +13,7 @@ from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.consent import ConsentChange, Consented
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Consent
-from tests.dispatcher.ledger_kit import NOW, Tell, accepted, attempts_of, counted, owner_of, state_of
+from tests.dispatcher.ledger_kit import NOW, Tell, accepted, attempts_of, counted, owner_of, state_of, total_of
 
 
 def first_layout(path: Path) -> None:
@@ -85,6 +85,7 @@ async def test_a_ledger_of_the_first_layout_is_taken_over_whole(tmp_path: Path) 
     # And the counters go on
     assert await counted(ledger, owner, "day|Asia/Shanghai|2026-01-01|CNY|A-1") == 500
     assert await counted(ledger, owner, "bare") == 3
+    assert await total_of(ledger, owner, "day|Asia/Shanghai|2026-01-01|CNY|A-1") == (500, 0)
     assert await state_of(ledger, "e-2") == "queued"
     # And its recipients are found by their openid
     assert await ledger.heard([Heard("o-1", "follow", NOW + 1000)]) == 1

@@ -90,7 +90,7 @@ def test_every_table_is_strict(path: str) -> None:
         assert set(strict) >= {"events", "alerts", "attempts", "receipts", "recipients", "counters", "processes"}
         assert all(strict.values()), strict
         with pytest.raises(sqlite3.IntegrityError, match="cannot store TEXT value in INTEGER column"):
-            connection.execute("INSERT INTO counters VALUES ('key', 'many', 1)")
+            connection.execute("INSERT INTO counters VALUES (1, 'key', 'many', 1)")
 
 
 async def test_a_ledger_keeps_what_it_holds_when_it_is_opened_again(path: str) -> None:

@@ -169,11 +169,12 @@ async def test_a_batch_that_is_being_decided_keeps_its_rules(world: Any, path: P
 
         def __init__(self, counted: Any) -> None:
             self.marks = counted.marks
-            self._counters = counted.counters
+            self.counters = counted.counters
+            self._totals = counted.totals
 
-        def counters(self, keys: Any) -> Any:
+        def totals(self, keys: Any) -> Any:
             admitter.put_in_force(second)
-            return self._counters(keys)
+            return self._totals(keys)
 
     def decide(batch: Any, recipients: Any, now_ms: int, counted: Any) -> Any:
         return admitter(batch, recipients, now_ms, Meanwhile(counted))

@@ -8,6 +8,7 @@ from typing import Any
 
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
+from ratelimit.decision import DayTotal
 from ratelimit.rules import Decider, Decision, Plan, Tally, load_rules
 
 MINUTE_MS = 60_000
@@ -52,6 +53,7 @@ class Book:
         self.decider = Decider(self.rules, channels)
         self.counters: dict[str, int] = {}
         self.marks: dict[str, tuple[int, ...]] = {}
+        self.totals: dict[str, DayTotal] = {}
         self.reads: list[int] = []
 
     def tell(
@@ -76,17 +78,22 @@ class Book:
 
     def decide(self, planned: Sequence[tuple[Event, list[Plan]]], *, prefetch: bool = True) -> list[list[Decision]]:
         """Decide a batch and keep what it counts."""
-        tally = Tally(self._read, self._read_marks)
+        tally = Tally(self._read, self._read_marks, self._read_totals)
         if prefetch:
             tally.prefetch([plans for _, plans in planned])
         decisions = [tally.decide_event(event, plans) for event, plans in planned]
         self.counters.update((key, value) for key, (value, _) in tally.changed.items())
         self.marks.update((key, times) for key, (times, _) in tally.changed_marks.items())
+        self.totals.update((key, (total, events)) for key, (total, events, _) in tally.changed_totals.items())
         return decisions
 
     def _read(self, keys: Sequence[str]) -> dict[str, int]:
         self.reads.append(len(keys))
         return {key: self.counters[key] for key in keys if key in self.counters}
+
+    def _read_totals(self, keys: Sequence[str]) -> dict[str, DayTotal]:
+        self.reads.append(len(keys))
+        return {key: self.totals[key] for key in keys if key in self.totals}
 
     def _read_marks(self, keys: Sequence[str]) -> dict[str, tuple[int, ...]]:
         return {key: self.marks[key] for key in keys if key in self.marks}

@@ -201,8 +201,8 @@ class Oracle:
         for rule in rules:
             if rule["effect"] != "storm" or True in held.values():
                 continue
-            if "fingerprint" in rule and self._is_first_of_day(event, told):
-                continue
+            if "fingerprint" in rule and moves_money(event) and self._day_so_far(event, told) < rule["limit"] // 2:
+                continue  # the first of a day are no storm yet
             if any(matches(rule, event, to) for to in told):
                 over, sample = self._burst(rule, event, now), rule.get("sample", 0)
                 held[rule["id"]] = over >= 0 and not (sample and (over + 1) % sample == 0)
@@ -225,13 +225,16 @@ class Oracle:
             return -1
         return came - max(rule["at_least"], ceil(Fraction(str(rule["volume_times"])) * sum(usual) / len(usual)))
 
-    def _is_first_of_day(self, event: Event, told: Sequence[Recipient]) -> bool:
-        """Whether it is the first that moves the account's money in this currency on its day: that is no storm yet."""
+    def _day_so_far(self, event: Event, told: Sequence[Recipient]) -> int:
+        """How many events have moved the account's money in this currency on its day."""
         days = {local(to.timezone, ms_of(event.time)).date() for to in told[:1]}
-        return moves_money(event) and not any(
-            abs(one.event.time - event.time) < 2 * DAY
-            and (one.event.account, one.event.currency) == (event.account, event.currency)
-            and moves_money(one.event)
-            and local(told[0].timezone, ms_of(one.event.time)).date() in days
-            for one in self.past
+        return len(
+            {
+                one.event.id
+                for one in self.past
+                if abs(one.event.time - event.time) < 2 * DAY
+                and (one.event.account, one.event.currency) == (event.account, event.currency)
+                and moves_money(one.event)
+                and local(told[0].timezone, ms_of(one.event.time)).date() in days
+            }
         )

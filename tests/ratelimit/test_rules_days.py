@@ -52,7 +52,7 @@ class Book:
         time = EPOCH + timedelta(milliseconds=now_ms)
         event = Event(id="e", account="A", amount=1, currency="USD", time=time)
         plan = self.decider.plan(event, now_ms, self.recipient, now_ms)
-        tally = Tally(self._read, _no_marks)
+        tally = Tally(self._read, _no_marks, lambda _keys: {})
         tally.prefetch([[plan]])
         (decision,) = tally.decide_event(event, [plan])
         self.counters.update((key, value) for key, (value, _) in tally.changed.items())

@@ -178,7 +178,7 @@ DECIDED: list[tuple[list[str], list[int], str]] = [
     ),
     (
         [rule("storm", fingerprint='"merchant"', limit="1", minutes="1")],
-        [NOON_MS, NOON_MS, NOON_MS],
+        [NOON_MS, NOON_MS],
         "held by rule storm, until somebody releases or discards it or it expires, because 1 like it came before it "
         "and 1 may pass",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from dispatcher.model.event import MAX_INT64, Event
 from dispatcher.model.recipient import Recipient, Refusal
+from ratelimit.decision import DayTotal
 from ratelimit.rules import (
     MAX_COUNTED_AMOUNT,
     Decider,
@@ -43,8 +45,12 @@ def a_recipient(**changes: Any) -> Recipient:
     return Recipient(**(given | changes))
 
 
-def a_tally(counters: dict[str, int]) -> Tally:
-    return Tally(lambda keys: {key: counters[key] for key in keys if key in counters}, lambda keys: {})
+def a_tally(counters: dict[str, int], totals: Mapping[str, DayTotal] = {}) -> Tally:
+    return Tally(
+        lambda keys: {key: counters[key] for key in keys if key in counters},
+        lambda keys: {},
+        lambda keys: {key: totals[key] for key in keys if key in totals},
+    )
 
 
 def decided(
@@ -246,9 +252,9 @@ def test_a_suppressed_or_expired_alert_needs_no_cap_counters() -> None:
     too_old = decider.plan(an_event(), NOW_MS - 25 * HOUR_MS, a_recipient(), NOW_MS)
     sent = decider.plan(an_event(), NOW_MS, a_recipient(), NOW_MS)
     # Then only the one that could be sent reads the cap's counter; all read the day total
-    assert nobody.counters == ("day|Asia/Shanghai|2026-01-01|CNY|A|1",)
-    assert too_old.counters == ("day|Asia/Shanghai|2025-12-31|CNY|A|1",)
-    assert sent.counters == (CAP_KEY, "day|Asia/Shanghai|2026-01-01|CNY|A|1")
+    assert (nobody.counters, nobody.decided.day_total_key) == ((), "day|Asia/Shanghai|2026-01-01|CNY|A|1")
+    assert (too_old.counters, too_old.decided.day_total_key) == ((), "day|Asia/Shanghai|2025-12-31|CNY|A|1")
+    assert (sent.counters, sent.decided.day_total_key) == ((CAP_KEY,), "day|Asia/Shanghai|2026-01-01|CNY|A|1")
 
 
 def test_an_unknown_time_zone_is_the_default_one_and_marked() -> None:
@@ -296,16 +302,16 @@ def test_the_day_total_counts_once_for_each_zone_and_is_read_straight_after() ->
     recipients = [a_recipient(id=number, timezone=zone) for number, zone in enumerate(zones)]
     shanghai, new_york = "day|Asia/Shanghai|2026-01-01|CNY|A|1", "day|America/New_York|2026-01-01|CNY|A|1"
     # And a batch of two purchases on a day of which 1,000 are known
-    tally = a_tally({shanghai: 1_000})
+    tally = a_tally({}, {shanghai: (1_000, 3)})
     seen = []
     for amount in (200, 30):
         event = an_event(amount=amount)
         decisions = tally.decide_event(event, [decider.plan(event, NOW_MS, each, NOW_MS) for each in recipients])
-        seen.append([tally.value(decision.day_total_key) for decision in decisions])
+        seen.append([tally.day_total(decision.day_total_key) for decision in decisions])
     # Then each recipient reads the balance after its own event, and each event has counted once in each zone
     assert seen == [[1_200, 1_200, 1_200, 200], [1_230, 1_230, 1_230, 230]]
-    written = {key: value for key, (value, _) in tally.changed.items() if key.startswith("day|")}
-    assert written == {shanghai: 1_230, new_york: 230}
+    written = {key: (total, events) for key, (total, events, _) in tally.changed_totals.items()}
+    assert (written, tally.changed) == ({shanghai: (1_230, 5), new_york: (230, 2)}, {})
 
 
 def test_alerts_of_one_batch_see_each_other_at_the_cap() -> None:

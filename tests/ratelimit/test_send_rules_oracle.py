@@ -92,6 +92,7 @@ def test_caps_and_day_totals_equal_the_oracles(
 ) -> None:
     # Given accounts with recipients in several zones, and counters that outlive each batch (and each restart)
     stored: dict[str, int] = {}
+    totals: dict[str, tuple[int, int]] = {}
     oracle = Oracle()
     for now, batch in batches:
         decider = Decider(RULES, ("wechat",))
@@ -109,7 +110,11 @@ def test_caps_and_day_totals_equal_the_oracles(
             ]
             for event in given_events
         ]
-        tally = Tally(lambda keys: {key: stored[key] for key in keys if key in stored}, lambda keys: {})
+        tally = Tally(
+            lambda keys: {key: stored[key] for key in keys if key in stored},
+            lambda keys: {},
+            lambda keys: {key: totals[key] for key in keys if key in totals},
+        )
         tally.prefetch(plans)
         # When the batch is decided with the counters that its plans asked for
         for event, several in zip(given_events, plans, strict=True):
@@ -121,9 +126,10 @@ def test_caps_and_day_totals_equal_the_oracles(
                 if decision.state != "expired":
                     wanted = "send" if oracle.is_sent(event.account, zone, now) else "suppressed"
                     assert decision.state == wanted
-                total = tally.value(decision.day_total_key)
+                total = tally.day_total(decision.day_total_key)
                 assert total == oracle.day_total(event.account, event.currency, zone, event.time)
         stored.update((key, value) for key, (value, _) in tally.changed.items())
+        totals.update((key, (total, events)) for key, (total, events, _) in tally.changed_totals.items())
 
 
 def test_the_long_and_the_short_day_of_new_york_are_one_day_each() -> None:
@@ -133,7 +139,7 @@ def test_the_long_and_the_short_day_of_new_york_are_one_day_each() -> None:
         (datetime(2026, 3, 8, 5, tzinfo=UTC), 23),
     ):
         sent = []
-        tally = Tally(lambda keys: {}, lambda keys: {})
+        tally = Tally(lambda keys: {}, lambda keys: {}, lambda keys: {})
         decider = Decider(RULES, ("wechat",))
         recipient = Recipient(id=1, account="A", openid="o", timezone="America/New_York")
         for half_hours in range(-1, 2 * hours + 1):

@@ -25,10 +25,28 @@ def test_a_burst_is_held_from_its_limit_on_and_counts_nothing_else() -> None:
     assert (held.increments, held.times) == ((), ())
     assert book.counters["cap|cap|2026-11-28|A1"] == 3
     # And the money has moved five times
-    assert book.counters["day|Asia/Shanghai|2026-11-28|CNY|A1"] == 5 * 12_300
+    assert book.totals["day|Asia/Shanghai|2026-11-28|CNY|A1"] == (5 * 12_300, 5)
     # And another swipe of the account passes, and the same one in the next ten minutes
     assert book.one(NOW, event=an_event(amount=1)).state == "send"
     assert book.one(NOW + 10 * MINUTE_MS).state == "send"
+
+
+def test_the_first_of_a_day_are_spared_half_as_many_as_the_limit() -> None:
+    # Given at most six in ten minutes, and an account of two recipients in one zone
+    book = Book(rule("storm", **BURST | {"limit": "6"}))
+    both = [a_recipient(id=1), a_recipient(id=2)]
+    # When two other purchases come on a day, and then one again and again
+    for number in range(2):
+        assert book.one(NOW, event=an_event(id=f"d{number}", amount=1 + number)).state == "send"
+    states = [[one.state for one in book.tell(NOW, *both, event=an_event(id=f"e{number}"))] for number in range(10)]
+    # Then the first of the burst is the third event of the day, is not looked at either, and six more may pass
+    assert states == [["send"] * 2] * 7 + [["held"] * 2] * 3
+    assert book.totals["day|Asia/Shanghai|2026-11-28|CNY|A1"] == (10 * 12_300 + 3, 12)
+
+
+def test_a_limit_of_one_spares_nothing() -> None:
+    book = Book(rule("storm", **BURST | {"limit": "1"}))
+    assert [book.one(NOW, event=an_event(id=f"e{number}")).state for number in range(3)] == ["send", "held", "held"]
 
 
 def test_one_in_so_many_of_a_burst_is_told() -> None:
@@ -62,10 +80,10 @@ def test_of_two_storm_rules_the_first_that_holds_decides() -> None:
     other = BURST | {"fingerprint": '"merchant"', "limit": "1"}
     book = Book(rule("storm", **BURST), rule("storm", id='"shop"', **other))
     rules = [book.one(NOW, event=an_event(id=f"e{n}")).rule for n in range(5)]
-    assert rules == ["", "", "shop", "storm", "storm"]
+    assert rules == ["", "shop", "shop", "storm", "storm"]
     # And the second has counted only what the first let pass
     counted = {key.split("|")[1]: value for key, value in book.counters.items() if key.startswith("storm|")}
-    assert counted == {"storm": 4, "shop": 2}
+    assert counted == {"storm": 4, "shop": 3}
 
 
 def test_an_ordinary_swipe_reads_no_storm_counter_and_writes_none() -> None:
@@ -83,10 +101,10 @@ def test_the_storm_guard_of_the_shipped_rules_leaves_an_ordinary_swipe_on_the_sh
     decider = Decider(load_rules(default_rules_text(), "rules.toml"), ("wechat", "sms"))
     plan = decider.plan(an_event(), NOW, a_recipient(), NOW)
     # Then nothing is asked but its day total, and the decision is the planned one itself
-    assert (plan.asked, plan.counters) == (None, ("day|Asia/Shanghai|2026-11-28|CNY|A1",))
-    tally = Tally(lambda keys: {}, lambda keys: {})
+    assert (plan.asked, plan.counters) == (None, ())
+    tally = Tally(lambda keys: {}, lambda keys: {}, lambda keys: {})
     assert tally.decide_event(an_event(), [plan])[0] is plan.decided
-    assert list(tally.changed) == ["day|Asia/Shanghai|2026-11-28|CNY|A1"]
+    assert (tally.changed, list(tally.changed_totals)) == ({}, ["day|Asia/Shanghai|2026-11-28|CNY|A1"])
 
 
 def test_one_transaction_again_and_again_is_a_storm_and_the_same_purchase_again_is_none() -> None:
