@@ -1,12 +1,13 @@
 """The decisions of a batch: where the ledger's transaction meets the send rules.
 
-`Admitter` is called by the ledger inside the admission transaction, with the new events, their recipients and a
-reader of what was counted. It reads no clock and writes nothing; the ledger writes what it returns.
+`Admitter` is called by the ledger with the new events and their recipients; what it returns is called inside the
+admission transaction with a reader of what was counted. It reads no clock and writes nothing; the ledger writes what
+comes of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from dispatcher.digests import rules_for_digests, told_by
@@ -20,6 +21,7 @@ from dispatcher.rules_in_force import RulesInForce
 from ratelimit.brownout import BrownOutTerms
 from ratelimit.degrade import degrade
 from ratelimit.rules import NO_RECIPIENT, Decider, Decision, Plan, Rules, Tally
+from ratelimit.tally import Keys, keys_of
 from templates.choose import Chooser
 from templates.library import Library
 from templates.template import Template
@@ -36,6 +38,10 @@ class BrownOut(Protocol):
 
     def took_away(self, step: str) -> None:
         """An alert was kept from the channel by a step."""
+
+
+_Planned = tuple[Sequence[Recipient], str, list[Plan]]
+"""Who is told of an event, the pinned template, and the plans."""
 
 
 class Admitter:
@@ -69,17 +75,14 @@ class Admitter:
         self._chooser = chooser
 
     def __call__(
-        self,
-        batch: Sequence[Accepted],
-        recipients: Mapping[str, Sequence[Recipient]],
-        now_ms: int,
-        counted: Counted,
-    ) -> Decisions:
+        self, batch: Sequence[Accepted], recipients: Mapping[str, Sequence[Recipient]], now_ms: int
+    ) -> Callable[[Counted], Decisions]:
         """See `dispatcher.ledger.api.Decide`."""
         decider = self.in_force.decider  # once, so that a batch is decided by one set of rules
         choose = self._chooser.of
         plan, is_urgent = decider.plan, decider.is_urgent if decider.has_priorities else None
-        planned = []
+        planned: list[_Planned] = []
+        taken: list[tuple[BrownOut, str]] = []
         # Once a batch: while no quota runs low, the ladder costs nothing an alert.
         ladder = [(name, one, one.level) for name, one in self._brownouts.items() if one.level]
         for accepted in batch:
@@ -93,12 +96,26 @@ class Admitter:
             plans = [plan(event, accepted.swiped_ms, recipient, now_ms, name) for recipient in told]
             if ladder:
                 plans = [
-                    _degraded(one, event, ladder, None if is_urgent is None else is_urgent(event, recipient))
+                    _degraded(one, event, ladder, None if is_urgent is None else is_urgent(event, recipient), taken)
                     for one, recipient in zip(plans, told, strict=True)
                 ]
             planned.append((told, template.pinned, plans))
+        wanted = keys_of([plans for _, _, plans in planned])
+        return lambda counted: self._decided(decider.rules.version_id, batch, planned, wanted, taken, counted)
+
+    def _decided(
+        self,
+        ruleset: str,
+        batch: Sequence[Accepted],
+        planned: Sequence[_Planned],
+        wanted: Keys,
+        taken: Sequence[tuple[BrownOut, str]],
+        counted: Counted,
+    ) -> Decisions:
+        for brownout, step in taken:  # now, because what was planned may be planned anew
+            brownout.took_away(step)
         tally = Tally(counted.counters, counted.marks, counted.totals)
-        tally.prefetch([plans for _, _, plans in planned])
+        tally.prefetch(wanted)
         drafts: list[list[Draft]] = []
         noting = Noting()
         for accepted, (told, pinned, plans) in zip(batch, planned, strict=True):
@@ -117,7 +134,7 @@ class Admitter:
             drafts,
             tally.changed,
             tally.changed_marks,
-            decider.rules.version_id,
+            ruleset,
             noting.noted(),
             tally.changed_totals,
         )
@@ -129,8 +146,8 @@ class Admitter:
         recipients: Sequence[Recipient],
         now_ms: int,
         template: Template,
-    ) -> tuple[Sequence[Recipient], str, list[Plan]]:
-        """(who is told, pinned template, plans) of a digest: neither folded nor browned out once more."""
+    ) -> _Planned:
+        """Of a digest: neither folded nor browned out once more."""
         if self._for_digests is None or self._for_digests[0] is not decider:
             self._for_digests = decider, Decider(rules_for_digests(decider.rules), self._fenced)
         plan = self._for_digests[1].plan
@@ -151,11 +168,17 @@ class Admitter:
         return Draft(recipient, ended, rule, route, expires_ms, template, saw, fold=decision.fold)
 
 
-def _degraded(plan: Plan, event: Event, ladder: Sequence[tuple[str, BrownOut, int]], urgent: bool | None) -> Plan:
+def _degraded(
+    plan: Plan,
+    event: Event,
+    ladder: Sequence[tuple[str, BrownOut, int]],
+    urgent: bool | None,
+    taken: list[tuple[BrownOut, str]],
+) -> Plan:
     for channel, brownout, level in ladder:
         plan, step = degrade(plan, event, channel, level, brownout.terms, urgent)
         if step is not None:
-            brownout.took_away(step)
+            taken.append((brownout, step))
     return plan
 
 

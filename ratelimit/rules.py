@@ -5,7 +5,7 @@ inside the admission transaction::
 
     plans = [[decider.plan(event, swipe_ms, recipient, now_ms) for recipient in …] for event, swipe_ms in …]
     tally = Tally(read_counters, read_marks, read_totals)
-    tally.prefetch(plans)
+    tally.prefetch(keys_of(plans))
     for event, several in zip(events, plans):
         decisions = tally.decide_event(event, several)
         balances = [tally.day_total(decision.day_total_key) for decision in decisions]

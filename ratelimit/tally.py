@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,6 +32,31 @@ _StormKey = tuple[StormGuard, str, int]
 _NOTHING: DayTotal = (0, 0)
 
 
+class Keys(NamedTuple):
+    """What the plans of a batch will look at. ``guarded`` are those that storm rules look at, one for each event."""
+
+    counters: list[str]
+    totals: list[str]
+    marks: list[str]
+    guarded: list[Plan]
+
+
+def keys_of(planned: Sequence[Sequence[Plan]]) -> Keys:
+    """What the plans, by event, will look at."""
+    wanted = Keys([], [], [], [])
+    counters, totals, marks, guarded = wanted
+    for plans in planned:
+        for plan in plans:
+            totals.append(plan.decided.day_total_key)
+            if plan.counters:
+                counters.extend(plan.counters)
+            if plan.marks:
+                marks.extend(plan.marks)
+            if plan.storms is not None and plan is plans[0]:
+                guarded.append(plan)
+    return wanted
+
+
 class Tally:
     """Counters, marks and day totals, each read at most once.
 
@@ -50,29 +76,16 @@ class Tally:
         self.changed: dict[str, tuple[int, int]] = {}
         self.changed_marks: dict[str, tuple[tuple[int, ...], int]] = {}
 
-    def prefetch(self, planned: Sequence[Sequence[Plan]]) -> None:
-        """Read what the plans of a batch, by event, will look at: all at once, and then the few storm counters.
+    def prefetch(self, wanted: Keys) -> None:
+        """Read what the plans of a batch will look at: all at once, and then the few storm counters.
 
         Without it every key is read when it is looked at, with the same decisions.
         """
-        counters: list[str] = []
-        marks: list[str] = []
-        totals: list[str] = []
-        guarded: list[tuple[Event, Plan]] = []
-        for plans in planned:
-            for plan in plans:
-                totals.append(plan.decided.day_total_key)
-                if plan.counters:
-                    counters.extend(plan.counters)
-                if plan.marks:
-                    marks.extend(plan.marks)
-                if plan.storms is not None and plan is plans[0]:
-                    guarded.append((plan.event, plan))
-        self._fetch(counters)
-        self._fetch_totals(totals)
-        self._fetch_times(marks)
-        if guarded:
-            self._fetch_storms(guarded)
+        self._fetch(wanted.counters)
+        self._fetch_totals(wanted.totals)
+        self._fetch_times(wanted.marks)
+        if wanted.guarded:
+            self._fetch_storms(wanted.guarded)
 
     def value(self, key: str) -> int:
         """The counter as it stands now."""
@@ -247,11 +260,12 @@ class Tally:
             for key, times in self._read_marks(unique).items():
                 self._times[key] = sorted(times)
 
-    def _fetch_storms(self, guarded: Sequence[tuple[Event, Plan]]) -> None:
+    def _fetch_storms(self, guarded: Sequence[Plan]) -> None:
         """Those of events that are not among the first of their day, in the ledger or in this batch."""
         coming: dict[str, int] = {}
         keys: list[str] = []
-        for event, plan in guarded:
+        for plan in guarded:
+            event = plan.event
             total = plan.decided.day_total_key
             before = coming[total] = coming.get(total, -1) + 1
             if plan.storms is None or self._events_of(plan) + before < plan.storms.spared:

@@ -47,7 +47,7 @@ def run_scenario(scenario: Scenario, admitter: Admitter) -> Result:
     checks: list[Check] = []
     for happening in scenario.happenings:
         for turn, (now_ms, accepted) in enumerate(happening.events, 1):
-            decisions = admitter([accepted], people, now_ms, memory)
+            decisions = admitter([accepted], people, now_ms)(memory)
             memory.keep(decisions.counters, decisions.marks, decisions.totals, now_ms)
             checks += _checks(happening, turn, now_ms, accepted.event.currency, decisions.drafts[0])
     return Result(scenario.name, all(check.passed for check in checks), checks)

@@ -191,7 +191,7 @@ class WhatIf:
     ) -> Decisions:
         """Decide, and keep what that counts: of ``events``, of what is ``told``, or of both."""
         recipients = people if isinstance(people, Mapping) else {batch[0].event.account: people}
-        decisions = self._admitter(batch, recipients, now_ms, self._memory)
+        decisions = self._admitter(batch, recipients, now_ms)(self._memory)
         counters, marks = decisions.counters, decisions.marks
         if not (events and told):
             counters = {key: value for key, value in counters.items() if key.startswith(EVENT_KEYS) is events}

@@ -94,9 +94,11 @@ class Counted(Protocol):
         """The moments that are remembered, by key: epoch ms, ascending."""
 
 
-Decide = Callable[[Sequence[Accepted], Mapping[str, Sequence[Recipient]], int, Counted], Decisions]
-"""(new events, recipients by account, now in epoch ms, what was counted) -> decisions. Pure but for the reader,
-called inside the admission transaction so that nothing counted can change between decision and commit."""
+Decide = Callable[[Sequence[Accepted], Mapping[str, Sequence[Recipient]], int], Callable[[Counted], Decisions]]
+"""(new events, recipients by account, now in epoch ms) -> (what was counted) -> decisions. Pure but for the reader.
+
+The first half is asked before the transaction where it can be, and again inside it when the recipients have changed
+meanwhile; the second is called inside, so that nothing counted can change between decision and commit."""
 
 
 class Admission(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import Admitting
 from dispatcher.ledger.stories import EventStory
 from dispatcher.ledger.template_changes import (
     Offered,
@@ -32,7 +33,8 @@ from dispatcher.model.recipient import RecipientLine
 
 
 class Operations:
-    """`Ledger`'s operations, told in terms of one method that runs something on the store."""
+    """`Ledger`'s operations, told in terms of one method that runs something on the store, in a transaction.
+    ``prepare`` may be called before that begins, and only reads."""
 
     def __init__(self) -> None:
         self._failure: LedgerFailed | None = None
@@ -44,7 +46,9 @@ class Operations:
         if self._closed:
             raise trio.ClosedResourceError("the ledger was closed")
 
-    async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
+    async def _run(
+        self, operation: Callable[[SqliteStore], Any], prepare: Callable[[SqliteStore], None] | None = None
+    ) -> Any:
         raise NotImplementedError  # pragma: no cover - both ledgers below have it
 
     async def register(self, name: str, now_ms: int, alive_until_ms: int) -> int:
@@ -60,7 +64,10 @@ class Operations:
         return int(await self._run(lambda store: store.take_over(owner, now_ms)))
 
     async def admit(self, batch: Sequence[Accepted], now_ms: int, owner: int, decide: Decide) -> Admission:
-        result: Admission = await self._run(lambda store: store.admit(batch, now_ms, owner, decide))
+        admitting = Admitting(batch, now_ms, owner, decide)
+        result: Admission = await self._run(
+            lambda store: store.admit(admitting), lambda store: store.prepare(admitting)
+        )
         return result
 
     async def fence(self, alert_ids: Sequence[int], owner: int) -> list[int]:

@@ -57,6 +57,16 @@ def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Ro
     return changed
 
 
+def write_flat(connection: sqlite3.Connection, statement: str, cells: list[Any], width: int) -> None:
+    """The same for rows of ``width`` cells that stand one behind the other."""
+    start, rows = 0, len(cells) // width
+    for size in CHUNKS:
+        while rows - start >= size:
+            text = _filled(statement, size, width)
+            connection.execute(text, cells[start * width : (start + size) * width])
+            start += size
+
+
 @cache
 def _asked(statement: str, count: int) -> str:
     return statement.replace("{keys}", ",".join("?" * count))

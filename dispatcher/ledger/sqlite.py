@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dispatcher.errors import LeaseLost
-from dispatcher.events import Accepted
 from dispatcher.ledger import (
-    sqlite_admit,
     sqlite_consents,
     sqlite_counters,
     sqlite_deliver,
@@ -29,12 +27,13 @@ from dispatcher.ledger import (
     sqlite_templates,
     sqlite_tokens,
 )
-from dispatcher.ledger.api import Admission, Books, Decide, Imported, RateAsk, RateShare, Receipt
+from dispatcher.ledger.api import Admission, Books, Imported, RateAsk, RateShare, Receipt
 from dispatcher.ledger.digests import DueDigest
 from dispatcher.ledger.held import HeldView
 from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
+from dispatcher.ledger.sqlite_admit import Admitting
 from dispatcher.ledger.sqlite_ids import IdIndex, file_block
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.ledger.stories import EventStory
@@ -166,10 +165,14 @@ class SqliteStore:
 
     # ---- the path of one event --------------------------------------------------------------------------------
 
-    def admit(self, batch: Sequence[Accepted], now_ms: int, owner: int, decide: Decide) -> Admission:
+    def prepare(self, admitting: Admitting) -> None:
+        """Do what can be done of an admission before its transaction begins."""
+        admitting.prepare(self.connection, self._ids)
+
+    def admit(self, admitting: Admitting) -> Admission:
         """See `Ledger.admit`."""
-        self._must_be_alive(owner)
-        return sqlite_admit.admit(self.connection, self._ids, batch, now_ms, owner, decide)
+        self._must_be_alive(admitting.owner)
+        return admitting.admit(self.connection, self._ids)
 
     def fence(self, alert_ids: Sequence[int], owner: int) -> list[int]:
         """See `Ledger.fence`."""

@@ -85,6 +85,10 @@ class IdIndex:
 
     # ---- looking ----------------------------------------------------------------------------------------------
 
+    def perhaps_known(self, digests: Sequence[int]) -> int:
+        """How many of these digests some id has that this process has seen: a guess that costs next to nothing."""
+        return self._known.intersection_cardinality(BitMap(digests))
+
     def candidates(self, connection: sqlite3.Connection, digests: Sequence[int]) -> list[int]:
         """Seqs of all events whose ids have one of these digests: mostly none, for mostly all ids are new."""
         self._catch_up(connection)

@@ -6,6 +6,7 @@ lone call is committed at once, a flood in large commits, and every caller resum
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -34,10 +35,13 @@ CommitObserver = Callable[[int, float], None]
 
 
 class _Call:
-    __slots__ = ("done", "error", "operation", "result")
+    __slots__ = ("done", "error", "operation", "prepare", "result")
 
-    def __init__(self, operation: Callable[[SqliteStore], Any]) -> None:
+    def __init__(
+        self, operation: Callable[[SqliteStore], Any], prepare: Callable[[SqliteStore], None] | None = None
+    ) -> None:
         self.operation = operation
+        self.prepare = prepare
         self.done = trio.Event()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -62,9 +66,11 @@ class ThreadedLedger(Operations):
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
-    async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
+    async def _run(
+        self, operation: Callable[[SqliteStore], Any], prepare: Callable[[SqliteStore], None] | None = None
+    ) -> Any:
         self._must_be_usable()
-        call = _Call(operation)
+        call = _Call(operation, prepare)
         self._calls.put(call)
         with trio.CancelScope(shield=True):
             await call.done.wait()
@@ -150,10 +156,12 @@ class InlineLedger(Operations):
         super().__init__()
         self.store = SqliteStore(path)
 
-    async def _run(self, operation: Callable[[SqliteStore], Any]) -> Any:
+    async def _run(
+        self, operation: Callable[[SqliteStore], Any], prepare: Callable[[SqliteStore], None] | None = None
+    ) -> Any:
         await trio.lowlevel.checkpoint()
         self._must_be_usable()
-        call = _Call(operation)
+        call = _Call(operation, prepare)
         self._failure = commit_calls(self.store, [call])
         if call.error is not None:
             raise call.error
@@ -171,11 +179,19 @@ def commit_calls(
 ) -> LedgerFailed | None:
     """Run the calls in one transaction and set the result or error of each; returns what ends the ledger, if anything.
 
-    ``gather`` adds calls once it is our turn to write: waiting for another process makes the commit larger.
+    What can be prepared is prepared before, while another process may write. ``gather`` adds calls, also once it is our
+    turn to write: waiting for another process makes the commit larger.
 
     A call that fails by itself is rolled back alone; when the commit fails, all of them have failed.
     """
     try:
+        if gather is not None:
+            gather(calls)
+        for call in calls:
+            if call.prepare is not None:
+                # What goes wrong here goes wrong in the transaction as well, where it is somebody's answer.
+                with contextlib.suppress(Exception):
+                    call.prepare(store)
         store.begin()
         if gather is not None:
             gather(calls)

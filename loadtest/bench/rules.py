@@ -7,7 +7,7 @@ that admission makes of it; and the whole admission, with what it reads of the l
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from dispatcher.admission import Admitter
 from dispatcher.events import Accepted, decode_lines
 from dispatcher.ledger.api import Counted, Decisions
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import Admitting
 from dispatcher.model.recipient import Recipient
 from loadtest.bench.contest import Bench
 from loadtest.bench.figures import Failed, Figures, Kind
@@ -24,6 +25,7 @@ from loadtest.bench.stages import BATCH, LEASE_MS, QUARTILE
 from loadtest.bench.swipes import swipes
 from ratelimit.decision import DayTotal
 from ratelimit.rules import Decider, Rules, Tally, load_rules
+from ratelimit.tally import keys_of
 from templates.library import Library
 
 CHANNELS: Final = {"wechat": False, "sms": True}
@@ -77,9 +79,11 @@ def _measured(store: SqliteStore, rules: Rules, admitter: Admitter, lines: Seque
     batches: list[dict[str, float]] = []
     for first in range(0, len(lines), BATCH):
         events = decode_lines(list(enumerate(lines[first : first + BATCH], 1))).accepted
-        store.begin()
+        admitting = Admitting(events, time.time_ns() // 1_000_000, owner, watch)
         began = time.process_time()
-        admission = store.admit(events, time.time_ns() // 1_000_000, owner, watch)
+        store.prepare(admitting)
+        store.begin()
+        admission = store.admit(admitting)
         took = time.process_time() - began
         store.commit()
         if len(admission.alerts) != len(events):
@@ -93,22 +97,28 @@ class _Watch:
     """The decisions of a batch, with the time that they took apart from that of their reading."""
 
     def __init__(self, admitter: Admitter, decider: Decider) -> None:
-        self.deciding = self.reading = 0.0
+        self.planning = self.deciding = self.reading = 0.0
         self._admitter = admitter
         self._decider = decider
 
     def __call__(
-        self, batch: Sequence[Accepted], recipients: Mapping[str, Sequence[Recipient]], now_ms: int, counted: Counted
-    ) -> Decisions:
+        self, batch: Sequence[Accepted], recipients: Mapping[str, Sequence[Recipient]], now_ms: int
+    ) -> Callable[[Counted], Decisions]:
         self._asked = batch, recipients, now_ms
+        began = time.process_time()
+        decide = self._admitter(batch, recipients, now_ms)
+        self.planning = time.process_time() - began
+        return lambda counted: self._decided(decide, counted)
+
+    def _decided(self, decide: Callable[[Counted], Decisions], counted: Counted) -> Decisions:
         self._counted = counted
         self._counters: dict[str, int] = {}
         self._marks: dict[str, Sequence[int]] = {}
         self._totals: dict[str, DayTotal] = {}
         self.reading = 0.0
         began = time.process_time()
-        decisions = self._admitter(batch, recipients, now_ms, self)
-        self.deciding = time.process_time() - began - self.reading
+        decisions = decide(self)
+        self.deciding = self.planning + time.process_time() - began - self.reading
         return decisions
 
     def counters(self, keys: Sequence[str]) -> Mapping[str, int]:
@@ -145,7 +155,7 @@ class _Watch:
             for one in batch
         ]
         tally = Tally(lambda _keys: self._counters, lambda _keys: self._marks, lambda _keys: self._totals)
-        tally.prefetch(planned)
+        tally.prefetch(keys_of(planned))
         for one, plans in zip(batch, planned, strict=True):
             tally.decide_event(one.event, plans)
         return time.process_time() - began

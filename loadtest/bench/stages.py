@@ -20,8 +20,9 @@ from dispatcher.channels.wechat.channel import WechatChannel
 from dispatcher.config_load import load_config
 from dispatcher.delivery import after_answer
 from dispatcher.events import Accepted, decode_lines, restamp
-from dispatcher.ledger.api import Admission
+from dispatcher.ledger.api import Admission, Counted, Decisions
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import Admitting
 from dispatcher.metrics import Meter
 from dispatcher.model.alert import Alert, Step
 from dispatcher.model.private import Secret
@@ -157,16 +158,25 @@ class _Path:
         self.clock.end_batch(len(lines))
 
     def _admit(self, events: list[Accepted]) -> Admission:
-        store, clock, stage = self.store, self.clock, "admission: ledger"
+        store, clock = self.store, self.clock
+        rules, before, inside = "admission: rules and drafts", "admission: before its turn", "admission: in its turn"
 
-        def decide(*arguments: Any) -> Any:
+        def decide(*arguments: Any) -> Callable[[Counted], Decisions]:
             began = time.process_time()
-            decisions = clock.timed("admission: rules and drafts", lambda: self._admitter(*arguments))
-            clock.shift(stage, time.process_time() - began)
+            second_half = clock.timed(rules, lambda: self._admitter(*arguments))
+            clock.shift(before, time.process_time() - began)
+            return lambda counted: decided(second_half, counted)
+
+        def decided(second_half: Callable[[Counted], Decisions], counted: Counted) -> Decisions:
+            began = time.process_time()
+            decisions = clock.timed(rules, lambda: second_half(counted))
+            clock.shift(inside, time.process_time() - began)
             return decisions
 
+        admitting = clock.timed(before, lambda: Admitting(events, _now_ms(), self._owner, decide))
+        clock.timed(before, lambda: store.prepare(admitting))
         store.begin()
-        admission = clock.timed(stage, lambda: store.admit(events, _now_ms(), self._owner, decide))
+        admission = clock.timed(inside, lambda: store.admit(admitting))
         clock.timed("commit of admissions (WAL, fsync)", store.commit)
         return admission
 

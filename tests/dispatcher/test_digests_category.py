@@ -78,7 +78,7 @@ def decided(category: str, now_ms: int = NOON_MS, rules: str = RULES, **changes:
     admitter = Admitter(load_rules(rules, "t"), LIBRARY, {"wechat": False, "sms": True})
     to = msgspec.structs.replace(TO, **changes)
     batch = [as_event(a_digest(category), now_ms)]
-    return admitter(batch, {"acc": [to]}, now_ms, Memory(day_totals=False)).drafts[0][0]
+    return admitter(batch, {"acc": [to]}, now_ms)(Memory(day_totals=False)).drafts[0][0]
 
 
 def test_a_digest_of_one_category_is_told_as_that_category_is() -> None:

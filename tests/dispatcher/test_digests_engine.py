@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from dispatcher.admission import Admitter
 from dispatcher.digests import LOOK_S, rules_for_digests
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.events import Accepted, Rejected, decode_event
-from dispatcher.ledger.api import Decide, Decisions, Draft
+from dispatcher.ledger.api import Counted, Decide, Decisions, Draft
 from dispatcher.ledger.digests import DigestBooks
 from dispatcher.model.alert import Alert
 from dispatcher.model.event import OWN_ID_PREFIX
@@ -44,9 +44,12 @@ class Folding:
         self._fold = Fold("evening", due_ms, count)
 
     def __call__(
-        self, batch: Sequence[Accepted], recipients: Mapping[str, Sequence[Recipient]], now_ms: int, counted: Any
-    ) -> Decisions:
-        decisions = self._decide(batch, recipients, now_ms, counted)
+        self, batch: Sequence[Accepted], recipients: Mapping[str, Sequence[Recipient]], now_ms: int
+    ) -> Callable[[Counted], Decisions]:
+        decide = self._decide(batch, recipients, now_ms)
+        return lambda counted: self._with_folds(batch, decide(counted))
+
+    def _with_folds(self, batch: Sequence[Accepted], decisions: Decisions) -> Decisions:
         for place, accepted in enumerate(batch):
             if accepted.event.digest is None:
                 decisions.drafts[place] = [self._folded(draft) for draft in decisions.drafts[place]]

@@ -19,7 +19,7 @@ from dispatcher.ledger.digests import DueDigest
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.recipient import Recipient
 from ratelimit.rules import Fold
-from tests.dispatcher.ledger_kit import NOW, accepted, recipient
+from tests.dispatcher.ledger_kit import NOW, accepted, in_halves, recipient
 
 EXAMPLES, STEPS = (1000, 60) if os.environ.get("SWIPEBELL_HYPOTHESIS") == "deep" else (25, 25)
 ROLES = {"A": ("primary",), "B": ("primary", "second")}
@@ -175,6 +175,7 @@ class DigestMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _decide(fold: Fold | None) -> Any:
+        @in_halves
         def decide(batch: Any, recipients: Any, now_ms: int, counted: Any) -> Decisions:
             return Decisions([[_draft(one, fold) for one in recipients[event.event.account]] for event in batch], {})
 

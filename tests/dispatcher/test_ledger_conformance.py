@@ -28,6 +28,7 @@ from tests.dispatcher.ledger_kit import (
     admitted,
     alert_story,
     counted,
+    in_halves,
     line,
     owner_of,
     recipient,
@@ -315,6 +316,7 @@ async def test_a_decision_that_fails_leaves_nothing_behind(ledger: Ledger) -> No
     owner = await owner_of(ledger)
     await admitted(ledger, owner, accepted("e-0"))
 
+    @in_halves
     def broken(batch: Sequence[Accepted], told: Any, now_ms: int, counted_now: Counted) -> Decisions:
         assert counted_now.counters(["told|A-1"]) == {"told|A-1": 1}
         raise BrokenRules
@@ -342,6 +344,7 @@ NO_RECIPIENT = Draft(None, "sending", None, ("wechat",), NOW, "swipe@1")
 async def test_no_event_is_admitted_without_its_alerts(ledger: Ledger, drafts: list[list[Draft]]) -> None:
     owner = await owner_of(ledger)
 
+    @in_halves
     def forgetful(*_: Any) -> Decisions:
         return Decisions(drafts, {"told|A-1": (9, NOW)})
 
@@ -359,6 +362,7 @@ async def test_counters_are_read_in_the_transaction_and_written_as_they_are(ledg
     edges = {"low%'\u2028": MIN_INT64, "high": MAX_INT64, "zero": 0}
 
     def counting(values: Mapping[str, int]) -> Callable[..., Decisions]:
+        @in_halves
         def decide(batch: Any, told: Any, now_ms: int, counted_now: Counted) -> Decisions:
             seen.append(counted_now.counters([*edges, "never written"]))
             return Decisions([[NOBODY]], {key: (value, NOW + 10) for key, value in values.items()})
@@ -387,6 +391,7 @@ async def test_day_totals_go_on_and_are_no_counters(ledger: Ledger) -> None:
     written = [{day: (7_261, 1, NOW), other: (-50, 3, NOW)}, {day: (7_200, 2, NOW + 10)}]
     seen: list[Any] = []
 
+    @in_halves
     def decide(batch: Any, told: Any, now_ms: int, counted_now: Counted) -> Decisions:
         seen.append((counted_now.totals([day, other, "day|never|A-1"]), counted_now.counters(["told|A-1"])))
         totals = written.pop(0) if written else {}
@@ -410,6 +415,7 @@ async def test_many_counters_in_one_batch(ledger: Ledger) -> None:
     owner = await owner_of(ledger)
     wanted = {f"day|2024-01-01|GBP|{number}": number for number in range(1000)}
 
+    @in_halves
     def decide(batch: Any, told: Any, now_ms: int, counted_now: Counted) -> Decisions:
         found.update(counted_now.counters(list(wanted)))
         return Decisions([[NOBODY]], {key: (value, NOW) for key, value in wanted.items()})

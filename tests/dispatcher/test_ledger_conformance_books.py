@@ -12,6 +12,7 @@ from tests.dispatcher.ledger_kit import (
     admitted,
     alert_story,
     counted,
+    in_halves,
     line,
     owner_of,
     receipt,
@@ -113,6 +114,7 @@ async def test_counters_go_in_bounded_parts_until_none_is_left(ledger: Ledger) -
     await ledger.import_recipients([recipient("A-1")])
     over = {f"day|over|{number}": (1, NOW) for number in range(2_500)}
 
+    @in_halves
     def decide(batch: object, told: object, now_ms: int, read: object) -> Decisions:
         return Decisions([[NOBODY]], {**over, "day|kept|x": (7, NOW + HOUR_MS)})
 

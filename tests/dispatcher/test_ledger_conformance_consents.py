@@ -24,7 +24,7 @@ from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import MAX_CONSENTS, Consent, ConsentWord, Recipient
 from ratelimit.retry import RetryPolicy
 from replay.explain import as_data, tell
-from tests.dispatcher.ledger_kit import NOW, Tell, accepted, admitted, owner_of, recipient
+from tests.dispatcher.ledger_kit import NOW, Tell, accepted, admitted, in_halves, owner_of, recipient
 
 POLICY = ChannelPolicy(RetryPolicy(), resend_unknown=False, receipt_ms=None)
 LATER = NOW + 5_000
@@ -181,6 +181,7 @@ async def test_explain_tells_which_word_kept_an_alert_back(ledger: Ledger) -> No
     others = [change(said, "service"), change(said, role="spouse"), change(yes(NOW - 9000), "promotion/sms")]
     await ledger.consent([change(said, "promotion/sms"), *others], NOW - 2000)
 
+    @in_halves
     def by_consent(*arguments: Any) -> Decisions:
         (one, other) = arguments[1]["A-1"]
         draft = Draft(one, "suppressed", "no-promotion", (), NOW, "swipe@1", {"consent": -1, "consent_at": said.at})

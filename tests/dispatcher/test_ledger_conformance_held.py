@@ -20,6 +20,7 @@ from tests.dispatcher.ledger_kit import (
     accepted,
     admitted,
     alert_story,
+    in_halves,
     owner_of,
     recipient,
     state_of,
@@ -118,8 +119,9 @@ async def test_what_is_held_for_long_need_not_be_waited_for(ledger: Ledger) -> N
 
 @pytest.mark.parametrize("lacks", ["recipient", "channel", "rule", "time"])
 async def test_an_alert_cannot_be_held_without_what_it_will_need(ledger: Ledger, lacks: str) -> None:
+    @in_halves
     def decide(batch: Sequence[Accepted], told: Mapping[str, Sequence[Recipient]], now: int, c: Counted) -> Decisions:
-        draft = night()(batch, told, now, c).drafts[0][0]
+        draft = night().decide(batch, told, now, c).drafts[0][0]
         gone = {"recipient": {"recipient": None}, "channel": {"route": ()}, "rule": {"reason": None}}
         return Decisions([[replace(draft, **gone.get(lacks, {"due_ms": None}))]], {})
 

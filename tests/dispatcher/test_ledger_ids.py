@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dispatcher.ledger import sqlite_admit, sqlite_ids, sqlite_read
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import Admitting
 from tests.dispatcher.ledger_kit import NOW, Tell, accepted
 
 HOUR_MS = 3_600_000
@@ -73,7 +74,7 @@ def test_every_id_is_known_once_it_was_committed_and_never_before(
             if kind != "file":
                 # When a batch comes
                 events = [accepted(f"e-{number}", amount=amount) for number, amount in batch]
-                admission = store.admit(events, NOW, owner, Tell())
+                admission = store.admit(Admitting(events, NOW, owner, Tell()))
                 # Then exactly the new ids are accepted, and the others are what the dictionary says
                 expected: dict[str, int] = dict(stored)
                 fresh, duplicates, conflicts = 0, [], []
@@ -103,7 +104,7 @@ def test_a_ledger_from_before_is_filed_when_the_next_process_starts() -> None:
     # Given 50 events that nobody has filed
     with ids_in_small_blocks(), two_processes() as ((store, owner), (other, _)):
         store.begin()
-        store.admit([accepted(f"e-{number}") for number in range(50)], NOW, owner, Tell())
+        store.admit(Admitting([accepted(f"e-{number}") for number in range(50)], NOW, owner, Tell()))
         store.commit()
         # When a process starts
         other.begin()
@@ -119,7 +120,7 @@ def test_what_is_filed_is_not_kept_in_memory_twice() -> None:
     # Given 50 recent events of which all whole blocks are filed by another process
     with ids_in_small_blocks(), two_processes() as ((store, owner), (other, _)):
         store.begin()
-        store.admit([accepted(f"e-{number}") for number in range(50)], NOW, owner, Tell())
+        store.admit(Admitting([accepted(f"e-{number}") for number in range(50)], NOW, owner, Tell()))
         store.commit()
         for _ in range(13):
             other.begin()
@@ -127,7 +128,7 @@ def test_what_is_filed_is_not_kept_in_memory_twice() -> None:
             other.commit()
         # When the next event comes
         store.begin()
-        store.admit([accepted("e-50")], NOW, owner, Tell())
+        store.admit(Admitting([accepted("e-50")], NOW, owner, Tell()))
         store.commit()
         # Then only those of the last block, which is not whole yet, are kept as recent
         assert store.recent_ids == 4

@@ -13,7 +13,7 @@ from dispatcher.ledger import sqlite_marks
 from dispatcher.ledger.api import Counted, Decisions, Ledger
 from dispatcher.ledger.sqlite_marks import MAX_TIMES
 from dispatcher.ledger.worker import InlineLedger
-from tests.dispatcher.ledger_kit import HOUR_MS, NOBODY, NOW, accepted, owner_of
+from tests.dispatcher.ledger_kit import HOUR_MS, NOBODY, NOW, accepted, in_halves, owner_of
 
 Marks = dict[str, tuple[tuple[int, ...], int]]
 
@@ -26,6 +26,7 @@ class _Seen(Exception):
 async def marked(ledger: Ledger, owner: int, *keys: str) -> dict[str, Sequence[int]]:
     """Marks as the rules would see them. Leaves no trace."""
 
+    @in_halves
     def peek(batch: object, told: object, now_ms: int, counted: Counted) -> Decisions:
         raise _Seen(dict(counted.marks(keys)))
 
@@ -35,6 +36,7 @@ async def marked(ledger: Ledger, owner: int, *keys: str) -> dict[str, Sequence[i
 
 
 async def mark(ledger: Ledger, owner: int, event: str, marks: Marks, counters: Any = None) -> None:
+    @in_halves
     def decide(batch: Sequence[Accepted], told: object, now_ms: int, counted: Counted) -> Decisions:
         return Decisions([[NOBODY] for _ in batch], counters or {}, marks)
 
@@ -63,6 +65,7 @@ async def test_marks_and_counters_of_one_batch_are_kept_apart(ledger: Ledger) ->
     counters = {f"cap|cap|2024-01-01|A-{n}": (n, NOW + HOUR_MS) for n in range(2_000)}
     await mark(ledger, owner, "e-1", marks, counters)
 
+    @in_halves
     def peek(batch: object, told: object, now_ms: int, counted: Counted) -> Decisions:
         assert counted.counters(list(counters)) == {key: value for key, (value, _) in counters.items()}
         assert counted.marks(list(marks)) == {key: times for key, (times, _) in marks.items()}
@@ -76,6 +79,7 @@ async def test_marks_and_counters_of_one_batch_are_kept_apart(ledger: Ledger) ->
 async def test_a_batch_that_is_not_admitted_marks_nothing(ledger: Ledger) -> None:
     owner = await owner_of(ledger)
 
+    @in_halves
     def decide(batch: Sequence[Accepted], told: object, now_ms: int, counted: Counted) -> Decisions:
         return Decisions([[] for _ in batch], {}, {"gap|a|A-1": ((NOW,), NOW)})
 

@@ -24,6 +24,7 @@ from tests.dispatcher.ledger_kit import (
     Told,
     accepted,
     admitted,
+    in_halves,
     owner_of,
     recipient,
     step,
@@ -119,14 +120,17 @@ async def test_a_call_that_fails_does_not_hurt_its_neighbours(commits: Commits) 
     owner = await owner_of(ledger)
     told: Told = []
 
+    @in_halves
     def broken(*arguments: Any) -> Decisions:
         raise BrokenRules
 
+    @in_halves
     def forgetful(*arguments: Any) -> Decisions:
         return Decisions([], {})
 
+    @in_halves
     def overflowing(*arguments: Any) -> Decisions:
-        told = Tell()(*arguments)
+        told = Tell().decide(*arguments)
         return Decisions(told.drafts, {"beyond 64 bits": (2**63, NOW)})  # found out when the event is written already
 
     async with commits.in_one_commit(owner) as nursery:
@@ -260,6 +264,7 @@ async def test_after_a_failed_disk_nothing_touches_the_file_any_more(
 @pytest.mark.parametrize("where", ["observer", "rules"])
 async def test_a_thread_that_would_die_tells_everybody_instead(tmp_path: Path, where: str) -> None:
     # Given a defect that ends threads
+    @in_halves
     def broken(*arguments: Any) -> Any:
         raise SystemExit(3)
 

@@ -23,6 +23,7 @@ from dispatcher.rules_file import MAX_RULES_BYTES
 from dispatcher.rules_watch import RulesWatch
 from dispatcher.watched import LOOK_S, name_of
 from ratelimit.rules import load_rules
+from tests.dispatcher.ledger_kit import in_halves
 from tests.dispatcher.metrics_kit import shown
 from tests.dispatcher.test_engine import LIBRARY, NOON_MS, PERSON, World, swipe, world
 
@@ -176,8 +177,9 @@ async def test_a_batch_that_is_being_decided_keeps_its_rules(world: Any, path: P
             admitter.put_in_force(second)
             return self._totals(keys)
 
+    @in_halves
     def decide(batch: Any, recipients: Any, now_ms: int, counted: Any) -> Any:
-        return admitter(batch, recipients, now_ms, Meanwhile(counted))
+        return admitter(batch, recipients, now_ms)(Meanwhile(counted))
 
     await w.ledger.ruleset(second.version_id, second.content, NOON_MS)
     async with w.running(admitter=admitter, decide=decide) as engine:

@@ -19,6 +19,7 @@ import msgspec
 from dispatcher.admission import Admitter
 from dispatcher.events import Accepted, decode_lines
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import Admitting
 from dispatcher.ledger.sqlite_history import history
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import ConsentWord, Recipient, RecipientLine
@@ -121,7 +122,7 @@ class Told:
             new = {one.event.account for one in batch} - known
             known |= new
             self.store.import_recipients([line for one in sorted(new) for line in somebody(one)], now)
-            self.store.admit(batch, now, owner, decide)
+            self.store.admit(Admitting(batch, now, owner, decide))
             self.store.commit()
             self.moments.append(now)
 

@@ -10,6 +10,7 @@ from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.decision import DayTotal
 from ratelimit.rules import Decider, Decision, Plan, Tally, load_rules
+from ratelimit.tally import keys_of
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -80,7 +81,7 @@ class Book:
         """Decide a batch and keep what it counts."""
         tally = Tally(self._read, self._read_marks, self._read_totals)
         if prefetch:
-            tally.prefetch([plans for _, plans in planned])
+            tally.prefetch(keys_of([plans for _, plans in planned]))
         decisions = [tally.decide_event(event, plans) for event, plans in planned]
         self.counters.update((key, value) for key, (value, _) in tally.changed.items())
         self.marks.update((key, times) for key, (times, _) in tally.changed_marks.items())

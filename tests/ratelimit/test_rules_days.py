@@ -10,6 +10,7 @@ import pytest
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.rules import Decider, Decision, Tally, load_rules
+from ratelimit.tally import keys_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
@@ -53,7 +54,7 @@ class Book:
         event = Event(id="e", account="A", amount=1, currency="USD", time=time)
         plan = self.decider.plan(event, now_ms, self.recipient, now_ms)
         tally = Tally(self._read, _no_marks, lambda _keys: {})
-        tally.prefetch([[plan]])
+        tally.prefetch(keys_of([[plan]]))
         (decision,) = tally.decide_event(event, [plan])
         self.counters.update((key, value) for key, (value, _) in tally.changed.items())
         return decision

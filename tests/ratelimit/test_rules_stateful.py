@@ -13,13 +13,16 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dispatcher.admission import Admitter
 from dispatcher.events import Accepted, decode_event
+from dispatcher.ledger import sqlite_admit
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import Admitting
 from dispatcher.model.recipient import Consent, Recipient
 from ratelimit.rulefile import load_rules
 from templates.library import Library
@@ -56,6 +59,11 @@ class Process:
         self.owner = self.store.register("x", now, now + LEASE_MS)
         self.store.commit()
 
+    def prepared(self, batch: list[Accepted], now: int) -> Admitting:
+        admitting = Admitting(batch, now, self.owner, self.decide)
+        self.store.prepare(admitting)
+        return admitting
+
     def obey(self, text: str, now: int) -> None:
         rules = load_rules(text, "rules.toml")
         self.rules = tomllib.loads(text).get("rule", [])
@@ -69,6 +77,8 @@ class Process:
 class RulesMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(sqlite_admit, "LEAST_PREPARED", 1)  # the few that come here too
         self.folder = Path(tempfile.mkdtemp(prefix="rules-", dir=MEMORY if os.path.isdir(MEMORY) else None))
         self.processes: list[Process] = []
         self.oracle = Oracle(FENCED)
@@ -79,6 +89,7 @@ class RulesMachine(RuleBasedStateMachine):
         self.by_version: dict[str, dict[str, RuleTable]] = {}
 
     def teardown(self) -> None:
+        self.patch.undo()
         for process in self.processes:
             process.store.close()
         shutil.rmtree(self.folder)
@@ -140,6 +151,20 @@ class RulesMachine(RuleBasedStateMachine):
         self.the_clock_jumps_back(back)
         self._admit(which, self._batch([self.news[again % len(self.news)]] if self.news else []))
 
+    @rule(
+        which=st.integers(0, 1),
+        news=st.lists(swipes, min_size=1, max_size=6),
+        meanwhile=st.lists(swipes, min_size=1, max_size=4),
+        again=st.booleans(),
+    )
+    def a_batch_that_another_overtakes(
+        self, which: int, news: list[dict[str, Any]], meanwhile: list[dict[str, Any]], *, again: bool
+    ) -> None:
+        process, batch = self.processes[which], self._batch(news)
+        waiting = process.prepared(batch, self.now)
+        self._admit(1 - which, batch[:1] if again else self._batch(meanwhile, len(batch)))
+        self._admit(which, batch, waiting)
+
     @rule(which=st.integers(0, 1), drawn=swipes, times=st.integers(2, 5))
     def a_burst(self, which: int, drawn: dict[str, Any], times: int) -> None:
         self._admit(which, self._batch([drawn] * times))
@@ -147,8 +172,9 @@ class RulesMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), news=st.lists(swipes, min_size=1, max_size=4), how=st.booleans())
     def a_crash_before_the_commit(self, which: int, news: list[dict[str, Any]], *, how: bool) -> None:
         process, batch = self.processes[which], self._batch(news)
+        waiting = process.prepared(batch, self.now)
         process.store.begin()
-        process.store.admit(batch, self.now, process.owner, process.decide)
+        process.store.admit(waiting)
         if how:
             process.store.rollback()
         else:
@@ -166,19 +192,21 @@ class RulesMachine(RuleBasedStateMachine):
         store.forget_counters(self.now)
         store.commit()
 
-    def _batch(self, news: list[dict[str, Any]]) -> list[Accepted]:
-        batch = []
+    def _batch(self, news: list[dict[str, Any]], after: int = 0) -> list[Accepted]:
+        """Events with new ids, ``after`` so many that are not sent yet."""
+        batch: list[Accepted] = []
         self.news += news
         for drawn in news:
-            answer = decode_event(swipe_line(f"e-{len(self.sent) + len(batch)}", drawn, self.now), 1)
+            answer = decode_event(swipe_line(f"e-{len(self.sent) + after + len(batch)}", drawn, self.now), 1)
             assert isinstance(answer, Accepted), answer
             batch.append(answer)
         return batch
 
-    def _admit(self, which: int, batch: list[Accepted]) -> None:
+    def _admit(self, which: int, batch: list[Accepted], waiting: Admitting | None = None) -> None:
         process = self.processes[which]
+        waiting = waiting or process.prepared(batch, self.now)
         process.store.begin()
-        process.store.admit(batch, self.now, process.owner, process.decide)
+        process.store.admit(waiting)
         process.store.commit()
         for one in batch:
             if one.event.id not in self.expected:

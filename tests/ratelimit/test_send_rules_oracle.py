@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import Recipient
 from ratelimit.rules import Decider, Tally, load_rules
+from ratelimit.tally import keys_of
 
 LIMIT = 3
 RULES = load_rules(
@@ -115,7 +116,7 @@ def test_caps_and_day_totals_equal_the_oracles(
             lambda keys: {},
             lambda keys: {key: totals[key] for key in keys if key in totals},
         )
-        tally.prefetch(plans)
+        tally.prefetch(keys_of(plans))
         # When the batch is decided with the counters that its plans asked for
         for event, several in zip(given_events, plans, strict=True):
             decisions = tally.decide_event(event, several)

@@ -12,10 +12,11 @@ from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_history
 from dispatcher.ledger.api import Counted, Decisions, Draft
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import Admitting
 from dispatcher.ledger.sqlite_history import CLOCK_SLACK_MS, PastEvent, as_it_was, history
 from dispatcher.model.recipient import Consent, Recipient, Refusal
 from ratelimit.decision import Fold
-from tests.dispatcher.ledger_kit import NOW, accepted, recipient, step
+from tests.dispatcher.ledger_kit import NOW, accepted, in_halves, recipient, step
 
 HOUR_MS = 3_600_000
 LATER = NOW + HOUR_MS
@@ -37,6 +38,7 @@ class Filled:
     def admit(self, *events: Accepted, now_ms: int = NOW, **draft: object) -> list[object]:
         """Admit with one decision for all; returns what is leased."""
 
+        @in_halves
         def decide(
             batch: Sequence[Accepted], told: Mapping[str, Sequence[Recipient]], now_ms: int, counted: Counted
         ) -> Decisions:
@@ -44,7 +46,7 @@ class Filled:
             return Decisions([[Draft(recipient=one, **given) for one in told["A-1"]] for _ in batch], {})
 
         self.store.begin()
-        admission = self.store.admit(events, now_ms, self.owner, decide)
+        admission = self.store.admit(Admitting(events, now_ms, self.owner, decide))
         self.store.commit()
         return list(admission.alerts)
 

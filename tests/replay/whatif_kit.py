@@ -13,6 +13,7 @@ from dispatcher.digests import as_event
 from dispatcher.events import Accepted
 from dispatcher.ledger.api import Admission
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import Admitting
 from dispatcher.ledger.sqlite_history import history
 from dispatcher.model.event import Event
 from dispatcher.model.recipient import RecipientLine
@@ -79,7 +80,7 @@ class Bank:
 
     def _admit(self, now_ms: int, events: Sequence[Accepted]) -> Admission:
         self.store.begin()
-        admission = self.store.admit(events, now_ms, self.owner, self.admitter)
+        admission = self.store.admit(Admitting(events, now_ms, self.owner, self.admitter))
         self.store.commit()
         return admission
 
