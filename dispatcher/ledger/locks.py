@@ -11,6 +11,7 @@ import fcntl
 import os
 import struct
 import time
+from collections.abc import Callable
 
 from dispatcher.errors import LedgerUnavailable
 
@@ -66,12 +67,15 @@ class WriterTurn:
         if path != ":memory:" and hasattr(fcntl, "F_OFD_SETLK"):
             self._file = open_locks(path)
 
-    def take(self) -> None:
-        """Wait for the turn; go on without it after twice ``patience_seconds``. Blocks the thread."""
+    def take(self, meanwhile: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the turn; go on without it after twice ``patience_seconds``. Blocks the thread.
+
+        ``meanwhile`` is called again and again while it waits: it does a small piece of work, and says whether it did.
+        """
         if self._file is None:
             return
-        is_next = self._wait(NEXT_BYTE)
-        self._wait(TURN_BYTE)
+        is_next = self._wait(NEXT_BYTE, meanwhile)
+        self._wait(TURN_BYTE, meanwhile)
         if is_next:
             lock_byte(self._file, NEXT_BYTE, fcntl.F_UNLCK)
 
@@ -86,7 +90,7 @@ class WriterTurn:
             os.close(self._file)
             self._file = None
 
-    def _wait(self, byte: int) -> bool:
+    def _wait(self, byte: int, meanwhile: Callable[[], bool]) -> bool:
         """False when somebody else has held the byte for too long."""
         assert self._file is not None
         give_up_at = time.monotonic() + self.patience_seconds
@@ -94,8 +98,9 @@ class WriterTurn:
         while not lock_byte(self._file, byte, fcntl.F_WRLCK):
             if time.monotonic() >= give_up_at:
                 return False
-            time.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            if not meanwhile():
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         return True
 
 

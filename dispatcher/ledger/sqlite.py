@@ -80,9 +80,10 @@ class SqliteStore:
         self._swept = sqlite_marks.START
         self._ids = IdIndex()
 
-    def begin(self) -> None:
-        """Open a transaction; waits for other processes in their order. Raises `LedgerUnavailable`."""
-        self.turn.take()
+    def begin(self, meanwhile: Callable[[], bool] = lambda: False) -> None:
+        """Open a transaction; waits for other processes in their order, and calls ``meanwhile`` as long as it waits
+        (see `WriterTurn.take`). Raises `LedgerUnavailable`."""
+        self.turn.take(meanwhile)
         try:
             with explained(self.path):
                 self.connection.execute("BEGIN IMMEDIATE")

@@ -179,22 +179,30 @@ def commit_calls(
 ) -> LedgerFailed | None:
     """Run the calls in one transaction and set the result or error of each; returns what ends the ledger, if anything.
 
-    What can be prepared is prepared before, while another process may write. ``gather`` adds calls, also once it is our
-    turn to write: waiting for another process makes the commit larger.
+    ``gather`` adds calls. Until it is our turn to write they are added and prepared: waiting for another process makes
+    the commit larger, and shorter for what can be done beforehand.
 
     A call that fails by itself is rolled back alone; when the commit fails, all of them have failed.
     """
-    try:
+    prepared = 0
+
+    def prepare_one() -> bool:
+        nonlocal prepared
         if gather is not None:
             gather(calls)
-        for call in calls:
+        for call in calls[prepared:]:
+            prepared += 1
             if call.prepare is not None:
                 # What goes wrong here goes wrong in the transaction as well, where it is somebody's answer.
                 with contextlib.suppress(Exception):
                     call.prepare(store)
-        store.begin()
-        if gather is not None:
-            gather(calls)
+                return True
+        return False
+
+    try:
+        while prepare_one():
+            pass
+        store.begin(prepare_one)
         for call in calls:
             store.connection.execute("SAVEPOINT call")
             try:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_admit
-from dispatcher.ledger.api import Admission, Counted, Decisions
+from dispatcher.ledger.api import Admission, Counted, Decide, Decisions
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_admit import LEAST_PREPARED, Admitting
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.model.consent import ConsentChange
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Consent, Recipient
-from tests.dispatcher.ledger_kit import LEASE_MS, NOW, Tell, accepted, owner_of, recipient, step
+from tests.dispatcher.ledger_kit import HELD_S, LEASE_MS, NOW, Tell, accepted, in_halves, owner_of, recipient, step
 
 SIZE = LEAST_PREPARED
 CHANGES_KEPT = 1_024
@@ -203,3 +205,38 @@ async def test_rules_that_cannot_plan_refuse_their_own_batch_only(tmp_path: Path
         await ledger.admit(batch_of(), NOW, owner, broken)
     assert (await ledger.admit(batch_of(), NOW, owner, Tell())).accepted == SIZE
     await ledger.aclose()
+
+
+async def test_batches_are_planned_while_another_process_writes(tmp_path: Path) -> None:
+    # Given another process in the middle of a transaction
+    ledger = ThreadedLedger(str(tmp_path / "ledger.db"))
+    owner = await owner_of(ledger)
+    other = SqliteStore(str(tmp_path / "ledger.db"))
+    other.begin()
+    planned: queue.SimpleQueue[str] = queue.SimpleQueue()
+    written: list[str] = []
+
+    def rules(name: str) -> Decide:
+        def plan(*arguments: Any) -> Callable[[Counted], Decisions]:
+            planned.put(name)
+            return in_halves(lambda *whole: decided(*whole))(*arguments)
+
+        def decided(*whole: Any) -> Decisions:
+            written.append(name)
+            return Tell().decide(*whole)
+
+        return plan
+
+    async with trio.open_nursery() as nursery:
+        # When batches come one after the other, then each is planned while it waits for its turn, and decided in none
+        for number, name in enumerate(("first", "second", "third")):
+            nursery.start_soon(ledger.admit, batch_of(first=number * SIZE), NOW, owner, rules(name))
+            assert await trio.to_thread.run_sync(planned.get, True, HELD_S) == name
+        assert written == []
+        other.commit()
+    # Then all are admitted as they were planned
+    assert written == ["first", "second", "third"]
+    assert planned.empty()
+    assert (await ledger.books()).events == 3 * SIZE
+    await ledger.aclose()
+    other.close()

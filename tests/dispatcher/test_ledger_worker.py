@@ -238,9 +238,9 @@ async def test_after_a_failed_disk_nothing_touches_the_file_any_more(
     told: Told = []
     begin = SqliteStore.begin
 
-    def counting(store: SqliteStore) -> None:
+    def counting(store: SqliteStore, *meanwhile: Any) -> None:
         begun.append(True)
-        begin(store)
+        begin(store, *meanwhile)
 
     async with commits.in_one_commit(owner) as nursery:
         for number in range(CALLS_PER_COMMIT + 5):
