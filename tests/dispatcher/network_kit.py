@@ -151,13 +151,6 @@ async def read_and_reset(talk: Conversation) -> None:
     talk.reset()
 
 
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @asynccontextmanager
 async def networking(connections: int = 1, **settings: Any) -> AsyncIterator[CurlNetwork]:
     """A real network with one pool; ``settings`` are more of `PoolSettings`."""

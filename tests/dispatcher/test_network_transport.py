@@ -23,7 +23,6 @@ from tests.dispatcher.network_kit import (
     networking,
     read_and_close,
     serving,
-    unused_port,
 )
 
 TOKEN = "TOKEN-0123456789"
@@ -109,17 +108,17 @@ async def test_calls_at_the_same_time_get_their_own_answers() -> None:
     assert server.connections <= 4
 
 
-async def test_what_never_left_is_a_connect_error_and_what_may_have_arrived_a_read_error() -> None:
+async def test_what_never_left_is_a_connect_error_and_what_may_have_arrived_a_read_error(unused_port: int) -> None:
     async with calling(read_and_close) as (client, _):
         with pytest.raises(httpx.ReadError, match=r"^no answer \(libcurl \d+\)$"):
             await client.post("/", params={"access_token": TOKEN})
         with pytest.raises(httpx.ConnectError, match=r"^could not connect \(libcurl 7\)$"):
-            await client.post(f"http://127.0.0.1:{unused_port()}/")
+            await client.post(f"http://127.0.0.1:{unused_port}/")
 
 
-async def test_an_error_names_no_token() -> None:
+async def test_an_error_names_no_token(unused_port: int) -> None:
     async with calling(read_and_close) as (client, _):
-        for url in ("/", f"http://127.0.0.1:{unused_port()}/"):
+        for url in ("/", f"http://127.0.0.1:{unused_port}/"):
             with pytest.raises(httpx.TransportError) as caught:
                 await client.post(url, params={"access_token": TOKEN}, json={"secret": TOKEN})
             assert TOKEN not in f"{caught.value} {caught.value!r} {caught.value.args}"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from loadtest.load.world import free_port as find_port
 
 PROVIDER_SECRET = "simulated-secret"
 COMMAND_S = 900 if os.environ.get("SWIPEBELL_SOAK") else 120
@@ -124,13 +127,7 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """A port that was free a moment ago."""
-
-    def find() -> int:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port: int = listener.getsockname()[1]
-            return port
-
-    return find
+def free_port() -> Iterator[Callable[[], int]]:
+    """Gives ports that nobody else is given before the test's end; the programs may listen there."""
+    with ExitStack() as held:
+        yield partial(find_port, held)

@@ -40,7 +40,7 @@ from tests.dispatcher.mail_kit import (
     slowly,
     with_login,
 )
-from tests.dispatcher.network_kit import Mailbox, ask, ask_one, unused_port
+from tests.dispatcher.network_kit import Mailbox, ask, ask_one
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +228,8 @@ async def test_hanging_up_after_the_end_of_the_message_is_of_unknown_outcome() -
     shows_nothing_private(response)
 
 
-async def test_nobody_there_is_a_plain_retry() -> None:
-    async with mailing(unused_port()) as network:
+async def test_nobody_there_is_a_plain_retry(unused_port: int) -> None:
+    async with mailing(unused_port) as network:
         response = await ask_one(network, a_mail())
     assert (response.failure, response.code) == (Failure.NOT_SENT, CONNECT)
 
