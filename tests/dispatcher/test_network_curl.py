@@ -188,11 +188,11 @@ async def test_a_fresh_connection_that_dies_before_the_answer_leaves_it_open(scr
 
 async def test_a_timeout_before_the_answer_leaves_it_open() -> None:
     async with serving(answers_nothing) as server, networking() as network:
-        response = await ask_one(network, post(server.url, timeout_ms=150))
+        response = await ask_one(network, post(server.url, timeout_ms=1_500))
         assert (response.failure, response.code) == (Failure.UNKNOWN, 28)
-        assert 0.1 < response.seconds < 1
+        assert 1 < response.seconds < 30
         # And the next one, on a new connection, has its own time
-        assert (await ask_one(network, post(server.url, timeout_ms=100))).failure is Failure.UNKNOWN
+        assert (await ask_one(network, post(server.url, timeout_ms=1_000))).failure is Failure.UNKNOWN
         assert server.connections == 2
 
 
