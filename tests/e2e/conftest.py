@@ -17,10 +17,9 @@ import httpx
 import pytest
 
 from loadtest.load.world import free_port as find_port
+from tests.e2e.processes_kit import COMMAND_S, END_S
 
 PROVIDER_SECRET = "simulated-secret"
-COMMAND_S = 900 if os.environ.get("SWIPEBELL_SOAK") else 120
-"""Longest that any command of a test may take; none comes near it."""
 
 
 class Providers:
@@ -51,7 +50,7 @@ class Providers:
     def stop(self) -> None:
         self.http.close()
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
+        self.process.wait(END_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
