@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,19 @@ from pathlib import Path
 import pytest
 import trio.testing
 from hypothesis import settings
+
+import dispatcher
+import loadtest
+import ratelimit
+import replay
+import templates
+
+# Hypothesis tries the constants of our modules, too, of those that have been imported by then: which these are must not
+# hang on what another worker happens to run, or what it has found is not found again.
+for package in (dispatcher, loadtest, ratelimit, replay, templates):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
 
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("deep", deadline=None, max_examples=2000)
