@@ -79,6 +79,8 @@ class Result(msgspec.Struct):
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same day.")
 @click.option("--rate", type=click.FloatRange(1, 1_000_000), help="Events a second.  [default: as fast as it goes]")
 @click.option("--faults", metavar="MIX", help=f"{', '.join(MIXES)}; or NAME=P,…  [default: a little of each]")
+# For tests: which lines are broken, and whom the faults meet, hangs on the date.
+@click.option("--date", type=click.DateTime(["%Y-%m-%d"]), hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
 def demo(
     events: int,
@@ -87,6 +89,7 @@ def demo(
     seed: int,
     rate: float | None,
     faults: str | None,
+    date: datetime | None,
     as_json: bool,
 ) -> None:
     """Show it all: a generated day of card swipes becomes alerts at simulated providers, and the books balance.
@@ -96,8 +99,8 @@ def demo(
     and every alert is accounted for, and the providers' own record agrees.
     """
     weather = FAULTS if faults is None else _weather(faults)
-    yesterday = (datetime.now(ZoneInfo(ZONE)) - timedelta(days=1)).date()
-    day = Day(accounts=accounts, events=events, seed=seed, date=yesterday, zone=ZONE)
+    yesterday = datetime.now(ZoneInfo(ZONE)) - timedelta(days=1)
+    day = Day(accounts=accounts, events=events, seed=seed, date=(date or yesterday).date(), zone=ZONE)
     with ExitStack() as stack:
         where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swipebell-demo-")))
         world = stack.enter_context(open_world(where))

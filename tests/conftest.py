@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio.testing
 from hypothesis import settings
+
+import dispatcher
+import loadtest
+import ratelimit
+import replay
+import templates
+
+# Hypothesis tries the constants of our modules, too, of those that have been imported by then: which these are must not
+# hang on what another worker happens to run, or what it has found is not found again.
+for package in (dispatcher, loadtest, ratelimit, replay, templates):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
 
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("deep", deadline=None, max_examples=2000)
@@ -33,3 +50,11 @@ def socket_clock() -> trio.testing.MockClock:
     would have let hours pass by then.
     """
     return trio.testing.MockClock(autojump_threshold=0.01)
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port on which nobody listens, nor can before the test's end."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
 from typing import Final
@@ -105,21 +105,22 @@ async def perform(plan: Plan) -> Seen:
 
 async def _embedded(plan: Plan, stop: Stop, screen: Screen) -> Seen:
     assert plan.folder is not None
-    site = Site(
-        folder=plan.folder,
-        processes=plan.processes,
-        peak=plan.load.peak,
-        latency_s=plan.latency_s,
-        provider_rate=plan.provider_rate,
-        faults=plan.faults,
-        seed=plan.seed,
-        receipts_port=free_port() if about_receipts(plan.faults) else None,
-    )
-    with claimed_site(site.folder):
+    with ExitStack() as held:
+        site = Site(
+            folder=plan.folder,
+            processes=plan.processes,
+            peak=plan.load.peak,
+            latency_s=plan.latency_s,
+            provider_rate=plan.provider_rate,
+            faults=plan.faults,
+            seed=plan.seed,
+            receipts_port=free_port(held) if about_receipts(plan.faults) else None,
+        )
+        held.enter_context(claimed_site(site.folder))
         screen.stage = "starting the simulated providers"
         async with running_providers(site) as providers_url:
             await _import(plan, site, screen)
-            engine = Engine(site, providers_url)
+            engine = Engine(site, providers_url, held)
             screen.stage = f"starting the engine, {site.processes} process{'es' if site.processes > 1 else ''}"
             async with running_engine(engine):
                 run = _Run(plan, stop, screen, providers_url, engine.metrics_url, engine)

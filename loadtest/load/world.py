@@ -6,8 +6,9 @@ import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -169,20 +170,26 @@ def _recipients(names: Iterator[str], seed: int) -> list[RecipientLine]:
     return [synthesize(name, seed) for name in islice(names, IMPORT_BATCH)]
 
 
-def free_port() -> int:
-    """A port of the loopback interface that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def free_port(held: ExitStack) -> int:
+    """A port of the loopback interface that nobody else is given until ``held`` is closed. Until then ours may listen
+    there: that takes SO_REUSEADDR, which trio and the supervisor set."""
+    holder = held.enter_context(socket.socket())
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
+    if sys.platform != "linux":
+        # Elsewhere nobody can listen where another socket is bound: such a port was merely free a moment ago.
+        holder.close()
+    return port
 
 
 class Engine:
-    """``swipebell run`` as a process; made by `running_engine`. ``died`` is set when it ended without being asked."""
+    """``swipebell run`` as a process; made by `running_engine`. ``died`` is set when it ended without being asked. Its
+    ports stay its own, even while it is restarted, until ``held`` is closed."""
 
-    def __init__(self, site: Site, providers_url: str) -> None:
+    def __init__(self, site: Site, providers_url: str, held: ExitStack) -> None:
         self.site = site
-        self.http_port, self.stream_port, self.metrics_port = free_port(), free_port(), free_port()
+        self.http_port, self.stream_port, self.metrics_port = (free_port(held) for _ in range(3))
         self.died = trio.Event()
         self.kills = 0
         self.tree: ProcessTree | None = None

@@ -21,6 +21,7 @@ from dispatcher.channels.email.smtp import SmtpNetwork
 from dispatcher.model.private import Secret
 from dispatcher.network.api import Request
 from tests.dispatcher.channel_kit import SECRET
+from tests.dispatcher.network_kit import PATIENCE_S
 
 SENDER = "alerts@bank.example"
 USER = "alerts"
@@ -188,7 +189,7 @@ class Line:
 def raw_server(script: Script, connections: int = 1) -> Iterator[int]:
     """Runs ``script`` for each of so many connections, one after the other, in a thread; the value is the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(8)
+        listener.settimeout(PATIENCE_S)
 
         def work() -> None:
             for _ in range(connections):
@@ -196,7 +197,7 @@ def raw_server(script: Script, connections: int = 1) -> Iterator[int]:
                     line = Line(listener.accept()[0])
                 except OSError:
                     return
-                line.connection.settimeout(8)
+                line.connection.settimeout(PATIENCE_S)
                 try:
                     script(line)
                 except OSError:
@@ -210,7 +211,7 @@ def raw_server(script: Script, connections: int = 1) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             listener.close()
-            thread.join(9)
+            thread.join(PATIENCE_S + 1)
 
 
 def settings(port: int, **given: Any) -> SmtpSettings:
@@ -239,7 +240,7 @@ def with_login() -> dict[str, Any]:
     return {"username": USER, "password": Secret(SECRET)}
 
 
-def a_mail(number: int = 0, *, to: str = ADDRESS, body: bytes = b"", timeout_ms: int = 5_000) -> Request:
+def a_mail(number: int = 0, *, to: str = ADDRESS, body: bytes = b"", timeout_ms: int = 60_000) -> Request:
     """A message such as the channel makes."""
     message = body or b"Subject: %d\r\nMessage-ID: <%d@bank.example>\r\n\r\nhello\r\n" % (number, number)
     return Request("email", f"mailto:{to}", (), message, tag=number, timeout_ms=timeout_ms)

@@ -12,6 +12,7 @@ from dispatcher.metrics import Meter
 from dispatcher.templates_watch import TemplatesWatch
 from templates.facts import FIELDS
 from templates.layouts import SHIPPED
+from tests.dispatcher.files_kit import write
 from tests.dispatcher.ledger_kit import NOW
 from tests.dispatcher.metrics_kit import shown
 
@@ -56,14 +57,14 @@ class Folder:
 
     def write(self, template_id: str = "swipe", version: int = 1, says: str = "{{ merchant }}", **more: Any) -> None:
         self.file(template_id).parent.mkdir(exist_ok=True)
-        self.file(template_id).write_text(template(template_id, version, says, **more))
+        write(self.file(template_id), template(template_id, version, says, **more))
 
     def file(self, template_id: str = "swipe") -> Path:
         return self.path / template_id / "template.toml"
 
     def layout(self, text: str) -> None:
         (self.path / "_layout").mkdir(exist_ok=True)
-        (self.path / "_layout" / "own.html").write_text(text)
+        write(self.path / "_layout" / "own.html", text)
 
 
 class Process:

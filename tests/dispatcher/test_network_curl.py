@@ -23,7 +23,6 @@ from tests.dispatcher.network_kit import (
     read_and_close,
     read_and_reset,
     serving,
-    unused_port,
 )
 
 # ---- answers ------------------------------------------------------------------------------------------------------
@@ -145,9 +144,9 @@ async def test_a_redirect_is_an_answer_and_not_followed() -> None:
         assert elsewhere.connections == 0
 
 
-async def test_a_proxy_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch, unused_port: int) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{unused_port()}")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{unused_port}")
     async with serving(echo) as server, networking() as network:
         assert (await ask_one(network, post(server.url))).status == 200
 
@@ -173,9 +172,9 @@ async def test_headers_are_sent_as_given_and_line_breaks_never() -> None:
 # ---- no answer ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_refused_connection_means_nothing_was_sent() -> None:
+async def test_a_refused_connection_means_nothing_was_sent(unused_port: int) -> None:
     async with networking() as network:
-        response = await ask_one(network, post(f"http://127.0.0.1:{unused_port()}/"))
+        response = await ask_one(network, post(f"http://127.0.0.1:{unused_port}/"))
     assert (response.failure, response.status, response.code) == (Failure.NOT_SENT, 0, 7)
 
 
@@ -189,11 +188,11 @@ async def test_a_fresh_connection_that_dies_before_the_answer_leaves_it_open(scr
 
 async def test_a_timeout_before_the_answer_leaves_it_open() -> None:
     async with serving(answers_nothing) as server, networking() as network:
-        response = await ask_one(network, post(server.url, timeout_ms=150))
+        response = await ask_one(network, post(server.url, timeout_ms=1_500))
         assert (response.failure, response.code) == (Failure.UNKNOWN, 28)
-        assert 0.1 < response.seconds < 1
+        assert 1 < response.seconds < 30
         # And the next one, on a new connection, has its own time
-        assert (await ask_one(network, post(server.url, timeout_ms=100))).failure is Failure.UNKNOWN
+        assert (await ask_one(network, post(server.url, timeout_ms=1_000))).failure is Failure.UNKNOWN
         assert server.connections == 2
 
 

@@ -23,6 +23,7 @@ from dispatcher.rules_file import MAX_RULES_BYTES
 from dispatcher.rules_watch import RulesWatch
 from dispatcher.watched import LOOK_S, name_of
 from ratelimit.rules import load_rules
+from tests.dispatcher.files_kit import write
 from tests.dispatcher.ledger_kit import in_halves
 from tests.dispatcher.metrics_kit import shown
 from tests.dispatcher.test_engine import LIBRARY, NOON_MS, PERSON, World, swipe, world
@@ -37,10 +38,6 @@ OWNER = name_of(os.getuid())
 
 def capped(limit: int, name: str = "cap") -> str:
     return f'version = 1\n[[rule]]\nid = "{name}"\neffect = "cap"\nlimit = {limit}\nper = "account"\nwindow = "day"\n'
-
-
-def write(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 def loud(logs: list[Any]) -> list[Any]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from loadtest.load.world import free_port as find_port
+from tests.e2e.processes_kit import COMMAND_S, END_S
+
 PROVIDER_SECRET = "simulated-secret"
-COMMAND_S = 900 if os.environ.get("SWIPEBELL_SOAK") else 120
-"""Longest that any command of a test may take; none comes near it."""
 
 
 class Providers:
@@ -48,7 +50,7 @@ class Providers:
     def stop(self) -> None:
         self.http.close()
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
+        self.process.wait(END_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -124,13 +126,7 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """A port that was free a moment ago."""
-
-    def find() -> int:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port: int = listener.getsockname()[1]
-            return port
-
-    return find
+def free_port() -> Iterator[Callable[[], int]]:
+    """Gives ports that nobody else is given before the test's end; the programs may listen there."""
+    with ExitStack() as held:
+        yield partial(find_port, held)

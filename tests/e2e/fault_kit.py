@@ -14,8 +14,8 @@ from tests.e2e.processes_kit import large, written
 
 SOAK = bool(os.environ.get("SWIPEBELL_SOAK"))
 ACCOUNTS = 997
-DEADLINE_S = 10 if SOAK else 2
-"""Until which a receipt must have come: ten times what it takes, and a flood of 50,000 takes longer."""
+DEADLINE_S = 60
+"""Until which a receipt must have come: it takes a fifth of a second, so none is missed, however busy the machine."""
 
 
 def write_events(site: Any, count: int) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ import httpx
 import pytest
 
 EVENTS = 3_000
-END_S = 30
-"""Longest that anything here is waited for; nothing comes near it."""
+COMMAND_S = 900 if os.environ.get("SWIPEBELL_SOAK") else 120
+"""Longest that any command of a test may take; none comes near it."""
+END_S = 90
+"""Longest that anything else here is waited for; nothing comes near it."""
 
 
 def line(number: int, **changes: Any) -> str:
@@ -52,6 +55,11 @@ def written(site: Any, count: int = EVENTS, name: str = "events.ndjson", **chang
     path: Path = site.folder / name
     path.write_text("\n".join(map(changed, range(count))) + "\n")
     return path
+
+
+def zone_where_it_is_noon() -> str:
+    """So that no day ends while a test runs."""
+    return f"Etc/GMT{datetime.now(UTC).hour - 12:+}"
 
 
 def children(pid: int) -> list[int]:
@@ -202,6 +210,6 @@ def fail_writes(pid: int, *, beyond: int) -> None:
 def with_error(service: Service, event: str) -> None:
     """Post an event to a service that may be ending."""
     try:
-        service.http.post("/v1/events", content=event.encode(), headers={"Connection": "close"}, timeout=5)
+        service.http.post("/v1/events", content=event.encode(), headers={"Connection": "close"})
     except httpx.HTTPError:
         time.sleep(0.05)

@@ -32,7 +32,12 @@ ALERTS = 8
 """Of the channel with the bad provider: one a connection."""
 TEXTS = 40
 """Of the other channel."""
-TIMEOUT_S = 1.0
+TIMEOUT_S = 20.0
+"""Of the client; no answer here takes so long, but for ``SLOW`` ones."""
+SLOW_TIMEOUT_S = 3.0
+"""Of the client of a provider that goes on for ever: until then the other channel has to be done."""
+HANG_S = 60
+"""Longest that anything is waited for; nothing comes near it."""
 OPENID, PHONE, MERCHANT = "oBadAnswers0000000000000001", "+8613800138111", "海底捞火锅"
 PRIVATE = (OPENID, PHONE[1:], MERCHANT, "secret-of-the-test", "TOKEN-")
 MEBIBYTE = 1024 * 1024
@@ -213,12 +218,14 @@ def quiet_process() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def sending(folder: Path, url: str, *, bad: str = "wechat") -> AsyncIterator[Service]:
+async def sending(
+    folder: Path, url: str, *, bad: str = "wechat", timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[Service]:
     """The whole engine, with ``ALERTS`` of the channel that is bad and ``TEXTS`` of the other admitted in one batch."""
     good = "sms" if bad == "wechat" else "wechat"
     (folder / "swipebell.toml").write_text(
         f'[channels.wechat]\nbase_url = "{url}"\nappid = "wx0"\nsecret_env = "S"\nconnections = {ALERTS}\n'
-        f'timeout_seconds = {TIMEOUT_S}\nrate_per_second = 5000\n[channels.sms]\nbase_url = "{url}/sms"\n'
+        f'timeout_seconds = {timeout_s}\nrate_per_second = 5000\n[channels.sms]\nbase_url = "{url}/sms"\n'
         'secret_env = "S"\nrate_per_second = 5000\n[retry]\nbase_seconds = 0.01\ncap_seconds = 0.05\n'
     )
     environ = {"S": "secret-of-the-test"}
@@ -229,7 +236,7 @@ async def sending(folder: Path, url: str, *, bad: str = "wechat") -> AsyncIterat
         async with service(config, fail_fast=False, environ=environ) as running:
             await _admitted(running, bad, good)
             yield running
-            with trio.fail_after(30):
+            with trio.fail_after(HANG_S):
                 await running.engine.idle()
             # Then nothing is open, and every message of the other channel left once
             assert (await running.ledger.books()).balanced
@@ -270,7 +277,7 @@ async def classified(folder: Path, codes: set[str], *bad: Bad) -> set[str | None
     provider = Provider(*bad)
     async with serving(provider) as server:
         async with sending(folder, server.url) as running:
-            with trio.fail_after(30):
+            with trio.fail_after(HANG_S):
                 await running.engine.idle()
             found = await first_attempts(running)
             assert {outcome for outcome, _ in found} == {"unknown"}
@@ -298,16 +305,16 @@ async def test_an_answer_that_is_none_is_of_unknown_outcome(what: str, tmp_path:
 async def test_an_answer_without_end_holds_up_nobody_else(what: str, tmp_path: Path, quiet_process: None) -> None:
     # Given a provider that goes on answering, on every connection of its channel
     provider = Provider(SLOW[what])
-    async with serving(provider) as server, sending(tmp_path, server.url) as running:
+    async with serving(provider) as server, sending(tmp_path, server.url, timeout_s=SLOW_TIMEOUT_S) as running:
         # When the other channel has sent all that it had
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_S):
             while running.meter.delivered_by["sms"] < TEXTS:  # noqa: ASYNC110 - the meter tells nobody
                 await trio.sleep(0.005)
         # Then none of the slow answers had ended: nobody waited for them
         assert provider.bad_ended == 0
         assert not running.meter.outcomes["wechat", "unknown"]
         # And each ends by its time-out, and its alert is delivered by the next attempt
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_S):
             await running.engine.idle()
         assert await first_attempts(running) == {("unknown", "network-28")}
         assert running.meter.delivered_by["wechat"] == ALERTS == len(provider.delivered)
@@ -334,7 +341,7 @@ async def test_a_bad_answer_to_a_text_message_is_not_asked_for_again(tmp_path: P
     chosen = [*[bad for bad, _ in OTHERS.values()][2:8], UNREADABLE["a page of HTML"], UNREADABLE["a gzip bomb"]]
     provider = Provider(*chosen, bad_texts=True)
     async with serving(provider) as server, sending(tmp_path, server.url, bad="sms") as running:
-        with trio.fail_after(30):
+        with trio.fail_after(HANG_S):
             await running.engine.idle()
         # Then each is of unknown outcome, ends so, and was sent once
         assert {outcome for outcome, _ in await first_attempts(running)} == {"unknown"}
@@ -355,7 +362,7 @@ async def test_a_bad_answer_instead_of_a_token_only_makes_alerts_wait(
     provider = Provider(ALL[what], bad_tokens=2)
     provider.tried = _Everything()
     async with serving(provider) as server, sending(tmp_path, server.url) as running:
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_S):
             await running.engine.idle()
         # Then alerts wait for a token and are sent once
         assert running.meter.outcomes["wechat", "accepted"] == ALERTS == len(provider.delivered)

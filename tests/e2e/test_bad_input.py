@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.e2e.processes_kit import COMMAND_S, until
 
 GOOD = {
     "id": "good-1",
@@ -211,11 +214,19 @@ def test_a_full_disk_is_one_line_and_nothing_accepted_is_lost(
 
 
 def test_interrupted_says_how_to_go_on(site: Any, providers: Callable[..., Any]) -> None:
-    site.configure(providers("--latency", "5").url)
+    # Given an alert on its way to a slow provider, and more to come
+    provider = providers("--latency", "0.5")
+    site.configure(provider.url)
     (site.folder / "e.ndjson").write_bytes(variant())
     site.recipients_for(site.folder / "e.ndjson")
-    with site.start("send", "-", stdin=subprocess.PIPE) as process:
-        process.send_signal(2)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode in (130, -2)
-    assert "Traceback" not in err or process.returncode == -2
+    with site.start("send", "-", "--restamp", stdin=subprocess.PIPE) as process:
+        process.stdin.write(variant().decode() + "\n")
+        process.stdin.flush()
+        until(lambda: provider.book()["wechat"]["requests"], "the alert's request")
+        # When it is interrupted
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=COMMAND_S)
+    # Then it says so in one line, and how to go on
+    assert process.returncode == 130
+    assert one_line(err) == "swipebell: interrupted; what was accepted is in the ledger, start again to go on"
+    assert "Traceback" not in err

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes_kit import key_of, large, line, until, written
+from tests.e2e.processes_kit import END_S, key_of, large, line, until, written
 
 SECRET = "receipt-token"
 
@@ -23,12 +23,12 @@ def route(site: Any, channels: str, more: str = "") -> str:
     return '[rules]\nfile = "rules.toml"\n'
 
 
-def configure(site: Any, url: str, port: int, *, last: float = 30.0, sms_rate: int = 5000) -> None:
+def configure(site: Any, url: str, port: int, *, first: int = 1, last: float = 30.0, sms_rate: int = 5000) -> None:
     (site.folder / "token").write_text(SECRET)
     extra = (
         f'[receipts]\nlisten = "127.0.0.1:{port}"\ntoken_file = "token"\ndeadline_seconds = {last}\n'
         "[engine]\nlease_seconds = 1.0\n"
-    ) + route(site, '["wechat", "sms"]', "deadline_seconds = 1")
+    ) + route(site, '["wechat", "sms"]', f"deadline_seconds = {first}")
     site.configure(url, extra=extra)
     text = (site.folder / "swipebell.toml").read_text()
     text = text.replace("rate_per_second = 5000\n", f"rate_per_second = {sms_rate}\n")
@@ -42,7 +42,7 @@ def reports(port: int, *options: str, wechat: bool = True, sms: bool = True) -> 
 
 
 def rows(site: Any, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(site.folder / "ledger.db", timeout=30)) as connection:
+    with closing(sqlite3.connect(site.folder / "ledger.db", timeout=END_S)) as connection:
         return connection.execute(query).fetchall()
 
 
@@ -56,7 +56,7 @@ def test_a_lost_receipt_is_one_sms(
     provider = providers(
         *reports(port, "--receipts-delay", "0.0", "0.3", "--receipts-lost", "0.5", "--receipts-twice", "0.3")
     )
-    configure(site, provider.url, port, last=3.0)
+    configure(site, provider.url, port, first=3, last=3.0)
     site.recipients_for(site.folder / "events.ndjson")
 
     # When all of it is sent
@@ -84,8 +84,8 @@ def test_a_success_that_comes_late_is_a_known_double(
     # Given reports that take longer than the category's deadline
     count, port = 60, free_port()
     written(site, count, amount=large)
-    provider = providers(*reports(port, "--receipts-delay", "2.5", "3.0", "--receipts-twice", "0.5"))
-    configure(site, provider.url, port)
+    provider = providers(*reports(port, "--receipts-delay", "4.5", "5.0", "--receipts-twice", "0.5"))
+    configure(site, provider.url, port, first=2)
     site.recipients_for(site.folder / "events.ndjson")
 
     # When all of it is sent

@@ -13,7 +13,9 @@ from contextlib import closing
 from typing import Any
 
 KILLS = 10
-EVENTS = 12_000
+EVENTS = 16_000
+KILLED_WITHIN = 12_000
+"""Requests within which all kills come, so that the last one meets a run that is far from its end."""
 
 
 def line(number: int) -> str:
@@ -36,7 +38,7 @@ def test_sigkill_loses_nothing_and_rings_nobody_twice(site: Any, providers: Call
     provider = providers("--latency", "0.005", "--faults", "reset=0.002,busy=0.005,unsubscribed=0.02")
     site.configure(provider.url)
     site.recipients_for(events)
-    moments = sorted(random.Random(20261122).sample(range(EVENTS // 40, EVENTS * 9 // 10), KILLS))
+    moments = sorted(random.Random(20261122).sample(range(KILLED_WITHIN // 40, KILLED_WITHIN * 9 // 10), KILLS))
 
     # When the sender is killed at ten moments, each time when the provider has seen so many requests
     killed = 0

@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.processes_kit import line, serving, until, written
+from tests.e2e.processes_kit import line, serving, until, written, zone_where_it_is_noon
 
 CAP = 10
 RULES = """\
@@ -41,11 +40,6 @@ KILLED_AT = 180
 def needs_proc() -> None:
     if not Path(f"/proc/{os.getpid()}/task").exists():
         pytest.skip("no /proc here, so nobody tells which processes a supervisor has started")
-
-
-def zone_where_it_is_noon() -> str:
-    """So that no day ends while a test runs."""
-    return f"Etc/GMT{datetime.now(UTC).hour - 12:+}"
 
 
 def capped(site: Any, provider: Any, accounts: Sequence[str]) -> None:
@@ -134,7 +128,7 @@ def test_two_processes_of_a_service_tell_ten_every_time(
 def test_no_cap_is_exceeded_when_the_sender_is_killed(site: Any, providers: Callable[..., Any]) -> None:
     # Given forty accounts with a hundred swipes each, one account after the other, and a provider that takes its time
     accounts = [f"acc-{number:02}" for number in range(40)]
-    provider = providers("--latency", "0.03")
+    provider = providers("--latency", "0.15")
     capped(site, provider, accounts)
     site.folder.joinpath("swipebell.toml").write_text(
         site.folder.joinpath("swipebell.toml").read_text().replace("connections = 32", "connections = 16")

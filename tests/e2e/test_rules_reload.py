@@ -15,7 +15,7 @@ import pytest
 
 from ratelimit.rules import load_rules
 from tests.e2e import test_run
-from tests.e2e.processes_kit import END_S, line, serving, until, written
+from tests.e2e.processes_kit import END_S, line, serving, until, zone_where_it_is_noon
 
 RULES = '[rules]\nfile = "rules.toml"\n'
 
@@ -51,7 +51,7 @@ def test_every_process_of_a_fleet_takes_changed_rules_and_refuses_broken_ones(
     # Given a service of two processes, whose rules let one alert a day through
     site.configure(providers().url, sms=False, extra=RULES)
     written_rules(site, capped(1))
-    site.recipients_for(written(site, 1))
+    test_run.imported(site, {"account": "acc-0", "openid": "o-acc-0", "timezone": zone_where_it_is_noon()})
     with serving(site, free_port) as service:
 
         def deciding(limit: int) -> float:

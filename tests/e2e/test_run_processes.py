@@ -93,24 +93,24 @@ def test_connections_that_stay_open_are_shared_too(
     # Given a service of two processes with a stream listener
     provider = providers()
     site.configure(provider.url, sms=False)
-    site.recipients_for(written(site, 100))
+    site.recipients_for(written(site, 600))
     stream = free_port()
     with (
         serving(site, free_port, f'[intake.stream]\nlisten = "127.0.0.1:{stream}"\n') as service,
         ExitStack() as open_ones,
     ):
-        # When ten connections are opened, bring ten lines each, and stay
-        for number in range(10):
+        # When sixty connections are opened, bring ten lines each, and stay
+        for number in range(60):
             feed = open_ones.enter_context(closing(Feed(stream)))
             feed.send(*map(line, range(number * 10, number * 10 + 10)))
         # Then each process has its part of them
         counts = [established(pid, stream) for pid in service.workers]
-        assert sum(counts) == 10
-        assert min(counts) >= 2, counts
+        assert sum(counts) == 60
+        assert min(counts) >= 12, counts
         # And all are delivered and counted
         until(lambda: not service.scrape()["swipebell_open_alerts"], "the last alert")
-        assert service.scrape()['swipebell_alerts_ended_total{state="delivered"}'] == 100
-        assert provider.book()["wechat"]["delivered"] == 100
+        assert service.scrape()['swipebell_alerts_ended_total{state="delivered"}'] == 600
+        assert provider.book()["wechat"]["delivered"] == 600
         service.end()
         assert service.process.returncode == 0
 
@@ -146,8 +146,8 @@ def test_what_a_dead_process_held_is_taken_over_within_ten_seconds(
             feeds.append(open_ones.enter_context(closing(Feed(stream))))
             feeds[-1].send(line(len(feeds)))
         assert len(feeds) < 20
-        for number in range(20, 150):
-            feeds[number % len(feeds)].send(line(number))
+        for place, feed in enumerate(feeds):
+            feed.send(*map(line, range(20 + place, 150, len(feeds))))
         held = dict(owned(site))
         assert len(held) == 2, held
         # When one is killed
@@ -206,8 +206,8 @@ def test_a_second_signal_does_not_wait_for_the_drain(
         # When the operator insists
         started = time.monotonic()
         log = service.end(signal.SIGINT)
-        # Then it ends at once
-        assert time.monotonic() - started < 5
+        # Then it ends without the answers
+        assert time.monotonic() - started < 20
     assert '"killing"' in log
     assert not any(map(alive, workers))
 
@@ -229,7 +229,7 @@ def test_workers_end_by_themselves_when_the_supervisor_is_killed(
         until(lambda: not any(map(alive, workers)), "the workers' end")
         port = service.http.base_url.port
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port or 0), timeout=5)
+            socket.create_connection(("127.0.0.1", port or 0), timeout=END_S)
     # Then they had drained: nothing is lost, nothing is of unknown outcome
     (site.folder / "none.ndjson").write_text("")
     summary = site.send("none.ndjson")

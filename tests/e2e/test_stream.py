@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.certificate_kit import Certificates
+from tests.e2e.processes_kit import END_S
 from tests.e2e.test_kill import line
 
 EVENTS = 30_000
@@ -52,7 +53,7 @@ def started(site: Any) -> tuple[subprocess.Popen[str], str]:
 
 
 def admitted(site: Any) -> int:
-    with closing(sqlite3.connect(site.folder / "ledger.db", timeout=30)) as connection:
+    with closing(sqlite3.connect(site.folder / "ledger.db", timeout=END_S)) as connection:
         count: int = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
         return count
 
@@ -64,7 +65,7 @@ def serving(site: Any) -> Iterator[str]:
     try:
         yield url
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=END_S)
         assert process.returncode == 0, log
         assert "Traceback" not in log
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def test_a_running_service_tells_an_approved_version_and_goes_back(
     file.write_text(template(version=7))
     test_run.imported(site, test_run.RECIPIENT)
     with test_run.serving(site, free_port) as running:
-        numbers = iter(range(1, 99))
+        numbers = itertools.count(1)
 
         def swiped() -> str:
             running.http.post("/v1/events", content=test_run.ndjson(test_run.event(next(numbers))))

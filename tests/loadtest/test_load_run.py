@@ -6,21 +6,25 @@ import pytest
 import trio
 
 from loadtest.load import http_sender
-from loadtest.load.plan import Plan, Target, plan_rate
+from loadtest.load.plan import Load, Plan, Target, plan_rate
 from loadtest.load.run import Seen, perform
 from tests.loadtest.test_load_senders import answer, listening
 
+SEED = 1
 EVENTS = 20
+SCHEDULE_S = 0.1
 CONNECTIONS = 40
-BUSY_S = 0.5
+NOTHING_LEFT_S = 0.4
+"""After the last arrival has come the run looks in vain for more to hand out, twice."""
 
 
 class OutOfBreath:
-    """Refuses for a while from the first body on, all at one moment, and takes everything after it."""
+    """Refuses so many events once they are all there, all at one moment, and takes everything after them."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: int) -> None:
         self.refused = self.taken = 0
-        self._well_at = 0.0
+        self._missing = events
+        self._all_there = trio.Event()
 
     async def __call__(self, stream: trio.SocketStream) -> None:
         data = b""
@@ -35,9 +39,12 @@ class OutOfBreath:
     async def _answer(self, events: int) -> bytes:
         if not events:
             return answer("400 Bad Request")
-        self._well_at = self._well_at or trio.current_time() + BUSY_S
-        if trio.current_time() < self._well_at:
-            await trio.sleep_until(self._well_at)
+        if self._missing > 0:
+            self._missing -= events
+            if self._missing <= 0:
+                self._all_there.set()
+            await self._all_there.wait()
+            await trio.sleep(NOTHING_LEFT_S)
             self.refused += events
             return answer("429 Too Many Requests", b"{}", b"Retry-After: 0")
         self.taken += events
@@ -48,26 +55,27 @@ async def test_what_is_refused_when_nothing_is_left_to_hand_out_is_sent_again(mo
     # Given senders that give back what they cannot get rid of, and a target that refuses all of it when the last
     # arrival is on its way
     monkeypatch.setattr(http_sender, "FRESH_S", 0.0)
-    target = OutOfBreath()
+    load = plan_rate(str(EVENTS / SCHEDULE_S), SCHEDULE_S)
+    target = OutOfBreath(len(list(load.times(SEED))))
     async with listening(target) as port:
         # When it is loaded
-        seen = await run_against(port)
+        seen = await run_against(port, load)
     # Then everything is sent in the end, and nobody gave up
     assert target.refused == len(seen.tally.scheduled) > 0
     assert (seen.tally.waiting, seen.tally.unanswered, seen.settled) == (0, 0, True)
     assert seen.tally.accepted == target.taken == target.refused
 
 
-async def run_against(port: int) -> Seen:
+async def run_against(port: int, load: Load) -> Seen:
     plan = Plan(
-        load=plan_rate(str(EVENTS / (BUSY_S / 5)), BUSY_S / 5),
-        seed=1,
+        load=load,
+        seed=SEED,
         accounts=10,
         assertions=[],
         scenario={},
-        settle_s=20.0,
+        settle_s=60.0,
         target=Target(f"http://127.0.0.1:{port}", stream=False),
         connections=CONNECTIONS,
     )
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         return await perform(plan)

@@ -46,7 +46,7 @@ def chunk(first: int, count: int) -> Chunk:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in another task's sockets
             await trio.sleep(0.005)
 

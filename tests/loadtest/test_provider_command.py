@@ -25,6 +25,7 @@ from loadtest.providers.command import providers_command
 from loadtest.sink import sink_command
 
 READY = "listening on http://127.0.0.1:"
+PATIENCE_S = 60.0
 
 
 @contextmanager
@@ -42,19 +43,19 @@ def running(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str
 
 def stopped_by(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
     process.send_signal(number)
-    rest, errors = process.communicate(timeout=10)
+    rest, errors = process.communicate(timeout=PATIENCE_S)
     return process.returncode, rest, errors
 
 
 def post(url: str, body: object) -> dict[str, object]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Authorization": "Bearer s3"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         found: dict[str, object] = json.load(answer)
         return found
 
 
 def count(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/_count", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/_count", timeout=PATIENCE_S) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
 
@@ -78,7 +79,7 @@ def test_the_sink_counts_what_it_accepts() -> None:
         # And requests that arrive together or in pieces are counted one by one.
         host, port = url.removeprefix("http://").split(":")
         request = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for piece in (request * 3 + request[:20], request[20:-1], request[-1:]):
                 connection.sendall(piece)
@@ -117,7 +118,7 @@ def test_the_sink_reports_each_message_once_and_signed() -> None:
             # When the sink accepts five messages and hands out a token
             msgids = [post(f"{sink}/cgi-bin/message/template/send", {})["msgid"] for _ in range(5)]
             post(f"{sink}/cgi-bin/stable_token", {})
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENCE_S
             while (counts := count(sink))["receipts"]["posted"] < 5:
                 assert time.monotonic() < deadline, counts
             assert stopped_by(process, signal.SIGTERM) == (0, "", "")

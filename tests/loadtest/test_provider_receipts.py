@@ -16,7 +16,7 @@ from loadtest.poster import Target, signature
 from loadtest.providers.book import Book, ReceiptCounts
 from loadtest.providers.receipts import CONNECTIONS, Receipts
 from loadtest.providers.settings import ReceiptSettings
-from tests.dispatcher.network_kit import Conversation, Seen, serving, unused_port
+from tests.dispatcher.network_kit import Conversation, Seen, serving
 
 Respond = Callable[[Conversation, Seen], Awaitable[None]]
 
@@ -224,10 +224,10 @@ async def test_a_channel_without_an_address_has_no_reports(socket_clock: trio.te
 
 
 async def test_a_receiver_that_is_not_there_has_two_seconds_to_come_back(
-    socket_clock: trio.testing.MockClock,
+    socket_clock: trio.testing.MockClock, unused_port: int
 ) -> None:
     receiver = Receiver()
-    async with reporting(receiver, wechat_url=f"http://127.0.0.1:{unused_port()}/") as (receipts, book):
+    async with reporting(receiver, wechat_url=f"http://127.0.0.1:{unused_port}/") as (receipts, book):
         deliver(book, receipts)
         await trio.sleep(30.0)
     assert book.wechat.receipts == ReceiptCounts(planned=1, retried=2, given_up=1)

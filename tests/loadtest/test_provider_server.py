@@ -140,7 +140,7 @@ async def test_a_reset_comes_after_the_message_is_in_the_book() -> None:
         assert (providers.book.sms.delivered, providers.book.sms.resets) == (1, 1)
 
 
-async def test_a_slow_answer_is_late_and_holds_up_nobody_else(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_slow_answer_is_late_and_holds_up_nobody_else(socket_clock: trio.testing.MockClock) -> None:
     async with serving(latency_seconds=3.0) as (port, _), client(port) as slow, client(port) as quick:
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -166,7 +166,7 @@ async def test_late_answers_are_given_in_the_order_of_their_time(autojump_clock:
 
 
 async def test_a_client_that_leaves_while_its_answer_waits_is_forgotten(
-    autojump_clock: trio.testing.MockClock,
+    socket_clock: trio.testing.MockClock,
 ) -> None:
     async with serving(latency_seconds=3.0) as (port, providers), client(port) as other:
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -262,7 +262,7 @@ async def test_unknown_paths_and_methods_are_refused() -> None:
 
 
 async def test_the_file_of_the_book_is_complete_when_the_server_is_cancelled(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    tmp_path: Path, socket_clock: trio.testing.MockClock
 ) -> None:
     file = tmp_path / "book.ndjson"
     async with serving(book_file=file) as (port, _), client(port) as http_client:

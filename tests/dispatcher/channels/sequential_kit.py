@@ -41,7 +41,7 @@ from templates.library import Library
 NOON_MS = 1_795_320_000_000  # 2026-11-22 04:00 UTC
 NEXT = "wechat"
 JUMP_S = 30.0
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """Real seconds for one alert; more is a defect."""
 
 MAIL = "holder.of.card@example.com"

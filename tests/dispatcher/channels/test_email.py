@@ -29,7 +29,7 @@ from templates.library import Library
 from templates.mail import MailWords
 from tests.dispatcher.channel_kit import PHONE, an_alert, shows_nothing_private
 from tests.dispatcher.mail_kit import ADDRESS, SENDER, mail_server
-from tests.dispatcher.network_kit import Mailbox, ask_one, unused_port
+from tests.dispatcher.network_kit import Mailbox, ask_one
 
 LIBRARY = Library.load(None)
 TO_MAIL = {"email": ADDRESS, "locale": "en"}
@@ -273,8 +273,8 @@ async def test_a_mixed_batch_is_answered_by_each_networks_own() -> None:
     assert (one.closed, two.closed) == (1, 1)
 
 
-async def test_a_server_that_is_not_there_is_not_sent() -> None:
-    network = open_network(config_of(unused_port()), {})
+async def test_a_server_that_is_not_there_is_not_sent(unused_port: int) -> None:
+    network = open_network(config_of(unused_port), {})
     try:
         assert (await ask_one(network, prepared())).failure is Failure.NOT_SENT
     finally:

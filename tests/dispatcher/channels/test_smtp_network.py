@@ -40,7 +40,7 @@ from tests.dispatcher.mail_kit import (
     slowly,
     with_login,
 )
-from tests.dispatcher.network_kit import Mailbox, ask, ask_one, unused_port
+from tests.dispatcher.network_kit import PATIENCE_S, Mailbox, ask, ask_one
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +228,8 @@ async def test_hanging_up_after_the_end_of_the_message_is_of_unknown_outcome() -
     shows_nothing_private(response)
 
 
-async def test_nobody_there_is_a_plain_retry() -> None:
-    async with mailing(unused_port()) as network:
+async def test_nobody_there_is_a_plain_retry(unused_port: int) -> None:
+    async with mailing(unused_port) as network:
         response = await ask_one(network, a_mail())
     assert (response.failure, response.code) == (Failure.NOT_SENT, CONNECT)
 
@@ -244,10 +244,10 @@ async def test_a_byte_now_and_then_does_not_hold_a_connection(stage: str, failur
     with raw_server(script) as port:
         async with mailing(port) as network:
             before = time.monotonic()
-            response = await ask_one(network, a_mail(timeout_ms=400))
+            response = await ask_one(network, a_mail(timeout_ms=1_500))
             took = time.monotonic() - before
     assert (response.failure, response.code) == (failure, TIMED_OUT)
-    assert took < 2
+    assert took < 10
 
 
 @pytest.mark.parametrize(("stage", "failure"), [("greeting", Failure.NOT_SENT), ("end", Failure.UNKNOWN)])
@@ -295,7 +295,7 @@ async def test_closing_answers_everything_once_and_soon() -> None:
         network = SmtpNetwork(settings(port))
         mailbox = Mailbox()
         network.submit([a_mail(number, timeout_ms=60_000) for number in range(3)], mailbox.deliver)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await reached.wait()
         before = time.monotonic()
         await network.aclose()
@@ -304,7 +304,7 @@ async def test_closing_answers_everything_once_and_soon() -> None:
     assert failures == {0: Failure.UNKNOWN, 1: Failure.NOT_SENT, 2: Failure.NOT_SENT}
     assert len(mailbox.responses) == 3
     assert {response.code for response in mailbox.responses} == {CLOSED_CODE}
-    assert took < 3
+    assert took < 5.5
     with pytest.raises(RuntimeError):
         network.submit([a_mail()], mailbox.deliver)
     await network.aclose()
