@@ -284,8 +284,9 @@ class CurlNetwork(Network):
                 self._start_waiting(active)
                 self._multi.perform()
                 found = self._collect(active)
-                if not found:
-                    self._sleep()
+                if found:  # a connection that is free again sends before anybody sleeps
+                    continue
+                self._sleep()
                 if any(pool.waiting for pool in self._pools.values()):
                     time.sleep(GATHER_S)
         finally:
