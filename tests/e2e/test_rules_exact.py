@@ -125,6 +125,28 @@ def test_two_processes_of_a_service_tell_ten_every_time(
     assert shown(provider, ids) == dict.fromkeys(accounts, CAP)
 
 
+def test_two_processes_tell_ten_at_a_thousand_swipes_a_second(
+    site: Any, providers: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    # Given a service of two processes, and an account that swipes a thousand times a second for three seconds
+    provider = providers()
+    capped(site, provider, ["A"])
+    ids = [f"p-{number:06}" for number in range(3 * PER_ACCOUNT)]
+    written(site, len(ids), account="A")
+    with serving(site, free_port) as service:
+        options = ("--events", "events.ndjson", "--rate", "1000", "--target", str(service.http.base_url), "--json")
+        found = json.loads(site.run("loadtest", *options)[0])
+        until(lambda: not service.scrape()["swipebell_open_alerts"], "the last alert")
+    # Then they came at that rate, and ten are told by both books
+    assert found["events"]["accepted"] == len(ids)
+    assert found["seconds"] >= 2.9
+    assert in_the_ledger(site) == {
+        ("A", "delivered", None): CAP,
+        ("A", "suppressed", "ten-a-day"): len(ids) - CAP,
+    }
+    assert shown(provider, {"A": ids}) == {"A": CAP}
+
+
 def test_no_cap_is_exceeded_when_the_sender_is_killed(site: Any, providers: Callable[..., Any]) -> None:
     # Given forty accounts with a hundred swipes each, one account after the other, and a provider that takes its time
     accounts = [f"acc-{number:02}" for number in range(40)]
