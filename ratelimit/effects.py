@@ -204,8 +204,9 @@ class Priority(_Rule, frozen=True, tag="priority"):
 
 
 class Storm(_Rule, frozen=True, tag="storm"):
-    """Hold back a burst until somebody looks: more than ``limit`` events with one ``fingerprint`` in ``minutes``, or an
-    hour with more than ``volume_times`` its usual number and at least ``at_least``. One in ``sample`` is told."""
+    """Hold back a burst until somebody looks: more than ``limit`` events with one ``fingerprint`` in ``minutes`` (the
+    first of an account's day, half as many as the limit, are not counted), or an hour with more than ``volume_times``
+    its usual number and at least ``at_least``. One in ``sample`` is told."""
 
     fingerprint: tuple[Field, ...] = ()
     limit: Annotated[int, Meta(ge=1, le=MAX_INT64)] | None = None

@@ -97,7 +97,9 @@ def _storm(rule: Storm) -> str:
         return f"when an hour has {usual} and at least {rule.at_least or 0:,} events{_of(rule.when)}{rest}"
     same = _list(rule.fingerprint, "and")
     events = f"{rule.limit or 0:,} events{_of(rule.when)}"
-    return f"after {events} with the same {same} for one account in {rule.minutes or 0} min{rest}"
+    spared = (rule.limit or 0) // 2
+    first = f" (not counting the first {spared:,} of its day)" if spared else ""
+    return f"after {events} with the same {same} for one account{first} in {rule.minutes or 0} min{rest}"
 
 
 def _further(at_limit: str, digest: Digest | None) -> str:

@@ -68,7 +68,7 @@ class RecordedBrownOut:
 def warm_up_ms(rules: Sequence[Rule]) -> int:
     """How long before a period the draft has to begin to count, in ms: its longest window, and as much more as an
     alert may have been held into it."""
-    longest, holds = 0, False
+    longest, holds, counts_days = 0, False, False
     expiry_ms = DEFAULT_EXPIRE_AFTER_SECONDS * 1000
     for rule in rules:
         match rule:
@@ -82,13 +82,15 @@ def warm_up_ms(rules: Sequence[Rule]) -> int:
             case QuietHours():
                 holds = holds or rule.then == "hold"
             case Storm():
-                # A day for the first swipes of an account's day, which no storm rule looks at.
                 reach = VOLUME_MS if rule.volume_times is not None else (rule.minutes or 0) * 60_000
-                longest = max(longest, reach, DAY_MS + HOUR_MS)
+                longest, counts_days = max(longest, reach), counts_days or rule.volume_times is None
             case ExpireAfter():
                 expiry_ms = max(expiry_ms, rule.total_seconds * 1000)
             case _:
                 pass
+    if counts_days:
+        # For the first swipes of a local day, which no storm rule looks at; the latest of them came as old as may be.
+        longest = max(longest, DAY_MS + HOUR_MS + expiry_ms)
     return longest + expiry_ms if longest and holds else longest
 
 

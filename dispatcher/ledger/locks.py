@@ -71,13 +71,17 @@ class WriterTurn:
         """Wait for the turn; go on without it after twice ``patience_seconds``. Blocks the thread.
 
         ``meanwhile`` is called again and again while it waits: it does a small piece of work, and says whether it did.
+        Each of the two waits may be longer by one such piece. What it raises comes out, and the turn is not taken.
         """
         if self._file is None:
             return
-        is_next = self._wait(NEXT_BYTE, meanwhile)
-        self._wait(TURN_BYTE, meanwhile)
-        if is_next:
-            lock_byte(self._file, NEXT_BYTE, fcntl.F_UNLCK)
+        is_next = False
+        try:
+            is_next = self._wait(NEXT_BYTE, meanwhile)
+            self._wait(TURN_BYTE, meanwhile)
+        finally:
+            if is_next:
+                lock_byte(self._file, NEXT_BYTE, fcntl.F_UNLCK)
 
     def give(self) -> None:
         """Let the next one write. Harmless without the turn."""

@@ -55,8 +55,8 @@ CHANGES = (
 CHANGED = "SELECT json_group_array(account) FROM recipient_changes WHERE id > ?"
 
 LEAST_PREPARED = 64
-"""Events from which on a batch is planned before its transaction. Of fewer the planning takes less than a millisecond,
-and two more statements would cost a lone swipe more than they save."""
+"""Events from which on a batch is planned before its transaction. Of fewer the planning takes about a millisecond, and
+two more statements would cost a lone swipe more than they save."""
 
 
 class _Counted:
@@ -99,7 +99,8 @@ class Admitting:
 
     def admit(self, connection: sqlite3.Connection, ids: IdIndex) -> Admission:
         """See `Ledger.admit`."""
-        batch, digests, plan, now_ms = self._batch, self._digests, self._plan, self._now_ms
+        batch, digests, now_ms = self._batch, self._digests, self._now_ms
+        plan, self._plan = self._plan, None
         fresh, duplicates, conflicts = _deduplicate(connection, ids, batch, digests)
         if not fresh:
             return Admission(0, duplicates, conflicts, [], {})
@@ -216,7 +217,7 @@ def _changed(connection: sqlite3.Connection, since: int, accounts: set[str]) -> 
     first, last = connection.execute(CHANGES).fetchall()[0]
     if last == since:
         return False
-    if first > since + 1:  # so many that some are forgotten already
+    if first > since + 1 or last < since:  # some are forgotten already, or somebody emptied the table
         return True
     (changed,) = connection.execute(CHANGED, (since,)).fetchall()[0]
     return not accounts.isdisjoint(_names.decode(changed))

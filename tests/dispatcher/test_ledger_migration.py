@@ -87,6 +87,9 @@ async def test_a_ledger_of_the_first_layout_is_taken_over_whole(tmp_path: Path) 
     assert await counted(ledger, owner, "bare") == 3
     assert await total_of(ledger, owner, "day|Asia/Shanghai|2026-01-01|CNY|A-1") == (500, 0)
     assert await state_of(ledger, "e-2") == "queued"
+    # And whoever changes a recipient says so to what was planned before
+    triggers = ledger.store.connection.execute("SELECT name FROM sqlite_schema WHERE type='trigger'").fetchall()
+    assert {"recipients_added", "recipients_changed", "recipients_removed"} <= {name for (name,) in triggers}
     # And its recipients are found by their openid
     assert await ledger.heard([Heard("o-1", "follow", NOW + 1000)]) == 1
     # And what they agree to is kept

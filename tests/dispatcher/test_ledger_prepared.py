@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,15 +12,20 @@ from typing import Any
 import pytest
 import trio
 
+from dispatcher.admission import Admitter
 from dispatcher.events import Accepted
 from dispatcher.ledger import sqlite_admit
 from dispatcher.ledger.api import Admission, Counted, Decide, Decisions
+from dispatcher.ledger.locks import NEXT_BYTE, TURN_BYTE, WriterTurn, lock_byte, open_locks
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_admit import LEAST_PREPARED, Admitting
 from dispatcher.ledger.worker import ThreadedLedger
 from dispatcher.model.consent import ConsentChange
 from dispatcher.model.heard import Heard
 from dispatcher.model.recipient import Consent, Recipient
+from ratelimit.brownout import SHIFT, BrownOutTerms
+from ratelimit.rules import load_rules
+from templates.library import Library
 from tests.dispatcher.ledger_kit import HELD_S, LEASE_MS, NOW, Tell, accepted, in_halves, owner_of, recipient, step
 
 SIZE = LEAST_PREPARED
@@ -47,6 +54,22 @@ class Process:
     def admit(self, admitting: Admitting) -> Admission:
         found: Admission = self.write(lambda store: store.admit(admitting))
         return found
+
+
+OTHER_RULES = 'version = 1\n[[rule]]\nid = "x"\neffect = "expire_after"\ncategory = "swipe"\nhours = 700\n'
+
+
+class Quota:
+    """A quota that has run low: all that has another channel goes there."""
+
+    terms = BrownOutTerms({}, {}, {}, frozenset())
+    level = SHIFT
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def took_away(self, step: str) -> None:
+        self.taken.append(step)
 
 
 class Watched:
@@ -99,11 +122,19 @@ CHANGES: dict[str, Callable[[SqliteStore], Any]] = {
     "another recipient": lambda store: store.import_recipients([recipient("A-1", role="spouse")], NOW),
     "a word": lambda store: store.consent([ConsentChange(account="A-1", key="swipe", consent=WORD)], NOW),
     "a follower who left": lambda store: store.heard([Heard("o-A-1-primary", "unfollow", NOW)]),
+    "another account's row": lambda store: store.connection.execute(
+        "UPDATE recipients SET account='A-3' WHERE account='A-1'"
+    ),
     "somebody removed it": lambda store: store.connection.execute("DELETE FROM recipients WHERE account='A-1'"),
+    "a table that was emptied": lambda store: store.connection.execute("DELETE FROM recipient_changes"),
     "more than are kept": lambda store: store.import_recipients(
         [recipient(f"B-{number}") for number in range(CHANGES_KEPT + 1)], NOW
     ),
 }
+
+
+UNSURE = ("more than are kept", "a table that was emptied")
+"""Nobody knows whether a recipient of the batch was among them."""
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -122,7 +153,7 @@ def test_what_was_planned_with_recipients_that_have_changed_is_planned_anew(
     stored = one.store.connection.execute("SELECT count(*) FROM recipients WHERE account='A-1'").fetchall()[0][0]
     assert len(rules.plans) == 2
     assert len(rules.plans[1].get("A-1", ())) == stored
-    assert (rules.plans[0] == rules.plans[1]) is (change == "more than are kept")
+    assert (rules.plans[0] == rules.plans[1]) is (change in UNSURE)
 
 
 def test_a_refusal_in_the_same_commit_is_known_to_what_was_planned_before_it(
@@ -141,6 +172,31 @@ def test_a_refusal_in_the_same_commit_is_known_to_what_was_planned_before_it(
     one.store.commit()
     # Then the batch was decided with what it said
     assert [told["A-1"][0].refused.keys() for told in rules.plans] == [set(), {"wechat"}]
+
+
+def test_a_plan_is_used_with_the_rules_that_made_it_and_what_it_gave_up_counts_once(
+    processes: tuple[Process, Process],
+) -> None:
+    # Given a quota that runs low, a batch that was planned, and other rules in force since
+    one, other = processes
+    first, second = load_rules("version = 1\n", "t"), load_rules(OTHER_RULES, "t")
+    quota = Quota()
+    admitter = Admitter(first, Library.load(), {"wechat": False, "sms": True}, {"wechat": quota})
+    for rules in (first, second):
+        one.write(lambda store, rules=rules: store.ruleset(rules.version_id, rules.content, NOW))
+    waiting = one.prepared(batch_of(), admitter)
+    admitter.put_in_force(second)
+    # When it is admitted, and so is another one that had to be planned twice
+    one.admit(waiting)
+    again = one.prepared(batch_of(first=SIZE), admitter)
+    other.write(CHANGES["an import"])
+    one.admit(again)
+    # Then each alert was decided by the rules of its plan, and was taken from the channel once
+    by_rules = one.store.connection.execute(
+        "SELECT r.version, count(*) FROM alerts a JOIN rulesets r ON r.id = a.ruleset GROUP BY 1"
+    ).fetchall()
+    assert dict(by_rules) == {first.version_id: SIZE, second.version_id: SIZE}
+    assert quota.taken == ["shift"] * 2 * SIZE
 
 
 def test_changes_of_other_accounts_or_that_were_taken_back_change_no_plan(processes: tuple[Process, Process]) -> None:
@@ -186,6 +242,22 @@ def test_what_came_before_and_what_is_small_is_not_planned_before_its_turn(proce
     assert one.admit(first).duplicates == list(range(SIZE))
     assert one.admit(second).accepted == SIZE - 1
     assert (again.plans, len(small.plans)) == ([], 1)
+
+
+def test_whoever_fails_while_it_waits_does_not_stay_the_next_one(tmp_path: Path) -> None:
+    # Given a process that has its turn, and one whose planning fails while it waits for it
+    path = str(tmp_path / "ledger.db")
+    turns = [WriterTurn(path) for _ in range(3)]
+    turns[0].take()
+    with pytest.raises(ZeroDivisionError):
+        turns[1].take(lambda: bool(1 / 0))
+    # Then a third one is the next at once
+    locks = open_locks(path)
+    assert lock_byte(locks, NEXT_BYTE, fcntl.F_WRLCK)
+    assert not lock_byte(locks, TURN_BYTE, fcntl.F_WRLCK)
+    os.close(locks)
+    for turn in turns:
+        turn.close()
 
 
 class BrokenRules(Exception):

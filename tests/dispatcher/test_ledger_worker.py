@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.ledger.api import Decisions
 from dispatcher.ledger.sqlite import SqliteStore
+from dispatcher.ledger.sqlite_admit import LEAST_PREPARED
 from dispatcher.ledger.worker import CALLS_PER_COMMIT, InlineLedger, ThreadedLedger
 from tests.dispatcher.ledger_kit import (
     HELD_S,
@@ -261,19 +262,24 @@ async def test_after_a_failed_disk_nothing_touches_the_file_any_more(
         await ledger.open_count()
 
 
-@pytest.mark.parametrize("where", ["observer", "rules"])
+@pytest.mark.parametrize("where", ["observer", "rules", "planning"])
 async def test_a_thread_that_would_die_tells_everybody_instead(tmp_path: Path, where: str) -> None:
     # Given a defect that ends threads
     @in_halves
     def broken(*arguments: Any) -> Any:
         raise SystemExit(3)
 
+    def dying(*arguments: Any) -> Any:
+        raise SystemExit(3)
+
     ledger = ThreadedLedger(str(tmp_path / "ledger.db"), broken if where == "observer" else None)
     with trio.fail_after(HELD_S):
-        if where == "rules":
+        if where in ("rules", "planning"):
             owner = await owner_of(ledger)
+            batch = [accepted(f"e-{number}") for number in range(1 if where == "rules" else LEAST_PREPARED)]
+            decide = broken if where == "rules" else dying
             with pytest.raises(LedgerFailed, match="SystemExit"):
-                await ledger.admit([accepted("e-1")], NOW, owner, broken)
+                await ledger.admit(batch, NOW, owner, decide)
         else:
             await owner_of(ledger)  # its commit was good
 

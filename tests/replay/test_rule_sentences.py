@@ -70,8 +70,8 @@ SENTENCES = [
     ),
     (
         'effect = "storm"\nfingerprint = ["merchant", "amount"]\nlimit = 5\nminutes = 10\nsample = 100',
-        "after 5 events with the same merchant and amount for one account in 10 min; the rest is held until somebody"
-        " releases it, one in 100 of the rest is told",
+        "after 5 events with the same merchant and amount for one account (not counting the first 2 of its day) in 10"
+        " min; the rest is held until somebody releases it, one in 100 of the rest is told",
     ),
     (
         'effect = "storm"\nvolume_times = 5.0\nat_least = 10000',

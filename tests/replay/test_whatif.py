@@ -270,6 +270,29 @@ def test_storms_are_predicted_exactly(tmp_path: Path) -> None:
     bank.store.close()
 
 
+def test_the_day_of_a_swipe_that_came_late_is_counted_from_its_beginning(tmp_path: Path) -> None:
+    # Given a rule against bursts that spares the first five of a day, and an account with six swipes early in it
+    rules = (
+        'version = 1\n[[rule]]\nid = "burst"\neffect = "storm"\nfingerprint = "merchant"\nlimit = 10\nminutes = 60\n'
+    )
+    bank = Bank(tmp_path / "ledger.db", rules)
+    bank.recipients(*people(2))
+    for number in range(6):
+        moment = START + timedelta(hours=1, minutes=number)
+        bank.admit(moment, event(number, moment, "A-1", merchant=f"m{number}"))
+    # And a burst of the same day, hours after them, that came nearly a day late
+    late = START + timedelta(hours=10)
+    for number in range(6, 22):
+        moment = late + timedelta(hours=23, minutes=50, seconds=number)
+        bank.admit(moment, event(number, late, "A-1", merchant="m"))
+    # When the period begins before the burst: more than a day after the six
+    prediction = bank.what_if(rules, late + timedelta(hours=23, minutes=48), START + timedelta(days=3))
+    # Then the same ones of the burst are held
+    assert prediction.recorded.counts["held", "burst"] == 6
+    assert prediction.changed == 0
+    bank.store.close()
+
+
 def test_a_channel_that_was_full_before_the_period_is_not_counted_again(tmp_path: Path) -> None:
     # Given one SMS in any 24 hours: the first swipe took it, so the second, 23 hours later, had WeChat alone
     rules = (
@@ -368,6 +391,7 @@ def test_an_account_without_recipients_stays_one(tmp_path: Path) -> None:
         ('effect = "min_gap"\nhours = 6', 6 * HOUR_MS),
         ('effect = "dedup"\nminutes = 5', 300_000),
         ('effect = "storm"\nvolume_times = 3.0\nat_least = 10', 8 * DAY_MS),
+        ('effect = "storm"\nfingerprint = "merchant"\nlimit = 3\nminutes = 5', 2 * DAY_MS + HOUR_MS),
     ],
 )
 def test_it_begins_to_count_as_early_as_the_longest_window_needs(rule: str, expected_ms: int) -> None:
