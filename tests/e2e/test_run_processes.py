@@ -207,7 +207,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(
         started = time.monotonic()
         log = service.end(signal.SIGINT)
         # Then it ends without the answers
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 5
     assert '"killing"' in log
     assert not any(map(alive, workers))
 
