@@ -10,6 +10,7 @@ one line of the log names file and remedy, and a metric raises the alarm until i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +30,12 @@ from templates.layouts import SHIPPED
 from templates.loader import FILE_NAME, compile_template, load_template
 from templates.template import Template
 
+LAST_RESORT_VERSION = 2**31
+"""The highest that a file may have: nobody counts so far."""
+
 log = get_logger("templates")
+
+_version_line = re.compile(r"^version *=.*$", re.MULTILINE)
 
 
 class TemplatesWatch(Watch):
@@ -171,7 +177,12 @@ class TemplatesWatch(Watch):
         for name, text in texts.items():
             if (template := self._compiled(name, text)) is not None:
                 ready[name] = template
-        self._put_in_force(told, ready)
+        missing = {one.id for one in told if one.state == "active" and one.pinned not in ready}
+        instead = {id_: own for id_ in sorted(missing) if (own := await self._stand_in(id_)) is not None}
+        whole = {one.id for one in told if one.state == "active" and one.pinned in ready}
+        if DEFAULT_TEMPLATE not in whole | instead.keys():
+            instead[DEFAULT_TEMPLATE] = await self._stand_in(DEFAULT_TEMPLATE) or await self._last_resort()
+        self._put_in_force(told, ready, instead)
         self._act = now.act
         if self._publish is not None:
             self._publish(self.library.chooser)
@@ -195,14 +206,18 @@ class TemplatesWatch(Watch):
             log.error("template_version_broken", template=name, error=str(error))
             return None
 
-    def _put_in_force(self, told: Sequence[TemplateVersion], ready: dict[str, Template]) -> None:
-        templates: dict[str, list[Template]] = {}
+    def _put_in_force(
+        self, told: Sequence[TemplateVersion], ready: Mapping[str, Template], instead: Mapping[str, Template]
+    ) -> None:
+        # One version of `swipe` is for all, even where the ledger has none but one that is being rolled out.
+        active = {one.id for one in told if one.state == "active"}
+        templates = {id_: [own] for id_, own in instead.items() if id_ not in active}
         shares: dict[str, Share] = {}
         # The active one of a template before the one that is rolled out beside it.
         for version in sorted(told, key=lambda one: -one.percent):
             template = ready.get(version.pinned)
             if template is None and version.state == "active":  # better this release's own than none
-                template = self._stand_in(version.id, version.pinned)
+                template = instead.get(version.id)
             if template is None:
                 continue
             others = templates.setdefault(version.id, [])
@@ -210,9 +225,6 @@ class TemplatesWatch(Watch):
                 shares[template.pinned] = 0, version.percent
                 shares |= {other.pinned: (version.percent, WHOLE) for other in others}
             others.append(template)
-        if DEFAULT_TEMPLATE not in templates:
-            shipped = self._stand_in(DEFAULT_TEMPLATE, "")
-            templates[DEFAULT_TEMPLATE] = [shipped or load_template(SHIPPED / DEFAULT_TEMPLATE / FILE_NAME)]
         before = {one.pinned for one in self.library.in_force}
         self.library.put_in_force([one for some in templates.values() for one in some], shares)
         if before:
@@ -220,13 +232,28 @@ class TemplatesWatch(Watch):
             rolling = {one.pinned: one.percent for one in told if one.state == "approved"}
             log.info("templates_in_force", news=news, percent=rolling)
 
-    def _stand_in(self, template: str, pinned: str) -> Template | None:
+    async def _stand_in(self, template: str) -> Template | None:
         """This process's own template of that id, for a version that does not compile here. Never one that somebody has
-        yet to approve, nor another text under the version's own name, which alerts have pinned."""
-        own = next((one for one in self._loaded or () if one.id == template and one.pinned != pinned), None)
-        if own is None or (self._approval and not self._folder.is_shipped(own)):
+        yet to approve, has rejected or has taken back."""
+        own = next((one for one in self._loaded or () if one.id == template), None)
+        if own is None or (self._approval and not self._folder.is_shipped(own)) or not await self._may_be_told(own):
             return None
         return own
+
+    async def _last_resort(self) -> Template:
+        """What the release ships as ``swipe``: without it nothing at all would be told. Where its own number stands for
+        something else, it goes by one that no ledger has: a retry in another process tells what is in force."""
+        shipped = load_template(SHIPPED / DEFAULT_TEMPLATE / FILE_NAME)
+        if await self._may_be_told(shipped):
+            return shipped
+        text = _version_line.sub(f"version = {LAST_RESORT_VERSION}", shipped.text, count=1)
+        return compile_template(text, shipped.layouts, shipped.path)
+
+    async def _may_be_told(self, own: Template) -> bool:
+        """Whether the ledger has nothing against telling it: that its number stands for another text, which alerts may
+        have pinned, or that it was never told to all."""
+        known = (await self._ledger.template_history(1, own.id, own.version)).versions
+        return all(one.digest == _digest(own) and one.state in ("active", "retired") for one in known)
 
     def _broke(self, line: str) -> None:
         self._folder_broken = True
