@@ -21,7 +21,7 @@ from dispatcher.ledger.people import ChangeRefused
 from dispatcher.ledger.template_changes import Offered, TemplateText, TemplateVersion
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
-from dispatcher.template_versions import VersionedLibrary
+from dispatcher.template_versions import VersionedLibrary, compiled
 from dispatcher.templates_folder import TemplatesFolder
 from dispatcher.watched import Seen, Watch
 from templates.choose import DEFAULT_TEMPLATE, WHOLE, Chooser, Share
@@ -75,7 +75,7 @@ class TemplatesWatch(Watch):
         """
         seen = self._look()
         try:
-            self._loaded = self._folder.read()
+            self._loaded = self._read()
         except TemplateError as error:
             now = await self._ledger.templates_in_use(-1)
             if strict or now is None or not now.versions:
@@ -99,7 +99,7 @@ class TemplatesWatch(Watch):
 
     async def _take(self, seen: Seen) -> None:
         try:
-            loaded = self._folder.read()
+            loaded = self._read()
         except TemplateError as error:
             if self._look() == seen:
                 self._broke(str(error))
@@ -115,6 +115,18 @@ class TemplatesWatch(Watch):
         self._done = seen
 
     # ---- the folder's word --------------------------------------------------------------------------------------
+
+    def _read(self) -> list[Template]:
+        """All templates. Raises `TemplateError`, whatever is wrong: no file may end the service."""
+        try:
+            return self._folder.read()
+        except TemplateError:
+            raise
+        except Exception as error:
+            log.error("templates_defect", exc_info=error)
+            problem = f"brings Swipebell to a defect of its own ({type(error).__name__})"
+            remedy = "take out what was changed last, and report the line of the log before this one"
+            raise TemplateError(self._folder.path, "the library", problem, remedy) from error
 
     async def _offer(self, loaded: Sequence[Template]) -> list[str]:
         """Write down what the folder brings; returns what is wrong with it."""
@@ -199,12 +211,9 @@ class TemplatesWatch(Watch):
         return found
 
     def _compiled(self, name: str, text: TemplateText) -> Template | None:
-        try:
-            return compile_template(text.content, text.layouts, Path(f"template {name} of the ledger"))
-        except TemplateError as error:  # of another release, which runs on the same ledger
-            self._version_broken = True
-            log.error("template_version_broken", template=name, error=str(error))
-            return None
+        template = compiled(name, text)
+        self._version_broken |= template is None  # of another release, which runs on the same ledger
+        return template
 
     def _put_in_force(
         self, told: Sequence[TemplateVersion], ready: Mapping[str, Template], instead: Mapping[str, Template]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,15 +27,42 @@ class Wrong(Protocol):
     def __call__(self, where: str, problem: str, remedy: str, line: int | None = None) -> None: ...
 
 
-def read_text(path: Path, wrong: Wrong) -> str | None:
-    """The file's text; None when it has none, which ``wrong`` is told."""
+class NotRegular(OSError):
+    """A folder, a pipe or a device: whoever waits for its end may wait for ever."""
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """A regular file; of one that is longer the first ``most`` + 1 bytes. Raises ``OSError``, and `NotRegular` for what
+    is no such file.
+
+    It never waits: neither for somebody who writes into a pipe, nor for a file of the system that has nothing to say
+    yet. What is looked at is what is read, whatever takes the place of the file meanwhile.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device would never end
-            wrong("the file", "is not a regular file", "put the template there")
-            return None
-        if path.stat().st_size <= MAX_FILE_BYTES:
-            return path.read_text("utf-8")
-        wrong("the file", f"is over {MAX_FILE_BYTES} bytes", "shorten it")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotRegular
+        read = bytearray()
+        while len(read) <= most and (piece := os.read(descriptor, most + 1 - len(read))):
+            read += piece
+        return bytes(read)
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path, wrong: Wrong, what: str = "template", most: int = MAX_FILE_BYTES) -> str | None:
+    """The text of a file of at most so many bytes, that of a ``what``; None when it has none, which ``wrong`` is
+    told."""
+    try:
+        read = read_bytes(path, most)
+        if len(read) <= most:
+            # As a text file is read: the line breaks of other systems are line breaks.
+            return read.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        wrong("the file", f"is over {most} bytes", "shorten it")
+    except NotRegular:
+        wrong("the file", "is not a regular file", f"put the {what} there")
+    except FileNotFoundError:
+        wrong("the file", "is not there", f"put the {what} there, or remove what stands for it")
     except OSError as error:
         wrong("the file", f"cannot be read ({error.strerror})", "check its rights")
     except UnicodeDecodeError:

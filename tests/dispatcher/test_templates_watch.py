@@ -83,7 +83,7 @@ async def test_a_higher_version_is_told_within_seconds_by_every_process(
             assert process.watch.library.template("swipe@7").version == 7
             assert process.watch.library.template("swipe").version == 8
         # And what is taken out of the folder is told no longer
-        folder.file("own").unlink()
+        folder.remove("own")
         await trio.sleep(SETTLED_S)
         assert one.told == {"swipe": "swipe@8"}
 
