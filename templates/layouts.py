@@ -53,9 +53,20 @@ def layout_files(folder: Path) -> list[Path]:
         problem = f"cannot be looked into ({error.strerror})"
         raise TemplateError(place, "the layouts", problem, "make it a folder, and check its rights") from None
     files = [place / name for name in sorted(names) if name.endswith(".html")]
+    for file in files:
+        check_name(file)
     if len(files) > MAX_LAYOUTS:
         raise TemplateError(place, "the layouts", f"are more than {MAX_LAYOUTS}", "join them or remove some")
     return files
+
+
+def check_name(path: Path) -> None:
+    """Raises ``TemplateError`` for a name that could not be shown where something is wrong with what it names."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        problem = f"holds a name that is not UTF-8: {path.name!a}"
+        raise TemplateError(path.parent, "the folder", problem, "rename it") from None
 
 
 def _read(path: Path) -> str:

@@ -19,7 +19,7 @@ from dispatcher.model.currency import EXPONENTS
 from templates.card import LINK_FIELD, PICTURE_FIELD, CardPart, CardText, is_https
 from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
-from templates.layouts import FOLDER_NAME, SHIPPED, load_layouts, page_environment, used_layouts
+from templates.layouts import FOLDER_NAME, SHIPPED, check_name, load_layouts, page_environment, used_layouts
 from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.places import Places
@@ -82,6 +82,8 @@ def template_files(folder: Path) -> list[Path]:
     except OSError as error:
         problem = f"cannot be looked into ({error.strerror})"
         raise TemplateError(folder, "the library", problem, "check its rights") from None
+    for file in files:
+        check_name(file.parent)
     if len(files) > MAX_TEMPLATES:
         raise TemplateError(folder, "the library", f"has more than {MAX_TEMPLATES} templates", "split it")
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -41,7 +42,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotRegular
+            raise NotRegular(errno.EINVAL, "Not a regular file", str(path))
         read = bytearray()
         while len(read) <= most and (piece := os.read(descriptor, most + 1 - len(read))):
             read += piece
