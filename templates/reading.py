@@ -19,6 +19,8 @@ MAX_FILE_BYTES = 65_536
 """Of one template.toml: all parts of a template in ten locales take a tenth of it."""
 
 _LIKE = "see library/swipe of the shipped templates"
+# What a terminal that shows it would obey, or show in another order: C0 and C1, line breaks, directions of writing.
+_obeyed = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]").search
 _toml_line = re.compile(r"at line ([0-9]+)")
 
 
@@ -57,8 +59,8 @@ def read_text(path: Path, wrong: Wrong, what: str = "template", most: int = MAX_
     try:
         read = read_bytes(path, most)
         if len(read) <= most:
-            # As a text file is read: the line breaks of other systems are line breaks.
-            return read.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+            # As a text file is read, which editors of other systems may have saved with a mark and their line breaks.
+            return read.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
         wrong("the file", f"is over {most} bytes", "shorten it")
     except NotRegular:
         wrong("the file", "is not a regular file", f"put the {what} there")
@@ -87,11 +89,16 @@ def decode(text: str, places: Places, wrong: Wrong) -> TemplateFile | None:
         wrong("the file", "holds a number of thousands of digits", "shorten it", 1)
         return None
     try:
-        return msgspec.convert(raw, TemplateFile)
+        file = msgspec.convert(raw, TemplateFile)
     except msgspec.ValidationError as error:
         if not _told_by_key(raw, places, wrong):
             wrong("the file", str(error), _LIKE)
         return None
+    for key, value in (("owner", file.owner), ("title", file.title)):
+        if _obeyed(value):
+            wrong(key, "holds a control character", "remove it", places.key("", key))
+            return None
+    return file
 
 
 def _told_by_key(raw: dict[str, Any], places: Places, wrong: Wrong) -> bool:

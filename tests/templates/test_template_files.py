@@ -79,11 +79,22 @@ def test_a_file_that_is_too_long_is_named(tmp_path: Path) -> None:
         Library.load(tmp_path)
 
 
-def test_line_breaks_of_other_systems_are_line_breaks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["owner", "title"])
+@pytest.mark.parametrize("character", [r"\u001b", r"\n", r"\u009b", r"\u202e"])
+def test_what_a_terminal_would_obey_is_no_owner_and_no_title(tmp_path: Path, key: str, character: str) -> None:
+    write(tmp_path, GOOD.replace("version = 3", f'version = 3\n{key} = "cards{character}[31m"'))
+    with pytest.raises(TemplateError, match=f"template.toml:3: {key}: holds a control character; remove it"):
+        Library.load(tmp_path)
+    # While words of any language are
+    write(tmp_path, GOOD.replace("version = 3", f'version = 3\n{key} = "信用卡　中心 – Café 👩‍💻"'))
+    assert "信用卡" in getattr(Library.load(tmp_path).template("hello"), key)
+
+
+def test_what_editors_of_other_systems_save_is_read_alike(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     expected = Library.load(tmp_path).template("hello").text
-    for mark in ("\r\n", "\r"):
-        path.write_bytes(GOOD.replace("\n", mark).encode())
+    for mark in ("\r\n", "\r", "\n"):
+        path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", mark).encode())
         assert Library.load(tmp_path).template("hello").text == expected
 
 
