@@ -69,7 +69,7 @@ def test(context: click.Context, place: Path | None, golden: Path | None, write:
 def _templates(place: Path) -> list[Template]:
     one = place.absolute() / FILE_NAME  # its layouts are beside its folder, which `.` would not tell
     try:
-        files = [one] if os.path.lexists(one) else template_files(place)
+        files = [one] if os.path.lexists(one) else template_files(place) if place.is_dir() else []
         if not files:
             raise ConfigurationError(f"{place}: holds no template; a template is a folder with a {FILE_NAME}")
         return [load_template(file) for file in files]

@@ -207,6 +207,12 @@ def test_lint_of_a_folder_that_is_none_is_a_mistake_in_the_command(site: Path) -
         assert "is not a folder; create it or correct [templates] path" in refusal(*arguments)
 
 
+def test_a_place_without_a_template_is_named(site: Path) -> None:
+    (site / "empty").mkdir()
+    for place in ("empty", "nothing", "event.json"):
+        assert refusal("test", place) == f"{place}: holds no template; a template is a folder with a template.toml"
+
+
 def test_a_layout_of_the_bank_s_is_linted_with_the_shipped_templates_that_use_it(site: Path) -> None:
     # Given a layout in the place of the shipped one, which never ends
     (site / "ours" / "_layout").mkdir()
