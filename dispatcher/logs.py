@@ -49,6 +49,11 @@ _NAMED = re.compile(
 )
 # Begins only where a run of characters begins, so that a long run without an @ is read once.
 _EMAIL = re.compile(r"(?<![^\s\"'<>(),;:=@])[^\s\"'<>(),;:=@]+(?:@|%40)[^\s\"'<>(),;:=]+")
+# A version of a template, as operators have to type it, perhaps at the end of a sentence or with its part behind it. No
+# address looks like that: the domain of one that is reached from outside ends in letters.
+_VERSION = re.compile(
+    r"[a-z][a-z0-9-]{0,63}@[0-9]{1,10}(?:[.!?]?|/(?:wechat|sms|email|card)\.[A-Za-z0-9/-]+)"
+).fullmatch
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{24,}")
 _PHONE = re.compile(r"(?i)(?:\+|%2B)\d(?:[ ().-]{0,2}\d){4,}")
 # Phones without their plus, and card numbers; a UUID is seen first, because its dashes join digits by chance.
@@ -67,10 +72,14 @@ def mask_text(text: str) -> str:
         return f"<text of {len(text)} characters>"
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode()  # lone surrogates, which JSON cannot hold
-    text = _EMAIL.sub(MASK, _NAMED.sub(rf"\g<1>{MASK}", text))
+    text = _EMAIL.sub(_mask_email, _NAMED.sub(rf"\g<1>{MASK}", text))
     # Tokens before digits: digits within an openid must not break it into pieces too short to be seen.
     text = _TOKEN.sub(_mask_token, text)
     return _DIGITS.sub(_mask_digits, _PHONE.sub(MASK, text))[:MAX_TEXT_CHARS]
+
+
+def _mask_email(found: re.Match[str]) -> str:
+    return found[0] if _VERSION(found[0]) else MASK
 
 
 def _mask_digits(found: re.Match[str]) -> str:

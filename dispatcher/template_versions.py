@@ -23,6 +23,17 @@ MAX_OLDER_VERSIONS = 64
 log = get_logger("templates")
 
 
+def compiled(name: str, text: TemplateText) -> Template | None:
+    """A version that the ledger keeps; None, and a line of the log, when this release does not understand it."""
+    try:
+        return compile_template(text.content, text.layouts, Path(f"template {name} of the ledger"))
+    except TemplateError as error:
+        log.error("template_version_broken", template=name, error=str(error))
+    except Exception as error:  # one version may not end the service
+        log.error("template_version_broken", template=name, error="a defect of Swipebell", exc_info=error)
+    return None
+
+
 class VersionedLibrary(Library):
     """A library that changes under a running engine, and learns older versions from the ledger.
 
@@ -77,11 +88,7 @@ class VersionedLibrary(Library):
 
     def _made(self, name: str, text: TemplateText | None) -> Template | None:
         if text is not None:
-            try:
-                return compile_template(text.content, text.layouts, Path(f"template {name} of the ledger"))
-            except TemplateError as error:
-                log.error("template_version_broken", template=name, error=str(error))
-                return None
+            return compiled(name, text)
         # Decided before the ledger kept versions: the version in force says nearly the same, silence would say nothing.
         instead = self._by_id.get(name.partition("@")[0])
         log.warning("template_version_unknown", template=name, instead=None if instead is None else instead.pinned)

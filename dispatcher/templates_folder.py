@@ -7,8 +7,9 @@ from pathlib import Path
 
 from dispatcher.ledger.people import Person
 from dispatcher.watched import Seen, look, name_of
-from templates.layouts import FOLDER_NAME, SHIPPED, load_layouts
-from templates.loader import FILE_NAME, MAX_TEMPLATES, load_folder, load_template
+from templates.errors import TemplateError
+from templates.layouts import SHIPPED, layout_files, load_layouts
+from templates.loader import load_folder, load_template, template_files
 from templates.template import Template
 
 SHIPPED_BY = "the shipped library"
@@ -20,6 +21,8 @@ class TemplatesFolder:
     def __init__(self, path: Path | None, shipped: Path = SHIPPED) -> None:
         self._path = path
         self._shipped = shipped
+        self.path = shipped if path is None else path
+        """The folder that is meant when something is wrong."""
         self._layouts: dict[str, str] | None = None
         self._loaded: dict[Path, tuple[Seen, Template]] = {}
 
@@ -27,9 +30,11 @@ class TemplatesFolder:
         """The state of every file in the bank's own folder; the shipped ones change with the release only."""
         if self._path is None:
             return ()
-        files = [*self._path.glob(f"*/{FILE_NAME}"), *self._path.glob(f"{FOLDER_NAME}/*.html")]
-        # More are refused when they are read; what is beyond need not be looked at.
-        return tuple((str(file), look(file)) for file in sorted(files)[: 2 * MAX_TEMPLATES])
+        try:
+            files = [*template_files(self._path), *layout_files(self._path)]
+        except TemplateError as error:  # which reading will say; it is news again when it is mended
+            return (str(error),)
+        return tuple((str(file), look(file)) for file in files)
 
     def read(self) -> list[Template]:
         """All templates, the bank's in the place of shipped ones. Raises `TemplateError` for the first mistake."""

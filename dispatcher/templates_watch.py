@@ -10,6 +10,7 @@ one line of the log names file and remedy, and a metric raises the alarm until i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from dispatcher.ledger.people import ChangeRefused
 from dispatcher.ledger.template_changes import Offered, TemplateText, TemplateVersion
 from dispatcher.logs import get_logger
 from dispatcher.metrics import Meter
-from dispatcher.template_versions import VersionedLibrary
+from dispatcher.template_versions import VersionedLibrary, compiled
 from dispatcher.templates_folder import TemplatesFolder
 from dispatcher.watched import Seen, Watch
 from templates.choose import DEFAULT_TEMPLATE, WHOLE, Chooser, Share
@@ -29,7 +30,12 @@ from templates.layouts import SHIPPED
 from templates.loader import FILE_NAME, compile_template, load_template
 from templates.template import Template
 
+LAST_RESORT_VERSION = 2**31
+"""The highest that a file may have: nobody counts so far."""
+
 log = get_logger("templates")
+
+_version_line = re.compile(r"^version *=.*$", re.MULTILINE)
 
 
 class TemplatesWatch(Watch):
@@ -69,7 +75,7 @@ class TemplatesWatch(Watch):
         """
         seen = self._look()
         try:
-            self._loaded = self._folder.read()
+            self._loaded = self._read()
         except TemplateError as error:
             now = await self._ledger.templates_in_use(-1)
             if strict or now is None or not now.versions:
@@ -93,7 +99,7 @@ class TemplatesWatch(Watch):
 
     async def _take(self, seen: Seen) -> None:
         try:
-            loaded = self._folder.read()
+            loaded = self._read()
         except TemplateError as error:
             if self._look() == seen:
                 self._broke(str(error))
@@ -109,6 +115,18 @@ class TemplatesWatch(Watch):
         self._done = seen
 
     # ---- the folder's word --------------------------------------------------------------------------------------
+
+    def _read(self) -> list[Template]:
+        """All templates. Raises `TemplateError`, whatever is wrong: no file may end the service."""
+        try:
+            return self._folder.read()
+        except TemplateError:
+            raise
+        except Exception as error:
+            log.error("templates_defect", exc_info=error)
+            problem = f"brings Swipebell to a defect of its own ({type(error).__name__})"
+            remedy = "take out what was changed last, and report the line of the log before this one"
+            raise TemplateError(self._folder.path, "the library", problem, remedy) from error
 
     async def _offer(self, loaded: Sequence[Template]) -> list[str]:
         """Write down what the folder brings; returns what is wrong with it."""
@@ -171,7 +189,12 @@ class TemplatesWatch(Watch):
         for name, text in texts.items():
             if (template := self._compiled(name, text)) is not None:
                 ready[name] = template
-        self._put_in_force(told, ready)
+        missing = {one.id for one in told if one.state == "active" and one.pinned not in ready}
+        instead = {id_: own for id_ in sorted(missing) if (own := await self._stand_in(id_)) is not None}
+        whole = {one.id for one in told if one.state == "active" and one.pinned in ready}
+        if DEFAULT_TEMPLATE not in whole | instead.keys():
+            instead[DEFAULT_TEMPLATE] = await self._stand_in(DEFAULT_TEMPLATE) or await self._last_resort()
+        self._put_in_force(told, ready, instead)
         self._act = now.act
         if self._publish is not None:
             self._publish(self.library.chooser)
@@ -188,21 +211,22 @@ class TemplatesWatch(Watch):
         return found
 
     def _compiled(self, name: str, text: TemplateText) -> Template | None:
-        try:
-            return compile_template(text.content, text.layouts, Path(f"template {name} of the ledger"))
-        except TemplateError as error:  # of another release, which runs on the same ledger
-            self._version_broken = True
-            log.error("template_version_broken", template=name, error=str(error))
-            return None
+        template = compiled(name, text)
+        self._version_broken |= template is None  # of another release, which runs on the same ledger
+        return template
 
-    def _put_in_force(self, told: Sequence[TemplateVersion], ready: dict[str, Template]) -> None:
-        templates: dict[str, list[Template]] = {}
+    def _put_in_force(
+        self, told: Sequence[TemplateVersion], ready: Mapping[str, Template], instead: Mapping[str, Template]
+    ) -> None:
+        # One version of `swipe` is for all, even where the ledger has none but one that is being rolled out.
+        active = {one.id for one in told if one.state == "active"}
+        templates = {id_: [own] for id_, own in instead.items() if id_ not in active}
         shares: dict[str, Share] = {}
         # The active one of a template before the one that is rolled out beside it.
         for version in sorted(told, key=lambda one: -one.percent):
             template = ready.get(version.pinned)
             if template is None and version.state == "active":  # better this release's own than none
-                template = self._stand_in(version.id, version.pinned)
+                template = instead.get(version.id)
             if template is None:
                 continue
             others = templates.setdefault(version.id, [])
@@ -210,9 +234,6 @@ class TemplatesWatch(Watch):
                 shares[template.pinned] = 0, version.percent
                 shares |= {other.pinned: (version.percent, WHOLE) for other in others}
             others.append(template)
-        if DEFAULT_TEMPLATE not in templates:
-            shipped = self._stand_in(DEFAULT_TEMPLATE, "")
-            templates[DEFAULT_TEMPLATE] = [shipped or load_template(SHIPPED / DEFAULT_TEMPLATE / FILE_NAME)]
         before = {one.pinned for one in self.library.in_force}
         self.library.put_in_force([one for some in templates.values() for one in some], shares)
         if before:
@@ -220,13 +241,28 @@ class TemplatesWatch(Watch):
             rolling = {one.pinned: one.percent for one in told if one.state == "approved"}
             log.info("templates_in_force", news=news, percent=rolling)
 
-    def _stand_in(self, template: str, pinned: str) -> Template | None:
+    async def _stand_in(self, template: str) -> Template | None:
         """This process's own template of that id, for a version that does not compile here. Never one that somebody has
-        yet to approve, nor another text under the version's own name, which alerts have pinned."""
-        own = next((one for one in self._loaded or () if one.id == template and one.pinned != pinned), None)
-        if own is None or (self._approval and not self._folder.is_shipped(own)):
+        yet to approve, has rejected or has taken back."""
+        own = next((one for one in self._loaded or () if one.id == template), None)
+        if own is None or (self._approval and not self._folder.is_shipped(own)) or not await self._may_be_told(own):
             return None
         return own
+
+    async def _last_resort(self) -> Template:
+        """What the release ships as ``swipe``: without it nothing at all would be told. Where its own number stands for
+        something else, it goes by one that no ledger has: a retry in another process tells what is in force."""
+        shipped = load_template(SHIPPED / DEFAULT_TEMPLATE / FILE_NAME)
+        if await self._may_be_told(shipped):
+            return shipped
+        text = _version_line.sub(f"version = {LAST_RESORT_VERSION}", shipped.text, count=1)
+        return compile_template(text, shipped.layouts, shipped.path)
+
+    async def _may_be_told(self, own: Template) -> bool:
+        """Whether the ledger has nothing against telling it: that its number stands for another text, which alerts may
+        have pinned, or that it was never told to all."""
+        known = (await self._ledger.template_history(1, own.id, own.version)).versions
+        return all(one.digest == _digest(own) and one.state in ("active", "retired") for one in known)
 
     def _broke(self, line: str) -> None:
         self._folder_broken = True

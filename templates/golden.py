@@ -7,6 +7,7 @@ each event that the author has put there. A file has one channel and locale: ``g
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from templates.card import Card
 from templates.errors import RenderError
 from templates.facts import FIELDS, SwipeFacts
 from templates.mail import MailWords
+from templates.reading import read_bytes
 from templates.render import WechatData
 from templates.template import Template
 
@@ -27,6 +29,9 @@ EXAMPLES, BARE = "examples", "bare"
 
 MAX_EVENTS = 100
 """Of one template: a case for each kind of event is a tenth of it."""
+
+MAX_GOLDEN_BYTES = 1_048_576
+"""Of one file: a whole mail, text and HTML as long as they may be, takes a quarter."""
 
 Rendered = WechatData | str | MailWords | Card
 
@@ -55,7 +60,7 @@ def renderings(template: Template, events: Mapping[str, SwipeFacts]) -> dict[str
 
 def differences(folder: Path, made: Mapping[str, str]) -> Iterator[Difference]:
     """Where the files of ``folder`` are not what was made. Raises ``OSError`` and ``UnicodeDecodeError``."""
-    kept = {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*.txt"))}
+    kept = {path.name: _kept(path) for path in sorted(folder.glob("*.txt"))}
     for name in sorted(kept.keys() | made.keys()):
         before, after = kept.get(name), made.get(name)
         if before == after:
@@ -66,6 +71,13 @@ def differences(folder: Path, made: Mapping[str, str]) -> Iterator[Difference]:
             (before or "").splitlines(), (after or "").splitlines(), f"{file} (golden)", f"{file} (now)", lineterm=""
         )
         yield Difference(file, state, "\n".join(lines))
+
+
+def _kept(path: Path) -> str:
+    read = read_bytes(path, MAX_GOLDEN_BYTES)
+    if len(read) > MAX_GOLDEN_BYTES:
+        raise OSError(errno.EFBIG, f"Is over {MAX_GOLDEN_BYTES} bytes", str(path))
+    return read.decode("utf-8").replace("\r\n", "\n")
 
 
 def update(folder: Path, made: Mapping[str, str], different: list[Difference]) -> None:

@@ -7,6 +7,7 @@ file; rendering opens no file, and no name leads out of the folder.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import minijinja
 
 from templates import grammar
 from templates.errors import TemplateError
+from templates.reading import read_text
 from templates.render import TooLong, environment
 
 FOLDER_NAME = "_layout"
@@ -37,27 +39,45 @@ _quoted = re.compile(r"""["']([a-z][a-z0-9-]{0,63})["']""").findall
 
 def load_layouts(folder: Path) -> dict[str, str]:
     """The layouts of a library's folder by name; none is fine. Raises ``TemplateError`` for the first mistake."""
-    files = sorted((folder / FOLDER_NAME).glob("*.html"))
+    return {path.stem: _read(path) for path in layout_files(folder)}
+
+
+def layout_files(folder: Path) -> list[Path]:
+    """The files of a library's layouts; none is fine. Raises ``TemplateError``."""
+    place = folder / FOLDER_NAME
+    try:
+        names = os.listdir(place)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not os.path.lexists(place):
+            return []
+        problem = f"cannot be looked into ({error.strerror})"
+        raise TemplateError(place, "the layouts", problem, "make it a folder, and check its rights") from None
+    files = [place / name for name in sorted(names) if name.endswith(".html")]
+    for file in files:
+        check_name(file)
     if len(files) > MAX_LAYOUTS:
-        raise TemplateError(
-            folder / FOLDER_NAME, "the layouts", f"are more than {MAX_LAYOUTS}", "join them or remove some"
-        )
-    return {path.stem: _read(path) for path in files}
+        raise TemplateError(place, "the layouts", f"are more than {MAX_LAYOUTS}", "join them or remove some")
+    return files
+
+
+def check_name(path: Path) -> None:
+    """Raises ``TemplateError`` for a name that could not be shown where something is wrong with what it names."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        problem = f"holds a name that is not UTF-8: {path.name!a}"
+        raise TemplateError(path.parent, "the folder", problem, "rename it") from None
 
 
 def _read(path: Path) -> str:
     if not _name(path.stem):
         raise TemplateError(path, "the name", "is not a word of a-z, 0-9 and -", "rename the file")
-    if path.exists() and not path.is_file():  # a pipe or a device would never end
-        raise TemplateError(path, "the file", "is not a regular file", "put the layout there")
-    try:
-        if path.stat().st_size > MAX_LAYOUT_BYTES:
-            raise TemplateError(path, "the file", f"is over {MAX_LAYOUT_BYTES} bytes", "shorten it")
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise TemplateError(path, "the file", f"cannot be read ({error.strerror})", "check its rights") from None
-    except UnicodeDecodeError:
-        raise TemplateError(path, "the file", "is not UTF-8", "save it as UTF-8") from None
+
+    def wrong(where: str, problem: str, remedy: str, line: int | None = None) -> None:
+        raise TemplateError(path, where, problem, remedy, line)
+
+    text = read_text(path, wrong, "layout", MAX_LAYOUT_BYTES)
+    assert text is not None
     _check(path, text)
     return text
 

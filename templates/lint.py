@@ -56,28 +56,31 @@ class Linted(msgspec.Struct, frozen=True):
         return sum(finding.severity == "error" for finding in self.findings)
 
 
-def lint_folder(folder: Path) -> list[Linted]:
-    """All templates of a library's folder, ids that two of them have included."""
+def lint_folder(folder: Path, over: Path | None = None) -> list[Linted]:
+    """All templates of a library's folder, ids that two of them have included. ``over`` is a folder whose layouts take
+    the place of this one's, as a bank's own take that of the shipped ones."""
     try:
         files = template_files(folder)
     except TemplateError as error:
         return [Linted(None, None, str(folder), (of_error(error),))]
-    return lint_files(files, folder)
+    return lint_files(files, folder, over)
 
 
-def lint_files(files: Iterable[Path], folder: Path) -> list[Linted]:
-    """Some templates of ``folder``, whose layouts they use."""
+def lint_files(files: Iterable[Path], folder: Path, over: Path | None = None) -> list[Linted]:
+    """Some templates of ``folder``, whose layouts they use, or those ``over`` them."""
     layouts, broken = _layouts(folder)
+    if over is not None:  # what is wrong with them is said where that folder is linted
+        layouts = {**layouts, **_layouts(over)[0]}
     by_id: dict[str, Template] = {}
     told = dict(_shipped_events())
     linted = [_lint_file(path, layouts, by_id, told) for path in files]
     return ([broken] if broken else []) + linted
 
 
-def lint_file(path: Path) -> list[Linted]:
-    """One template.toml (or its folder), with the layouts beside it."""
+def lint_file(path: Path, over: Path | None = None) -> list[Linted]:
+    """One template.toml (or its folder), with the layouts beside it, or those ``over`` them."""
     file = path / FILE_NAME if path.is_dir() else path
-    return lint_files([file], file.absolute().parent.parent)
+    return lint_files([file], file.absolute().parent.parent, over)
 
 
 def _layouts(folder: Path) -> tuple[Mapping[str, str], Linted | None]:

@@ -7,6 +7,7 @@ them. So every mistake is told to a ``Report``, and what follows it goes on as w
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from dispatcher.model.currency import EXPONENTS
 from templates.card import LINK_FIELD, PICTURE_FIELD, CardPart, CardText, is_https
 from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
-from templates.layouts import SHIPPED, load_layouts, page_environment, used_layouts
+from templates.layouts import FOLDER_NAME, SHIPPED, check_name, load_layouts, page_environment, used_layouts
 from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.places import Places
@@ -71,13 +72,32 @@ def load_folder(
 
 
 def template_files(folder: Path) -> list[Path]:
-    """The files of a library's folder. Raises ``TemplateError``."""
-    if not folder.is_dir():
-        raise TemplateError(folder, "the library", "is not a folder", "create it or correct [templates] path")
-    files = sorted(folder.glob(f"*/{FILE_NAME}"))
+    """The files of a library's folder, also those that are not there or cannot be read: a template that fell silent
+    without a word would be worse than the mistake. Raises ``TemplateError``."""
+    try:
+        with os.scandir(folder) as entries:
+            files = sorted(folder / entry.name / FILE_NAME for entry in entries if _is_template(entry))
+    except (FileNotFoundError, NotADirectoryError):
+        raise TemplateError(folder, "the library", "is not a folder", "create it or correct [templates] path") from None
+    except OSError as error:
+        problem = f"cannot be looked into ({error.strerror})"
+        raise TemplateError(folder, "the library", problem, "check its rights") from None
+    for file in files:
+        check_name(file.parent)
     if len(files) > MAX_TEMPLATES:
         raise TemplateError(folder, "the library", f"has more than {MAX_TEMPLATES} templates", "split it")
     return files
+
+
+def _is_template(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a template's folder, or a link that should lead to one. What tools hide there (``.git``) is one if
+    it holds the file."""
+    try:
+        if entry.name.startswith("."):
+            return entry.is_dir() and os.path.lexists(Path(entry.path, FILE_NAME))
+        return entry.name != FOLDER_NAME and (entry.is_dir() or (entry.is_symlink() and not os.path.exists(entry.path)))
+    except OSError:  # a link that leads round in circles, or where nobody may look
+        return True
 
 
 def same_id(template: Template, other: Template) -> TemplateError:

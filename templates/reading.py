@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +19,8 @@ MAX_FILE_BYTES = 65_536
 """Of one template.toml: all parts of a template in ten locales take a tenth of it."""
 
 _LIKE = "see library/swipe of the shipped templates"
+# What a terminal that shows it would obey, or show in another order: C0 and C1, line breaks, directions of writing.
+_obeyed = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]").search
 _toml_line = re.compile(r"at line ([0-9]+)")
 
 
@@ -25,15 +30,42 @@ class Wrong(Protocol):
     def __call__(self, where: str, problem: str, remedy: str, line: int | None = None) -> None: ...
 
 
-def read_text(path: Path, wrong: Wrong) -> str | None:
-    """The file's text; None when it has none, which ``wrong`` is told."""
+class NotRegular(OSError):
+    """A folder, a pipe or a device: whoever waits for its end may wait for ever."""
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """A regular file; of one that is longer the first ``most`` + 1 bytes. Raises ``OSError``, and `NotRegular` for what
+    is no such file.
+
+    It never waits: neither for somebody who writes into a pipe, nor for a file of the system that has nothing to say
+    yet. What is looked at is what is read, whatever takes the place of the file meanwhile.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device would never end
-            wrong("the file", "is not a regular file", "put the template there")
-            return None
-        if path.stat().st_size <= MAX_FILE_BYTES:
-            return path.read_text("utf-8")
-        wrong("the file", f"is over {MAX_FILE_BYTES} bytes", "shorten it")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotRegular(errno.EINVAL, "Not a regular file", str(path))
+        read = bytearray()
+        while len(read) <= most and (piece := os.read(descriptor, most + 1 - len(read))):
+            read += piece
+        return bytes(read)
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path, wrong: Wrong, what: str = "template", most: int = MAX_FILE_BYTES) -> str | None:
+    """The text of a file of at most so many bytes, that of a ``what``; None when it has none, which ``wrong`` is
+    told."""
+    try:
+        read = read_bytes(path, most)
+        if len(read) <= most:
+            # As a text file is read, which editors of other systems may have saved with a mark and their line breaks.
+            return read.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        wrong("the file", f"is over {most} bytes", "shorten it")
+    except NotRegular:
+        wrong("the file", "is not a regular file", f"put the {what} there")
+    except FileNotFoundError:
+        wrong("the file", "is not there", f"put the {what} there, or remove what stands for it")
     except OSError as error:
         wrong("the file", f"cannot be read ({error.strerror})", "check its rights")
     except UnicodeDecodeError:
@@ -57,11 +89,16 @@ def decode(text: str, places: Places, wrong: Wrong) -> TemplateFile | None:
         wrong("the file", "holds a number of thousands of digits", "shorten it", 1)
         return None
     try:
-        return msgspec.convert(raw, TemplateFile)
+        file = msgspec.convert(raw, TemplateFile)
     except msgspec.ValidationError as error:
         if not _told_by_key(raw, places, wrong):
             wrong("the file", str(error), _LIKE)
         return None
+    for key, value in (("owner", file.owner), ("title", file.title)):
+        if _obeyed(value):
+            wrong(key, "holds a control character", "remove it", places.key("", key))
+            return None
+    return file
 
 
 def _told_by_key(raw: dict[str, Any], places: Places, wrong: Wrong) -> bool:

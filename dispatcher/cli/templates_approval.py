@@ -14,8 +14,9 @@ from rich.markup import escape
 
 from dispatcher.cli import approval
 from dispatcher.cli.common import config_option, json_option, load, print_json, run_trio
+from dispatcher.cli.templates_common import is_word
 from dispatcher.config import Config
-from dispatcher.errors import InputError
+from dispatcher.errors import ConfigurationError, InputError
 from dispatcher.ledger.people import ChangeRefused, checked_note
 from dispatcher.ledger.template_changes import (
     Approve,
@@ -50,12 +51,21 @@ SHOWN_FINDINGS = 20
 def version_named(name: str) -> tuple[str, int]:
     """(id, version) of ``swipe@2``. Raises `click.BadParameter`."""
     template, _, version = name.rpartition("@")
-    if not template or not version.isascii() or not version.isdigit() or len(version) > MAX_VERSION_DIGITS:
+    if not is_word(template) or not version.isascii() or not version.isdigit() or len(version) > MAX_VERSION_DIGITS:
         raise click.BadParameter("name a template and its version, such as swipe@2")
     return template, int(version)
 
 
 named = click.argument("name", metavar="ID@V", callback=lambda _ctx, _param, value: version_named(value))
+
+
+def _id_of(name: str) -> str:
+    """``name``, if a template can have it as its id. Raises `ConfigurationError`."""
+    if not is_word(name):
+        raise ConfigurationError(f"{name[:80]!r} is not the id of a template; see: swipebell templates history")
+    return name
+
+
 note_option = click.option("--note", default="", metavar="TEXT", help="What is to be remembered about it.")
 PERCENT = click.IntRange(1, 100)
 PERCENT_HELP = "Of the accounts, 1 to 100."
@@ -156,7 +166,7 @@ def rollback(template: str, by: str | None, note: str, config_path: Path | None,
     Alerts that were decided with it keep it. It comes back by `templates rollout` only, not with the next start.
     """
     config = load(config_path, secrets=False)
-    act = Rollback(id=template, by=approval.person(by), at_ms=approval.now_ms(), note=checked_note(note))
+    act = Rollback(id=_id_of(template), by=approval.person(by), at_ms=approval.now_ms(), note=checked_note(note))
     _say(_ask(config, _act, act), as_json)
 
 
@@ -177,7 +187,9 @@ def history(name: str | None, limit: int, config_path: Path | None, as_json: boo
     With ID only those of one template; with ID@V also how its text differs from the version before it.
     """
     config = load(config_path, secrets=False)
-    template, version = (name, None) if name is None or "@" not in name else version_named(name)
+    template, version = name, None
+    if name is not None:
+        template, version = version_named(name) if "@" in name else (_id_of(name), None)
     found: TemplateHistory = _ask(config, _read, limit, template, version)
     if name is not None and not found.versions:
         raise ChangeRefused(f"there is no template {name} in this ledger; see: swipebell templates history")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from templates.reading import MAX_FILE_BYTES
 
 MAX_EVENT_BYTES = MAX_FILE_BYTES
 """Of a file with one event: as much as intake takes of a line, about."""
+
+is_word = re.compile(r"[a-z][a-z0-9-]{0,63}").fullmatch
+"""Whether a text can be the id of a template, or a category."""
 
 path_option = click.option(
     "--path",
@@ -56,11 +60,17 @@ def read_event(file: str) -> Event:
 
     Raises `ConfigurationError` when the file cannot be read, and `InputError` when it holds no event.
     """
-    name = "stdin" if file == "-" else file
     try:
-        raw = sys.stdin.buffer.read(MAX_EVENT_BYTES + 1) if file == "-" else Path(file).read_bytes()
+        if file == "-":
+            return event_of(sys.stdin.buffer.read(MAX_EVENT_BYTES + 1), "stdin")
+        with Path(file).open("rb") as opened:  # a pipe is fine, as of `<(…)`
+            return event_of(opened.read(MAX_EVENT_BYTES + 1), file)
     except OSError as error:
-        raise ConfigurationError(f"{name}: cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def event_of(raw: bytes, name: str) -> Event:
+    """The one event of what was read from ``name``, as far as `MAX_EVENT_BYTES` + 1 bytes. Raises `InputError`."""
     if len(raw) > MAX_EVENT_BYTES:
         raise InputError(f"{name}: is over {MAX_EVENT_BYTES} bytes; give one event, a JSON object")
     decoded = decode_event(raw.strip(), 1)

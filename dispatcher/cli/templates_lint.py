@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from dispatcher.cli.common import json_option, print_json
 from dispatcher.cli.rules_check import counted
 from dispatcher.cli.templates_common import extra_folder, path_option
 from dispatcher.errors import ConfigurationError
+from templates.errors import TemplateError
 from templates.layouts import SHIPPED
 from templates.lint import Linted, SmsParts, lint_file, lint_files, lint_folder
-from templates.loader import FILE_NAME
+from templates.loader import FILE_NAME, template_files
+from templates.reading import read_text
 
 
 @click.command()
@@ -43,27 +46,34 @@ def lint(context: click.Context, targets: tuple[str, ...], path: Path | None, as
         context.exit(1)
 
 
-def _all(path: Path | None) -> list[Linted]:
+def _extra(path: Path | None) -> Path | None:
     extra = extra_folder(path)
-    return lint_folder(SHIPPED) + (lint_folder(extra) if extra is not None else [])
+    if extra is not None and not extra.is_dir():
+        raise ConfigurationError(f"{extra}: is not a folder; create it or correct [templates] path")
+    return extra
+
+
+def _all(path: Path | None) -> list[Linted]:
+    extra = _extra(path)
+    return lint_folder(SHIPPED, extra) + (lint_folder(extra) if extra is not None else [])
 
 
 def _target(target: str, path: Path | None) -> list[Linted]:
     place = Path(target)
     if place.exists():
         return _place(place)
-    extra = extra_folder(path)
+    extra = _extra(path)
     found: list[Linted] = []
     for folder in (SHIPPED, extra):
         if folder is not None:
-            found += _with_id(target, folder)
+            found += _with_id(target, folder, extra)
     if not found:
         raise ConfigurationError(f"{target}: is neither a file or folder nor the id of a template; see templates list")
     return found
 
 
 def _place(place: Path) -> list[Linted]:
-    if place.is_file() or (place / FILE_NAME).exists():
+    if place.is_file() or os.path.lexists(place / FILE_NAME):
         return lint_file(place)
     linted = lint_folder(place)
     if not linted:
@@ -71,17 +81,22 @@ def _place(place: Path) -> list[Linted]:
     return linted
 
 
-def _with_id(name: str, folder: Path) -> list[Linted]:
+def _with_id(name: str, folder: Path, extra: Path | None) -> list[Linted]:
     """The templates of a folder that say to have this id, or whose folder has the name."""
     bare = name.partition("@")[0]
     says = re.compile(rf"""^id\s*=\s*["']{re.escape(bare)}["']""", re.MULTILINE)
-    files = [
-        file
-        for file in sorted(folder.glob(f"*/{FILE_NAME}"))
-        if file.parent.name == bare or says.search(file.read_text("utf-8", errors="replace"))
-    ]
+    try:
+        all_files = template_files(folder)
+    except TemplateError as error:
+        raise ConfigurationError(str(error)) from None
+    files = [file for file in all_files if file.parent.name == bare or says.search(_text(file))]
     named = (None, bare) if "@" not in name else (None, name)
-    return [one for one in lint_files(files, folder) if one.id in named or f"{one.id}@{one.version}" in named]
+    return [one for one in lint_files(files, folder, extra) if one.id in named or f"{one.id}@{one.version}" in named]
+
+
+def _text(file: Path) -> str:
+    """What is to be found in it; nothing, if it cannot be read, which is said when it is linted."""
+    return read_text(file, lambda *_: None) or ""
 
 
 def _print(one: Linted) -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.templates_common import extra_folder, library_of, path_option, template_named
+from dispatcher.cli.templates_common import extra_folder, is_word, library_of, path_option, template_named
 from dispatcher.cli.templates_list import told_for
 from dispatcher.errors import ConfigurationError
 from templates.loader import FILE_NAME, load_template
 
 DEFAULT_FOLDER = Path("templates")
 
-_word = re.compile(r"[a-z][a-z0-9-]{0,63}").fullmatch
 _in_text = {name: re.compile(rf"^{name} *=.*$", re.MULTILINE) for name in ("id", "version", "category", "title")}
 
 
@@ -31,7 +30,7 @@ def new(name: str, category: str | None, source: str | None, path: Path | None) 
     Nothing is overwritten. Exit status: 0 written; 2 it is there already, or cannot be written.
     """
     for word, value in (("the id", name), ("--category", category)):
-        if value is not None and not _word(value):
+        if value is not None and not is_word(value):
             raise ConfigurationError(f"{word} {value[:80]!r} must be a word of a-z, 0-9 and -, beginning with a letter")
     folder = (extra_folder(path) or DEFAULT_FOLDER) / name
     if os.path.lexists(folder):

@@ -12,7 +12,7 @@ import click
 from dispatcher.channels.sms.segments import with_sign
 from dispatcher.cli.common import json_option, print_json
 from dispatcher.cli.rules_check import config_or_none, counted
-from dispatcher.cli.templates_common import library_of, path_option, read_event, template_named
+from dispatcher.cli.templates_common import extra_folder, library_of, path_option, read_event, template_named
 from dispatcher.errors import ConfigurationError
 from templates.facts import DEFAULT_TIMEZONE, SwipeFacts
 from templates.findings import Finding
@@ -70,18 +70,18 @@ def preview(
         raise click.UsageError("--event is shown by one template: name it instead of --all")
     shown = _locales(locales)
     facts = None if file is None else SwipeFacts(read_event(file), timezone, day_total)
-    library, look = library_of(path), _look(sign)
+    library, look, extra = library_of(path), _look(sign), extra_folder(path)
     if template is None:
         folder = _made(out or Path("previews"))
         previews = [
-            preview_of(one, locales=shown, look=look, findings=_lint(one), index=INDEX)
+            preview_of(one, locales=shown, look=look, findings=_lint(one, extra), index=INDEX)
             for one in sorted(library, key=lambda one: one.id)
         ]
         main = folder / INDEX
         _write_all(previews, folder)
     else:
         found = template_named(library, template)
-        previews = [preview_of(found, locales=shown, look=look, findings=_lint(found), facts=facts)]
+        previews = [preview_of(found, locales=shown, look=look, findings=_lint(found, extra), facts=facts)]
         main = out or Path(_page(found))
         _write(main, render_preview(previews[0]))
     _tell(main, previews, as_json)
@@ -110,8 +110,8 @@ def _look(sign: str | None) -> Look:
     return Look(sign=with_sign("", sign)) if sign else Look()
 
 
-def _lint(template: Template) -> list[Finding]:
-    return [finding for linted in lint_file(template.path) for finding in linted.findings]
+def _lint(template: Template, extra: Path | None) -> list[Finding]:
+    return [finding for linted in lint_file(template.path, extra) for finding in linted.findings]
 
 
 def _made(folder: Path) -> Path:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from dispatcher.cli.common import json_option, print_json
 from dispatcher.cli.rules_check import counted
-from dispatcher.cli.templates_common import extra_folder, read_event
+from dispatcher.cli.templates_common import MAX_EVENT_BYTES, event_of, extra_folder
 from dispatcher.errors import ConfigurationError
+from dispatcher.model.event import Event
 from templates.errors import TemplateError
 from templates.facts import SwipeFacts
 from templates.golden import EVENT_ENDING, FOLDER_NAME, MAX_EVENTS, Difference, differences, renderings, update
 from templates.layouts import SHIPPED
 from templates.library import FILE_NAME, Template, load_template
+from templates.loader import template_files
+from templates.reading import read_bytes
 
 
 @click.command()
@@ -64,10 +68,10 @@ def test(context: click.Context, place: Path | None, golden: Path | None, write:
 
 def _templates(place: Path) -> list[Template]:
     one = place.absolute() / FILE_NAME  # its layouts are beside its folder, which `.` would not tell
-    files = [one] if one.exists() else sorted(place.glob(f"*/{FILE_NAME}"))
-    if not files:
-        raise ConfigurationError(f"{place}: holds no template; a template is a folder with a {FILE_NAME}")
     try:
+        files = [one] if os.path.lexists(one) else template_files(place) if place.is_dir() else []
+        if not files:
+            raise ConfigurationError(f"{place}: holds no template; a template is a folder with a {FILE_NAME}")
         return [load_template(file) for file in files]
     except TemplateError as error:
         raise ConfigurationError(f"{error} (swipebell templates lint names all mistakes)") from None
@@ -77,4 +81,11 @@ def _events(folder: Path) -> dict[str, SwipeFacts]:
     files = sorted(folder.glob(f"*{EVENT_ENDING}"))
     if len(files) > MAX_EVENTS:
         raise ConfigurationError(f"{folder}: holds {len(files)} events, and {MAX_EVENTS} are enough; remove some")
-    return {file.name.removesuffix(EVENT_ENDING): SwipeFacts(read_event(str(file))) for file in files}
+    return {file.name.removesuffix(EVENT_ENDING): SwipeFacts(_event(file)) for file in files}
+
+
+def _event(file: Path) -> Event:
+    try:
+        return event_of(read_bytes(file, MAX_EVENT_BYTES), str(file))
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ class Folder:
     def write(self, template_id: str = "swipe", version: int = 1, says: str = "{{ merchant }}", **more: Any) -> None:
         self.file(template_id).parent.mkdir(exist_ok=True)
         write(self.file(template_id), template(template_id, version, says, **more))
+
+    def remove(self, template_id: str) -> None:
+        shutil.rmtree(self.path / template_id)
 
     def file(self, template_id: str = "swipe") -> Path:
         return self.path / template_id / "template.toml"

@@ -189,6 +189,37 @@ def test_secrets_by_their_name_are_masked(text):
     assert HEX_SECRET not in mask_text(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "swipe@2",
+        "waits for approval: swipebell templates approve foreign-purchase@12 --by NAME",
+        "template hello@1 of the ledger:1: id: Expected `str`; see hello@2147483648.",
+        "hello@3/wechat.zh-CN/thing5, line 1",
+        '{"news":["swipe@2","own@1"]}',
+    ],
+)
+def test_versions_of_templates_can_be_read(text):
+    assert mask_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zhang@163.com",
+        "zhang@12345678901",
+        "Zhang@163",
+        "z.san@163",
+        "+zhang@163",
+        "a@163/x",
+        "a@1@b.cn",
+        "a@163.sms.en",
+    ],
+)
+def test_what_is_not_quite_the_version_of_a_template_is_an_address(text):
+    assert mask_text(f"to {text}, refused") == "to ****, refused"
+
+
 def test_a_datum_at_the_cut_of_a_long_text_does_not_show_its_beginning():
     for offset in range(-14, 2):
         text = "x " * ((MAX_TEXT_CHARS + offset) // 2) + PHONE

@@ -15,6 +15,7 @@ from dispatcher.errors import ConfigurationError
 from dispatcher.ledger.people import Person
 from dispatcher.ledger.template_changes import Approve, Reject, Rollback, Rollout
 from dispatcher.ledger.worker import InlineLedger
+from dispatcher.templates_watch import LAST_RESORT_VERSION
 from dispatcher.watched import LOOK_S
 from templates.errors import BrokenTemplate, UnknownTemplate
 from templates.library import Library
@@ -82,7 +83,7 @@ async def test_a_higher_version_is_told_within_seconds_by_every_process(
             assert process.watch.library.template("swipe@7").version == 7
             assert process.watch.library.template("swipe").version == 8
         # And what is taken out of the folder is told no longer
-        folder.file("own").unlink()
+        folder.remove("own")
         await trio.sleep(SETTLED_S)
         assert one.told == {"swipe": "swipe@8"}
 
@@ -240,6 +241,73 @@ async def test_a_version_that_this_release_does_not_understand_leaves_its_own_in
         await trio.sleep(SETTLED_S)
         # Then it goes on with its own, and says so
         assert (process.told, process.alarm) == ({"swipe": "swipe@7"}, True)
+
+
+async def test_what_was_rolled_back_does_not_stand_in_for_the_version_before_it(
+    ledger: Any, folder: Folder, autojump_clock: Any
+) -> None:
+    # Given two templates whose first versions this process does not understand, and the second ones of its folder
+    folder.write(version=7)
+    folder.write("own", category="own")
+    await Process(folder.path, ledger).watch.first(strict=True)
+    folder.write(version=8, says="{{ merchant }}!")
+    folder.write("own", 2, "{{ merchant }}!", category="own")
+    ledger.store.connection.execute("UPDATE template_versions SET content='id = 1' WHERE version IN (1, 7)")
+    process = Process(folder.path, ledger)
+    async with running(process, strict=True):
+        assert process.told == {"swipe": "swipe@8", "own": "own@2"}
+        # When both are rolled back
+        for name in ("swipe", "own"):
+            await ledger.template_act(Rollback(id=name, by=BEN, at_ms=NOW))
+        await trio.sleep(LOOK_S + 0.1)
+        # Then neither is told again, also after a restart: `swipe` is told as it is shipped, and `own` not at all
+        again = Process(folder.path, ledger)
+        await again.watch.first(strict=False)
+        for one in (process, again):
+            assert one.told == SHIPPED
+            assert one.watch.library.template("swipe").title == Library.load().template("swipe").title
+            assert one.alarm
+
+
+@pytest.mark.parametrize("approval", [False, True])
+async def test_a_shipped_version_that_was_rolled_back_or_says_something_else_does_not_stand_in_either(
+    ledger: Any, folder: Folder, approval: bool, autojump_clock: Any
+) -> None:
+    # Given a release whose second version of `swipe` was rolled back, and a first one that is not understood any more
+    await Process(folder.path, ledger, approval=approval).watch.first(strict=True)
+    shipped = folder.path.parent / "shipped" / "swipe" / "template.toml"
+    shipped.write_text(shipped.read_text().replace("version = 1", "version = 2"))
+    await Process(folder.path, ledger, approval=approval).watch.first(strict=True)
+    await ledger.template_act(Rollback(id="swipe", by=BEN, at_ms=NOW))
+    ledger.store.connection.execute("UPDATE template_versions SET content='id = 1' WHERE version=1")
+    # When a process starts, Then it tells neither that one nor, under the name swipe@1, what it has itself
+    for text in (
+        shipped.read_text(),
+        shipped.read_text().replace("version = 2", "version = 1").replace("shipped", "x"),
+    ):
+        shipped.write_text(text)
+        process = Process(folder.path, ledger, approval=approval)
+        await process.watch.first(strict=False)
+        assert process.told == {"swipe": f"swipe@{LAST_RESORT_VERSION}"}
+
+
+async def test_a_version_for_some_accounts_is_not_told_to_the_others_when_theirs_is_broken(
+    ledger: Any, folder: Folder, autojump_clock: Any
+) -> None:
+    # Given a version that is told to a third, and one for the others that this process does not understand
+    folder.write(version=7)
+    await Process(folder.path, ledger).watch.first(strict=True)
+    folder.write(version=8)
+    await Process(folder.path, ledger).watch.first(strict=True)
+    await ledger.template_act(Rollout(id="swipe", version=8, percent=30, by=BEN, at_ms=NOW))
+    ledger.store.connection.execute("UPDATE template_versions SET content='id = 1' WHERE version=7")
+    # When it starts, Then the others are told what is shipped
+    process = Process(folder.path, ledger)
+    await process.watch.first(strict=False)
+    assert process.watch.library.chooser._shares == {
+        "swipe@8": (0, 30),
+        SHIPPED["swipe"]: (30, 100),
+    }
 
 
 async def test_an_older_version_is_learned_when_an_alert_needs_it(
