@@ -34,6 +34,9 @@ MAX_CODE_CHARS = 1_000
 """Of one ``{{ … }}`` or ``{% … %}``; the longest shipped one has 150. The compiler calls itself for every operator of
 an expression, and ends the process, without an error, somewhere above ten thousand."""
 
+TESTS = frozenset({"defined", "endingwith", "even", "odd", "startingwith", "undefined"})
+"""After ``is``. Each takes any value: one that some value makes the engine panic on would end the service."""
+
 MAX_DEPTH = 32
 """Blocks inside of each other, for the same reason."""
 
