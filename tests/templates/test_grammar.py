@@ -20,7 +20,12 @@ GOOD = [
     "{%- if merchant == '*' -%}x{%- elif city -%}y{%- else -%}z{%- endif -%}",
     "{% for i in range(3) %}{{ i }}{% endfor %}",
     "{% for number in range(1, 4) -%} {{ number }} {%- endfor %}",
-    "{% block a %}x{% endblock %}",
+    "{% block a %}x{% endblock a %}",
+    "{% if merchant is startingwith('https://') and city is not defined or tail|int is odd %}x{% endif %}",
+    "{% if kind in ['a', 'b'] or kind in ('c', 'd') %}{{ merchant[:3] }}{{ (city or kind)[0] }}{% endif %}",
+    "{{ merchant | default(city, true) }}{{ merchant ~ city + kind }}",
+    "{{ -1 }}{{- 1 -}}{{+ 1 +}}{{ 1.5 }}{{ none }}",
+    '{% extends "mail" %}{% from "rows" import row, button as knob %}{{ row("a", merchant) }}',
 ]
 
 
@@ -54,6 +59,23 @@ BAD = [
     ("{% for x in merchant %}{% endfor %}", "UnknownLoop", 1),
     ("{{ range(100000) }}", "UnknownFunction", 1),
     ("{% if range(9) | string %}{% endif %}", "UnknownFunction", 1),
+    ("{% if tail is divisibleby(3) %}{% endif %}", "UnknownTest", 1),
+    ("{{ tail is\nnot\ndivisibleby 3 }}", "UnknownTest", 1),
+    ("{{ 1 if merchant is in(city) }}", "UnknownTest", 1),
+    ("{{ [merchant, city] | string }}", "UnknownOperator", 1),
+    ("{{ [merchant] | string }}", "UnknownOperator", 1),
+    ("{{ (merchant, city) | string }}", "UnknownOperator", 1),
+    ("{{ ('a', ['b']) | string }}", "UnknownOperator", 1),
+    ('{% extends "ma" ~ "il" %}', "TemplateNotFound", 1),
+    ('\n{% extends "m\\u0061il" %}', "TemplateNotFound", 2),
+    ('{% extends ("mail") %}', "TemplateNotFound", 1),
+    ('{% extends "ma" "il" %}', "TemplateNotFound", 1),
+    ('{% extends "mail" if city else "rows" %}', "TemplateNotFound", 1),
+    ("{% extends merchant %}", "TemplateNotFound", 1),
+    ('{% extends "hello@1/email.en/html" %}', "TemplateNotFound", 1),
+    ('{% from "ro" ~ "ws" import row %}', "UnknownStatement", 1),
+    ('{% from "r\\u006fws" import row %}', "TemplateNotFound", 1),
+    ("{% from (merchant) import row %}", "TemplateNotFound", 1),
     ("{% for x in range(3) recursive %}{{ loop(range(3)) }}{% endfor %}", "UnknownLoop", 1),
 ]
 
@@ -96,6 +118,81 @@ def test_a_layout_has_macros_and_the_same_limits() -> None:
     ):
         with pytest.raises(Refused):
             check(text, LAYOUT_STATEMENTS)
+
+
+LISTS = [
+    '{% set a = ("x", lang) %}',
+    "{% set a = (lang, lang) %}",
+    "{% set a = (lang,) %}",
+    "{% set a = lang, lang %}",
+    "{% set a = lang, %}",
+    "{% set a, b = lang, lang %}",
+    "{% set (a, b) = lang %}",
+    "{% set a = [lang] %}",
+    "{% set a = [\n'x', lang\n] %}",
+    "{% set a = [['x'], ['x']] %}",
+    "{% set a = [-lang] %}",
+    "{% set a = [(lang)] %}",
+    "{% set a = [none, loop] %}",
+    "{% set a = {'k': lang} %}",
+    "{% set a = {lang: 'v'} %}",
+    "{% set a = {'k': {'l': 'v'}} %}",
+    "{% set a = 0 or[lang,lang] %}",
+    "{% set a = 0 or(lang,lang) %}",
+    "{% set a = 0 and\n[lang] %}",
+    "{% set a = 1 if lang else[lang,lang] %}",
+    "{% set a = 1 if lang else(lang,lang) %}",
+    '{% set a = 0 or{"k":lang} %}',
+    "{% set a = not[lang] %}",
+    "{% set a = 1 in[lang] %}",
+    "{% set a = lang is startingwith[lang,lang] %}",
+    "{% set a = 'x'[lang,lang] %}",
+    "{% set a = {'x': 'y'}[lang,lang] %}",
+    "{% set a = lang == [lang, lang] %}",
+    "{% set a | default([lang, lang]) %}{% endset %}",
+    "{% if (lang, lang) == (lang, lang) %}{% endif %}",
+    "{% if lang, lang %}{% endif %}",
+    "{% if[lang,lang] %}{% endif %}",
+    "{% if(lang,lang) %}{% endif %}",
+    "{% if 0 %}{% elif[lang,lang] %}{% endif %}",
+    "{{ lang, lang }}",
+    "{{ (lang, lang) | string | length }}",
+    "{{ lang | default((lang, lang)) }}",
+    "{{ m((lang, lang)) }}",
+    "{{ m(a=(lang, lang)) }}",
+    "{{ m([lang]) }}",
+    "{{ m(((lang), (lang))) }}",
+    "{{ loop.cycle((lang, lang)) }}",
+    "{% macro m(a, b=(lang, lang)) %}{% endmacro %}",
+    "{% macro m(a, b=[lang]) %}{% endmacro %}",
+    "{% set a.b = lang %}",
+    "{% set a = lang ~ lang %}",
+    "{%+ set a = lang+lang %}",
+    "{{ 'x' ~ lang }}",
+]
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_a_layout_has_no_list_that_holds_a_value(text: str) -> None:
+    """Forty of them, each with the last twice, are a terabyte once they are written or compared."""
+    with pytest.raises(Refused, match=r"UnknownOperator|UnknownStatement|UnknownTest"):
+        check(text, LAYOUT_STATEMENTS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{%- set accent = {"alert": "#b91c1c", "good": "#15803d"}[tone] | default("#0f766e") -%}',
+        '{%- set zh = lang[:2] == "zh" -%}',
+        "{% set a %}x{% endset %}{% set b | upper %}x{% endset %}",
+        "{%+ if zh +%}{% endif %}",
+        "{% macro m(a, b='x') %}{{ n(a, b, c=m(a, b)) }}{% endmacro %}",
+        "{% if lang in ('zh-CN', 'zh') or lang in [\n'en',\n'fr'\n] %}{% endif %}",
+        "{{ (lang or 'x')[0] }}{{ super() }}{{ self.body() }}",
+    ],
+)
+def test_a_layout_may_look_up_compare_and_call(text: str) -> None:
+    check(text, LAYOUT_STATEMENTS)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ def test_what_ends_the_service_on_purpose_still_does() -> None:
 
 
 @pytest.mark.parametrize("test", ["divisibleby(0)", "divisibleby 0", "not divisibleby(0)"])
-def test_the_sandbox_does_not_have_what_can_panic(test: str) -> None:
-    # Were the grammar to let it through, the sandbox does not have it
+def test_no_template_asks_what_can_panic(test: str) -> None:
+    with pytest.raises(Refused, match="UnknownTest"):
+        Source(environment(), "x", f"{{% if 10 is {test} %}}{{% endif %}}")
+    # And were the grammar to let it through, the sandbox does not have it
     with pytest.raises(minijinja.TemplateError, match="unknown test"):
         environment().render_str(f"{{{{ 10 is {test} }}}}")
