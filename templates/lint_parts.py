@@ -36,6 +36,8 @@ class _Try(msgspec.Struct, frozen=True):
     locale: str
     sources: Mapping[str, Source]
     part: Part
+    together: bool = False
+    """All keys of a WeChat part as an alert renders them: at once, with the fuel and the room of one text."""
 
 
 def check_parts(loader: Loader, refused: Collection[str], found: Found) -> dict[str, tuple[int, int]]:
@@ -49,17 +51,18 @@ def check_parts(loader: Loader, refused: Collection[str], found: Found) -> dict[
 class _Trial:
     def __init__(self, loader: Loader, refused: Collection[str], found: Found) -> None:
         self._loader = loader
-        self._refused = refused
+        self._refused = set(refused)
         self._found = found
         self._told: set[tuple[str, str]] = set()
         self._seen: set[tuple[str, ...]] = set()
         self._sms: dict[str, tuple[int, int]] = {}
+        self._failed: set[tuple[str, str]] = set()
 
     def run(self) -> dict[str, tuple[int, int]]:
         file = self._loader.file
         assert file is not None
         for one in self._tries():
-            if any(f"[{one.table}] {key}" in self._refused for key in one.sources):
+            if not self._refused.isdisjoint({f"[{one.table}]", *(f"[{one.table}] {key}" for key in one.sources)}):
                 continue
             examples = {
                 name: example for name, example in examples_of(file.fields, one.locale).items() if name in FIELDS
@@ -81,6 +84,10 @@ class _Trial:
                     # A name of its own: it must not take the place of the source in the engine.
                     part = WechatPart(self._loader.engine, f"{source.name}/alone", locale, {key: source})
                     yield _Try(table, locale, {key: source}, part)
+            known = {key: source for key in keys if (source := sources.get((table, key)))}
+            if len(known) == len(keys) and f"[{table}]" not in self._refused:
+                whole_part = WechatPart(self._loader.engine, f"{self._loader.name}/{table}/together", locale, known)
+                yield _Try(table, locale, known, whole_part, together=True)
         for locale in file.sms:
             if text := sources.get((f"sms.{locale}", "text")):
                 yield _Try(f"sms.{locale}", locale, {"text": text}, SmsPart(locale, text))
@@ -98,9 +105,13 @@ class _Trial:
                 yield _Try(f"card.{locale}", locale, texts, card_part)
 
     def _try(self, one: _Try, longest: Longest) -> None:
+        if one.together:
+            self._try_together(one, longest)
+            return
         try:
             made = one.part.fill(longest.values)
         except RenderError as error:
+            self._failed.add((one.table, longest.label))
             where, line = self._loader.place_of(error, one.table)
             what = f"is refused with {longest.label}: {problem_of(error)}"
             self._tell(where, what, remedy_for(error), "error", line, once=f"refused: {problem_of(error)}")
@@ -120,6 +131,17 @@ class _Trial:
         else:
             for key in one.sources:
                 self._look_for_lost(one, key, longest, getattr(made, key))
+
+    def _try_together(self, one: _Try, longest: Longest) -> None:
+        assert isinstance(one.part, WechatPart)
+        if (one.table, longest.label) in self._failed:
+            return  # that a key alone is refused has been said
+        try:
+            one.part.fill_together(longest.values)
+        except RenderError as error:
+            what = f"its keys cannot be rendered together with {longest.label}: {problem_of(error)}"
+            line = self._loader.places.table(one.table)
+            self._tell(f"[{one.table}]", what, remedy_for(error), "error", line, once=problem_of(error))
 
     def _look_for_lost(self, one: _Try, key: str, longest: Longest, shown: str) -> None:
         """Texts may be cut; an amount, a time or a word that the reader was to see may not go missing."""

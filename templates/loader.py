@@ -45,6 +45,11 @@ REMEDIES = {
     "SyntaxError": "correct it: {{ field }}, {{ field | filter }}, {% if field %} … {% endif %}",
     "UnknownFilter": "correct its name; docs/templates.md lists the filters",
     "UnknownStatement": "use if, or for … in range(…)",
+    "UnknownFunction": "write for i in range(3)",
+    "UnknownTest": "compare with == or !=, or use one of these",
+    "TooLong": "write it in several pieces, one after the other",
+    "TooDeep": "use elif, or fewer conditions inside of each other",
+    "EngineFailed": "write it more simply, and tell us: this is a defect",
     "UnknownLoop": "write for i in range(3)",
     "UnknownOperator": "leave it out",
     "OutOfFuel": "it never ends or takes too long: remove the loop, or give it a few turns",
@@ -123,8 +128,8 @@ def _raise(error: TemplateError) -> None:
 class Loader:
     """Turns one file into a template; keeps what a message needs to say where it is.
 
-    ``file``, ``places`` and ``sources`` (by table and key) are there after ``load``, as far as they could be read.
-    Without ``text`` the file is read.
+    ``file``, its ``name`` with the version, ``places`` and ``sources`` (by table and key) are there after ``load``, as
+    far as they could be read. Without ``text`` the file is read.
     """
 
     def __init__(self, path: Path, layouts: Mapping[str, str], report: Report, text: str | None = None) -> None:
@@ -138,7 +143,7 @@ class Loader:
         self._layouts = layouts
         self._report = report
         self._mistakes = 0
-        self._name = ""
+        self.name = ""
         self._examples: dict[str, str] = {}
 
     def load(self) -> Template | None:
@@ -150,7 +155,7 @@ class Loader:
         file = self.file = decode(text, self.places, self._wrong)
         if file is None:
             return None
-        self._name = f"{file.id}@{file.version}"
+        self.name = f"{file.id}@{file.version}"
         self._examples = {line.name: line.example for line in file.fields}
         self._check_fields(file)
         self._check_match(file)
@@ -219,12 +224,31 @@ class Loader:
         sources = {key: source for key, source in found.items() if source is not None and type_of(key) is not None}
         if not sources:
             return None
+        before = self._mistakes
         # Key by key, so that one refused key does not hide the next.
         for key, source in sources.items():
-            self._try(WechatPart(self.engine, f"{self._name}/{table}", locale, {key: source}), table, locale)
-        if len(sources) < len(keys):
+            self._try(WechatPart(self.engine, f"{self.name}/{table}", locale, {key: source}), table, locale)
+        if len(sources) < len(keys) or before != self._mistakes:
             return None
-        return WechatPart(self.engine, f"{self._name}/{table}", locale, sources)
+        return self._whole_wechat(table, locale, sources)
+
+    def _whole_wechat(self, table: str, locale: str, sources: Mapping[str, Source]) -> WechatPart | None:
+        """All keys as an alert has them: what is no plain field is one text there, in which two blocks of one name
+        are one too many, and which has the fuel and the room of one."""
+        try:
+            part = WechatPart(self.engine, f"{self.name}/{table}", locale, sources)
+        except minijinja.TemplateError as error:
+            what = f"its keys cannot be rendered together: {error.kind}: {error.detail}"
+            self._wrong(f"[{table}]", what, remedy_of(error.kind), self.places.table(table))
+            return None
+        for values in self._tries(locale):
+            try:
+                part.fill_together(values)
+            except RenderError as error:
+                what = f"its keys cannot be rendered together: {problem_of(error)}"
+                self._wrong(f"[{table}]", what, remedy_for(error), self.places.table(table))
+                return None
+        return part
 
     def _sms(self, locale: str, sms: SmsText) -> SmsPart | None:
         table = f"sms.{locale}"
@@ -262,11 +286,10 @@ class Loader:
                 return None
         try:
             engine = self._pages if key == "html" else self.engine
-            source = Source(engine, f"{self._name}/{table}/{key}", text, max_chars)
+            source = Source(engine, f"{self.name}/{table}/{key}", text, max_chars)
         except minijinja.TemplateError as error:
             at = self.places.start_of(table, key, error.line or 1)
-            remedy = REMEDIES.get(error.kind, "correct the template")
-            self._wrong(where, f"{error.kind}: {error.detail}", remedy, at)
+            self._wrong(where, f"{error.kind}: {error.detail}", remedy_of(error.kind), at)
             return None
         for field in (*source.unknown, *source.uses):
             if field not in self._examples:
@@ -332,6 +355,11 @@ class Loader:
         if name in FIELDS:
             guess = f"add it to [[fields]] with type {FIELDS[name].type!r}; "
         self._wrong(where, f"unknown field {name!r}", f"{guess}known are {', '.join(names)}", line)
+
+
+def remedy_of(kind: str) -> str:
+    """What the author can do about an error that the engine, or ``grammar``, calls ``kind``."""
+    return REMEDIES.get(kind, "correct the template")
 
 
 def problem_of(error: RenderError) -> str:

@@ -311,6 +311,10 @@ class WechatPart:
     def _run_script(self, values: tuple[str, ...]) -> str:
         return self._script.render(dict(zip(self._script.uses, values, strict=True)))
 
+    def fill_together(self, values: Mapping[str, str]) -> None:
+        """Runs what an alert runs for all keys at once, to see that it can. Raises ``RenderFailed``."""
+        self._script.render({name: values[name] for name in self._script.uses})
+
     def fill(self, values: Mapping[str, str]) -> WechatData:
         """The same from given values, one for each field that the part uses, without the short cut."""
         return {field.key: {"value": field.fill(values, self._words)} for field in self._fields}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from templates.errors import TemplateError
 from templates.layouts import SHIPPED
 from templates.limits import check
 from templates.lint import lint_file, lint_folder
@@ -106,6 +107,40 @@ def test_all_mistakes_are_told_and_not_only_the_first(tmp_path: Path) -> None:
     lines = [one.line or 0 for one in linted.findings]
     assert lines == sorted(lines)
     assert linted.errors == len(linted.findings)
+
+
+LOOP = "{% for i in range(600) %}{% endfor %}"
+LONG = "{{ merchant }}" * 5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what", "remedy"),
+    [
+        ("{% block a %}x{% endblock %}", "{% block a %}y{% endblock %}", "SyntaxError: block 'a' defined twice", ""),
+        (f"a{LOOP}", f"b{LOOP}", "OutOfFuel", "remove the loop"),
+        (f"{{% if true %}}{LONG}{{% endif %}}", f"{{% if true %}}{LONG}{{% endif %}}",
+         "more than 4096 characters of output", "write less"),
+    ],
+    ids=["two blocks of one name", "too much fuel", "too much text"],
+)  # fmt: skip
+def test_keys_of_wechat_that_are_well_alone_and_not_together_are_a_finding(
+    tmp_path: Path, first: str, second: str, what: str, remedy: str
+) -> None:
+    # Given two keys of which each alone could be told, and an alert that renders both as one text
+    keys = f'thing1 = "{first}"\nthing2 = "{second}"\n'
+    text = GOOD.replace('thing1 = "在{{ merchant }}"\n', keys).replace('thing1 = "at {{ merchant }}"\n', keys)
+    # When it is linted, Then each locale's table is named once, and that they are meant together
+    (linted,) = lint_file(write(tmp_path, text))
+    found = [one for one in linted.findings if "cannot be rendered together" in one.what]
+    assert [(one.where, one.severity) for one in found] == [("[wechat.zh-CN]", "error"), ("[wechat.en]", "error")]
+    assert [one.line for one in found] == [line_of(text, "[wechat.zh-CN]"), line_of(text, "[wechat.en]")]
+    assert all(what in one.what and remedy in one.remedy for one in found), found
+    # And no other error is told
+    assert linted.errors == 2, linted.findings
+    # And where an example shows it already, the library that an engine holds says so, too, and ends nothing
+    if what.startswith(("Syntax", "Out")):
+        with pytest.raises(TemplateError, match="cannot be rendered together"):
+            load_template(tmp_path / "hello" / "template.toml")
 
 
 def test_two_templates_with_one_id_are_both_named(tmp_path: Path) -> None:
