@@ -20,6 +20,7 @@ FIELD_TYPES = {"amount": ("money",), "time": ("time",), "date": ("time",)}
 """Which fields a typed key can show, for types that say so; the examples try the others."""
 
 _code = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+_remark = re.compile(r"\{#.*?#\}", re.DOTALL)
 _markup = re.compile(r"<style.*?</style>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _chinese = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 _words = re.compile(r"[A-Za-z]{2,}")
@@ -119,12 +120,13 @@ def _subjects(file: TemplateFile) -> _Found:
 
 
 def _unsubscribe(file: TemplateFile) -> _Found:
-    if file.category != PROMOTION:
+    told = file.match.category if file.match is not None and file.match.category else ()
+    if PROMOTION not in (file.category, *told):
         return
     parts = {f"sms.{locale}": part.text for locale, part in file.sms.items()}
     parts |= {f"email.{locale}": part.text for locale, part in file.email.items()}
     for table, text in parts.items():
-        if not _leaving.search(text):
+        if not _leaving.search(_remark.sub("", text)):
             remedy = "end with {{ unsubscribe }}"
             yield f"[{table}] text", "is a promotion and does not say how to leave (拒收请回复R)", remedy, "error"
 

@@ -62,6 +62,8 @@ MISTAKES = [
     ("version = 3", "version = " + "9" * 5_000, "id", "thousands of digits", "shorten it"),
     ("version = 3", "version = 0", "version", "Expected `int` >= 1", "library/swipe"),
     ('category = "branch"', 'category = "promotion"', 'text = "{{', "does not say how to leave", "unsubscribe"),
+    ('category = "branch"', 'category = "branch"\n[match]\ncategory = ["branch", "promotion"]', 'text = "{{',
+     "does not say how to leave", "unsubscribe"),
     ('"{{ amount }} at {{ merchant }}"\n\n[email', '"支出{{ amount }} at {{ merchant }}"\n\n[email', "支出",
      "is Chinese", "translate"),
     ('[wechat.zh-CN]', '[[fields]]\nname = "tail"\ntype = "word"\nexample = "1"\n\n[wechat.zh-CN]',
