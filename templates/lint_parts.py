@@ -16,6 +16,7 @@ from templates.loader import Loader, Part, problem_of, remedy_for
 from templates.longest import Longest, longest_values
 from templates.mail import MailPart, MailWords
 from templates.mail_look import Flaw, flaws
+from templates.mail_places import MARK, UNSAFE_REMEDY, marked, unsafe_places
 from templates.money import compact
 from templates.render import SmsPart, Source, WechatPart
 from templates.template import examples_of
@@ -69,6 +70,8 @@ class _Trial:
             }
             bare = {name: "" if FIELDS[name].optional else value for name, value in examples.items()}
             self._try(one, Longest("its examples", examples))
+            if isinstance(one.part, MailPart):
+                self._look_for_unsafe(one, one.part, examples)
             self._try(one, Longest("nothing that is optional", bare))
             for longest in longest_values(examples, one.locale):
                 self._try(one, longest)
@@ -173,6 +176,18 @@ class _Trial:
             self._seen.add(tags)
             for flaw in flaws(html):
                 self._tell_flaw(one, flaw)
+
+    def _look_for_unsafe(self, one: _Try, mail: MailPart, examples: Mapping[str, str]) -> None:
+        """Follows what the core system writes freely through layouts and macros to where it comes out."""
+        if any(unsafe_places(marked(one.sources["html"].text), styles=False)):
+            return  # told with its line by lint_text
+        values = {name: example + MARK * (FIELDS[name].type == "text") for name, example in examples.items()}
+        try:
+            html = mail.fill(values).html
+        except RenderError:
+            return  # told with the examples themselves
+        for _, place in unsafe_places(html, styles=True):
+            self._tell(f"[{one.table}] html", f"a field stands {place}", UNSAFE_REMEDY, "error")
 
     def _tell_flaw(self, one: _Try, flaw: Flaw) -> None:
         file, places = self._loader.file, self._loader.places

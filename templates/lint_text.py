@@ -9,6 +9,7 @@ from templates.facts import FIELDS
 from templates.findings import Finding, Severity
 from templates.limits import type_of
 from templates.loader import Loader
+from templates.mail_places import UNSAFE_REMEDY, marked, unsafe_places
 from templates.template import DEFAULT_LOCALE, TemplateFile
 
 MAX_WECHAT_KEYS = 5
@@ -52,6 +53,11 @@ def check_text(loader: Loader, found: Callable[[Finding], None]) -> None:
     whole = [one for one in _texts(file) if (one[0], one[2]) in loader.sources]
     for finding in (*_keys(file), *_parts(file), *_translations(whole), *_subjects(file), *_unsubscribe(file)):
         tell(*finding)
+    for table, _, key, text in whole:
+        if key == "html":
+            for position, place in unsafe_places(marked(text), styles=False):
+                line_number = loader.places.inside(table, key, position)
+                tell(f"[{table}] {key}", f"a field stands {place}", UNSAFE_REMEDY, "error", line_number)
     for number, line in enumerate(file.fields):
         if line.name in FIELDS and line.name not in _used(loader, file):
             where = f"[[fields]] {line.name}"
