@@ -44,6 +44,7 @@ _OPERATORS = frozenset({"and", "else", "if", "in", "is", "not", "or"})
 """Words behind which something begins: a bracket there is no call."""
 _CONSTANTS = frozenset({"true", "false", "none", "True", "False", "None"})
 
+_escaped = re.compile(r"(?<!\\)(?:\\\\)*\\[^n\"'\\]").search
 _layout_name = re.compile(r"([\"'])[a-z][a-z0-9-]{0,63}\1").fullmatch
 
 
@@ -106,6 +107,9 @@ def _check(code: Code, statements: frozenset[str]) -> None:
         if token.kind == "name" and token.text == "range":
             detail = "range(…) is for loops only: written out it is as long as it likes"
             raise _Found("UnknownFunction", detail, token)
+        if token.kind == "string" and (escape := _escaped(token.text)):
+            detail = f"{escape[0][-2:]} could hide a control character; there are only \\n, \\\\ and quotes"
+            raise _Found("UnknownEscape", detail, token)
         if token.kind != "sign":
             continue
         if is_layout and token.text in ("~", "+"):

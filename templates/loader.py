@@ -30,6 +30,9 @@ __all__ = ["FILE_NAME", "MAX_FILE_BYTES", "Loader", "load_folder", "load_templat
 
 FILE_NAME = "template.toml"
 
+BYTE_ORDER_MARK = "\ufeff"
+"""Some editors write it first of all; it says nothing, and TOML does not have it."""
+
 MAX_TEMPLATES = 1_000
 """Folders of a library: far above a bank's notices; more is a wrong path, such as a home folder."""
 
@@ -39,12 +42,16 @@ Report = Callable[[TemplateError], None]
 Part = WechatPart | SmsPart | MailPart | CardPart
 _Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
 
+_unseen = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]").search
+"""Control characters, and those that turn the direction of what follows; a line break is none."""
+
 _failed_line = re.compile(r"line ([0-9]+): ")
 
 REMEDIES = {
     "SyntaxError": "correct it: {{ field }}, {{ field | filter }}, {% if field %} … {% endif %}",
     "UnknownFilter": "correct its name; docs/templates.md lists the filters",
     "UnknownStatement": "use if, or for … in range(…)",
+    "UnknownEscape": "write the character itself",
     "UnknownFunction": "write for i in range(3)",
     "UnknownTest": "compare with == or !=, or use one of these",
     "TooLong": "write it in several pieces, one after the other",
@@ -118,7 +125,7 @@ def read_template(path: Path) -> str:
 
     text = read_text(path, wrong)
     assert text is not None
-    return text
+    return text.removeprefix(BYTE_ORDER_MARK)
 
 
 def _raise(error: TemplateError) -> None:
@@ -151,6 +158,7 @@ class Loader:
         text = read_text(self.path, self._wrong) if self._text is None else self._text
         if text is None:
             return None
+        text = text.removeprefix(BYTE_ORDER_MARK)
         self.places = Places(text)
         file = self.file = decode(text, self.places, self._wrong)
         if file is None:
@@ -279,11 +287,10 @@ class Loader:
     def _source(self, table: str, key: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> Source | None:
         where, line = f"[{table}] {key}", self.places.key(table, key)
         before = self._mistakes
-        for position, character in enumerate(text):
-            if character < " " and character != "\n":
-                at = self.places.inside(table, key, position)
-                self._wrong(where, "holds a control character", "remove it", at)
-                return None
+        if unseen := _unseen(text):
+            at = self.places.inside(table, key, unseen.start())
+            self._wrong(where, f"holds a control character ({unseen[0]!a})", "remove it", at)
+            return None
         try:
             engine = self._pages if key == "html" else self.engine
             source = Source(engine, f"{self.name}/{table}/{key}", text, max_chars)

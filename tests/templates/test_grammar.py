@@ -24,6 +24,7 @@ GOOD = [
     "{% if merchant is startingwith('https://') and city is not defined or tail|int is odd %}x{% endif %}",
     "{% if kind in ['a', 'b'] or kind in ('c', 'd') %}{{ merchant[:3] }}{{ (city or kind)[0] }}{% endif %}",
     "{{ merchant | default(city, true) }}{{ merchant ~ city + kind }}",
+    r"""{{ 'a\nb\\u0041\'\"' }}""",
     "{{ -1 }}{{- 1 -}}{{+ 1 +}}{{ 1.5 }}{{ none }}",
     '{% extends "mail" %}{% from "rows" import row, button as knob %}{{ row("a", merchant) }}',
 ]
@@ -66,6 +67,9 @@ BAD = [
     ("{{ [merchant] | string }}", "UnknownOperator", 1),
     ("{{ (merchant, city) | string }}", "UnknownOperator", 1),
     ("{{ ('a', ['b']) | string }}", "UnknownOperator", 1),
+    (r'{{ "\u0000\u202e\u001b" }}', "UnknownEscape", 1),
+    (r"{{ merchant }}{{ 'a\\\\\t' }}", "UnknownEscape", 1),
+    (r"{% if merchant == 'a\x1b' %}{% endif %}", "UnknownEscape", 1),
     ('{% extends "ma" ~ "il" %}', "TemplateNotFound", 1),
     ('\n{% extends "m\\u0061il" %}', "TemplateNotFound", 2),
     ('{% extends ("mail") %}', "TemplateNotFound", 1),

@@ -56,6 +56,12 @@ MISTAKES = [
      'thing6 = "d"\n\n[sms', "[wechat.en]", "has 6 keys", "remove 1"),
     ('subject = "{{ amount }} spent"', 'subject = "{{ amount }}\\nBcc: all"', "Bcc", "has a line break", "one line"),
     ('subject = "{{ amount }} spent"', 'subject = "<b>{{ amount }}</b>"', "<b>", "has markup", "plain text"),
+    ("\n消费", "\n消\u0085费", "\u0085", r"holds a control character \('.x85'\)", "remove"),
+    ("\n消费", "\n消\u202e费", "\u202e", "holds a control character", "remove"),
+    ("\n消费", "\n{{ '\\u202e' }}消费", "u202e", "UnknownEscape", "the character itself"),
+    ('id = "hello"', 'id = "hello\\n"', "id =", "id: Expected `str` matching", "library/swipe"),
+    ('id = "hello"', 'id = "hello"\nowner = "a\\u001b[31m"', "owner", "owner: Expected `str` matching",
+     "library/swipe"),
     ('id = "hello"', 'id = "hello"\nauthor = "me"', "author", "unknown field `author`", "known are id, version"),
     ("version = 3", "version = = 3", "version", "is not TOML", "correct that line"),
     ("version = 3", "version = " + "[" * 20_000, "id", "nested too deep", "tables and texts"),
@@ -91,6 +97,15 @@ def test_a_mistake_is_told_with_file_line_and_remedy(
     assert found, "\n".join(map(str, linted.findings))
     assert all(one.file == str(path) for one in found)
     assert any(re.search(remedy, one.remedy) for one in found), found
+
+
+def test_what_an_editor_writes_first_of_all_is_no_mistake(tmp_path: Path) -> None:
+    # Given a file with a byte order mark
+    path = write(tmp_path, "\ufeff" + GOOD)
+    # Then it is as without
+    (linted,) = lint_file(path)
+    assert linted.findings == ()
+    assert load_template(path).text == GOOD
 
 
 def test_all_mistakes_are_told_and_not_only_the_first(tmp_path: Path) -> None:
