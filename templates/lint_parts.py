@@ -12,12 +12,13 @@ from templates.errors import RenderError
 from templates.facts import FIELDS
 from templates.findings import Finding, Severity
 from templates.limits import MAX_SIGN_UNITS, check, segments
-from templates.loader import Loader, Part, problem_of, remedy_for
+from templates.loader import Loader, Part
 from templates.longest import Longest, longest_values
 from templates.mail import MailPart, MailWords
 from templates.mail_look import Flaw, flaws
 from templates.mail_places import MARK, UNSAFE_REMEDY, marked, unsafe_places
 from templates.money import compact
+from templates.remedies import problem_of, remedy_for
 from templates.render import SmsPart, Source, WechatPart
 from templates.template import examples_of
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import minijinja
 
 from dispatcher.model.currency import EXPONENTS
+from templates import grammar
 from templates.card import LINK_FIELD, PICTURE_FIELD, CardPart, CardText, is_https
 from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
@@ -23,6 +25,7 @@ from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.places import Places
 from templates.reading import MAX_FILE_BYTES, decode, read_text
+from templates.remedies import line_in, problem_of, remedy_for, remedy_of
 from templates.render import MAX_OUTPUT_CHARS, SmsPart, Source, WechatPart, environment
 from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile, examples_of
 
@@ -36,6 +39,9 @@ BYTE_ORDER_MARK = "\ufeff"
 MAX_TEMPLATES = 1_000
 """Folders of a library: far above a bank's notices; more is a wrong path, such as a home folder."""
 
+MAX_CACHED_LAYOUTS = 64
+"""Texts of layouts that are looked at once for all templates: 2 MB at most."""
+
 Report = Callable[[TemplateError], None]
 """Is told a mistake. It may raise, and then the reading ends."""
 
@@ -44,26 +50,6 @@ _Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
 
 _unseen = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]").search
 """Control characters, and those that turn the direction of what follows; a line break is none."""
-
-_failed_line = re.compile(r"line ([0-9]+): ")
-
-REMEDIES = {
-    "SyntaxError": "correct it: {{ field }}, {{ field | filter }}, {% if field %} … {% endif %}",
-    "UnknownFilter": "correct its name; docs/templates.md lists the filters",
-    "UnknownStatement": "use if, or for … in range(…)",
-    "UnknownEscape": "write the character itself",
-    "UnknownFunction": "write for i in range(3)",
-    "UnknownTest": "compare with == or !=, or use one of these",
-    "TooLong": "write it in several pieces, one after the other",
-    "TooDeep": "use elif, or fewer conditions inside of each other",
-    "EngineFailed": "write it more simply, and tell us: this is a defect",
-    "UnknownLoop": "write for i in range(3)",
-    "UnknownOperator": "leave it out",
-    "OutOfFuel": "it never ends or takes too long: remove the loop, or give it a few turns",
-    "TemplateNotFound": "name a layout that exists, or write the text here",
-    "UndefinedError": "a field is plain text and has no attributes: write {{ field }}",
-}
-"""What to do about an error, by the engine's name for it."""
 
 
 def load_folder(
@@ -146,7 +132,7 @@ class Loader:
         self.places = Places("")
         self.sources: dict[tuple[str, str], Source] = {}
         self.engine = environment()
-        self._pages = page_environment(layouts)
+        self._pages = environment()  # until the layouts have been looked at
         self._layouts = layouts
         self._report = report
         self._mistakes = 0
@@ -155,6 +141,8 @@ class Loader:
 
     def load(self) -> Template | None:
         """The template; None when there was a mistake, which has been reported."""
+        if not self._take_layouts():
+            return None
         text = read_text(self.path, self._wrong) if self._text is None else self._text
         if text is None:
             return None
@@ -184,6 +172,20 @@ class Loader:
             return None
         layouts = used_layouts("".join(mail.html for mail in file.email.values()), self._layouts)
         return Template(file, self.path, text, layouts, _whole(wechat), _whole(sms), _whole(email), _whole(card))
+
+    def _take_layouts(self) -> bool:
+        # Those that are kept with a version were looked at by the release that took them, which may have let more pass.
+        for name, text in self._layouts.items():
+            if refused := _refused_in_layout(text):
+                what = f"{refused.kind}: {refused.detail}"
+                self._wrong(f"the layout {name}", what, remedy_of(refused.kind), refused.line)
+                return False
+        try:
+            self._pages = page_environment(self._layouts)
+        except minijinja.TemplateError as error:
+            self._wrong("the layouts", f"{error.kind}: {error.detail}", remedy_of(error.kind))
+            return False
+        return True
 
     def _wrong(self, where: str, problem: str, remedy: str, line: int | None = None) -> None:
         self._mistakes += 1
@@ -336,7 +338,7 @@ class Loader:
             key = error.key
         elif isinstance(error, RenderFailed):
             key = error.part.rpartition("/")[2]
-            within = _failed_line.match(error.reason)
+            within = line_in(error.reason)
         line = self.places.key(table, key)
         if line is None:
             return f"[{table}]", self.places.table(table)
@@ -364,26 +366,14 @@ class Loader:
         self._wrong(where, f"unknown field {name!r}", f"{guess}known are {', '.join(names)}", line)
 
 
-def remedy_of(kind: str) -> str:
-    """What the author can do about an error that the engine, or ``grammar``, calls ``kind``."""
-    return REMEDIES.get(kind, "correct the template")
-
-
-def problem_of(error: RenderError) -> str:
-    """What went wrong, without its place."""
-    if isinstance(error, FieldRefused | RenderFailed):
-        return _failed_line.sub("", error.reason)
-    return str(error)
-
-
-def remedy_for(error: RenderError) -> str:
-    """What the author can do about it."""
-    if isinstance(error, RenderFailed):
-        reason = problem_of(error)
-        if reason.startswith("more than"):
-            return "write less, or repeat less"
-        return REMEDIES.get(reason.partition(":")[0], "correct the template or the examples")
-    return "correct the template or the examples"
+@lru_cache(maxsize=MAX_CACHED_LAYOUTS)
+def _refused_in_layout(text: str) -> grammar.Refused | None:
+    try:
+        grammar.check_size(text)
+        grammar.check(text, grammar.LAYOUT_STATEMENTS)
+    except grammar.Refused as refused:
+        return refused
+    return None
 
 
 def _whole(parts: Mapping[str, _Part | None]) -> dict[str, _Part]:

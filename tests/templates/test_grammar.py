@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from templates import grammar, render, scan
 from templates.errors import RenderFailed
 from templates.grammar import FILTERS, LAYOUT_STATEMENTS, Refused, check, filters_of
+from templates.remedies import REMEDIES
 from templates.render import MAX_OUTPUT_CHARS, UNBOUNDED_FILTERS, UNBOUNDED_GLOBALS, Source, environment
 
 GOOD = [
@@ -245,3 +250,12 @@ def test_the_sandbox_itself_lacks_what_has_no_limit() -> None:
 def test_the_filters_of_a_text_are_found_with_their_lines() -> None:
     text = "a | b {{ merchant | short(3) }}\n{% if city | trim == '| x' %}{{ '\n' | upper }}{% endif %}{{ a | lower }}"
     assert list(filters_of(text)) == [("short", 1), ("trim", 2), ("upper", 3), ("lower", 3)]
+
+
+def test_whoever_is_refused_is_told_what_to_do() -> None:
+    # Given every kind of refusal that is in the code
+    said = "".join(Path(module.__file__ or "").read_text("utf-8") for module in (grammar, scan, render))
+    kinds = set(re.findall(r'(?:Refused|_Found)\("(\w+)"', said))
+    # Then each has a remedy of its own
+    assert len(kinds) >= 10
+    assert kinds <= REMEDIES.keys()
