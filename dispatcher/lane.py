@@ -277,8 +277,11 @@ class Lane:
                 requests.append(self.channel.prepare(alert))
             except CannotPrepare as refused:
                 steps.append(after_no_words(alert, refused.code, now_ms))
-            except Exception as error:
-                # A defect of ours in one alert's words fails that alert, never the engine.
+            except BaseException as error:
+                # A defect of ours in one alert's words fails that alert, never the engine; nor does a panic inside of
+                # a library written in Rust, which is no Exception.
+                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                    raise
                 log.exception("prepare_failed", channel=self.channel.name, alert=alert.id)
                 steps.append(after_no_words(alert, f"internal:{type(error).__name__}", now_ms))
         if granted > len(requests):

@@ -12,11 +12,13 @@ from templates.errors import RenderError
 from templates.facts import FIELDS
 from templates.findings import Finding, Severity
 from templates.limits import MAX_SIGN_UNITS, check, segments
-from templates.loader import Loader, Part, problem_of, remedy_for
+from templates.loader import Loader, Part
 from templates.longest import Longest, longest_values
 from templates.mail import MailPart, MailWords
 from templates.mail_look import Flaw, flaws
+from templates.mail_places import MARK, UNSAFE_REMEDY, marked, unsafe_places
 from templates.money import compact
+from templates.remedies import problem_of, remedy_for
 from templates.render import SmsPart, Source, WechatPart
 from templates.template import examples_of
 
@@ -36,6 +38,8 @@ class _Try(msgspec.Struct, frozen=True):
     locale: str
     sources: Mapping[str, Source]
     part: Part
+    together: bool = False
+    """All keys of a WeChat part as an alert renders them: at once, with the fuel and the room of one text."""
 
 
 def check_parts(loader: Loader, refused: Collection[str], found: Found) -> dict[str, tuple[int, int]]:
@@ -49,23 +53,26 @@ def check_parts(loader: Loader, refused: Collection[str], found: Found) -> dict[
 class _Trial:
     def __init__(self, loader: Loader, refused: Collection[str], found: Found) -> None:
         self._loader = loader
-        self._refused = refused
+        self._refused = set(refused)
         self._found = found
         self._told: set[tuple[str, str]] = set()
         self._seen: set[tuple[str, ...]] = set()
         self._sms: dict[str, tuple[int, int]] = {}
+        self._failed: set[tuple[str, str]] = set()
 
     def run(self) -> dict[str, tuple[int, int]]:
         file = self._loader.file
         assert file is not None
         for one in self._tries():
-            if any(f"[{one.table}] {key}" in self._refused for key in one.sources):
+            if not self._refused.isdisjoint({f"[{one.table}]", *(f"[{one.table}] {key}" for key in one.sources)}):
                 continue
             examples = {
                 name: example for name, example in examples_of(file.fields, one.locale).items() if name in FIELDS
             }
             bare = {name: "" if FIELDS[name].optional else value for name, value in examples.items()}
             self._try(one, Longest("its examples", examples))
+            if isinstance(one.part, MailPart):
+                self._look_for_unsafe(one, one.part, examples)
             self._try(one, Longest("nothing that is optional", bare))
             for longest in longest_values(examples, one.locale):
                 self._try(one, longest)
@@ -81,6 +88,10 @@ class _Trial:
                     # A name of its own: it must not take the place of the source in the engine.
                     part = WechatPart(self._loader.engine, f"{source.name}/alone", locale, {key: source})
                     yield _Try(table, locale, {key: source}, part)
+            known = {key: source for key in keys if (source := sources.get((table, key)))}
+            if len(known) == len(keys) and f"[{table}]" not in self._refused:
+                whole_part = WechatPart(self._loader.engine, f"{self._loader.name}/{table}/together", locale, known)
+                yield _Try(table, locale, known, whole_part, together=True)
         for locale in file.sms:
             if text := sources.get((f"sms.{locale}", "text")):
                 yield _Try(f"sms.{locale}", locale, {"text": text}, SmsPart(locale, text))
@@ -98,9 +109,13 @@ class _Trial:
                 yield _Try(f"card.{locale}", locale, texts, card_part)
 
     def _try(self, one: _Try, longest: Longest) -> None:
+        if one.together:
+            self._try_together(one, longest)
+            return
         try:
             made = one.part.fill(longest.values)
         except RenderError as error:
+            self._failed.add((one.table, longest.label))
             where, line = self._loader.place_of(error, one.table)
             what = f"is refused with {longest.label}: {problem_of(error)}"
             self._tell(where, what, remedy_for(error), "error", line, once=f"refused: {problem_of(error)}")
@@ -120,6 +135,17 @@ class _Trial:
         else:
             for key in one.sources:
                 self._look_for_lost(one, key, longest, getattr(made, key))
+
+    def _try_together(self, one: _Try, longest: Longest) -> None:
+        assert isinstance(one.part, WechatPart)
+        if (one.table, longest.label) in self._failed:
+            return  # that a key alone is refused has been said
+        try:
+            one.part.fill_together(longest.values)
+        except RenderError as error:
+            what = f"its keys cannot be rendered together with {longest.label}: {problem_of(error)}"
+            line = self._loader.places.table(one.table)
+            self._tell(f"[{one.table}]", what, remedy_for(error), "error", line, once=problem_of(error))
 
     def _look_for_lost(self, one: _Try, key: str, longest: Longest, shown: str) -> None:
         """Texts may be cut; an amount, a time or a word that the reader was to see may not go missing."""
@@ -151,6 +177,18 @@ class _Trial:
             self._seen.add(tags)
             for flaw in flaws(html):
                 self._tell_flaw(one, flaw)
+
+    def _look_for_unsafe(self, one: _Try, mail: MailPart, examples: Mapping[str, str]) -> None:
+        """Follows what the core system writes freely through layouts and macros to where it comes out."""
+        if any(unsafe_places(marked(one.sources["html"].text), styles=False)):
+            return  # told with its line by lint_text
+        values = {name: example + MARK * (FIELDS[name].type == "text") for name, example in examples.items()}
+        try:
+            html = mail.fill(values).html
+        except RenderError:
+            return  # told with the examples themselves
+        for _, place in unsafe_places(html, styles=True):
+            self._tell(f"[{one.table}] html", f"a field stands {place}", UNSAFE_REMEDY, "error")
 
     def _tell_flaw(self, one: _Try, flaw: Flaw) -> None:
         file, places = self._loader.file, self._loader.places

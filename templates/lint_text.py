@@ -9,6 +9,7 @@ from templates.facts import FIELDS
 from templates.findings import Finding, Severity
 from templates.limits import type_of
 from templates.loader import Loader
+from templates.mail_places import UNSAFE_REMEDY, marked, unsafe_places
 from templates.template import DEFAULT_LOCALE, TemplateFile
 
 MAX_WECHAT_KEYS = 5
@@ -20,6 +21,7 @@ FIELD_TYPES = {"amount": ("money",), "time": ("time",), "date": ("time",)}
 """Which fields a typed key can show, for types that say so; the examples try the others."""
 
 _code = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+_remark = re.compile(r"\{#.*?#\}", re.DOTALL)
 _markup = re.compile(r"<style.*?</style>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _chinese = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 _words = re.compile(r"[A-Za-z]{2,}")
@@ -51,6 +53,11 @@ def check_text(loader: Loader, found: Callable[[Finding], None]) -> None:
     whole = [one for one in _texts(file) if (one[0], one[2]) in loader.sources]
     for finding in (*_keys(file), *_parts(file), *_translations(whole), *_subjects(file), *_unsubscribe(file)):
         tell(*finding)
+    for table, _, key, text in whole:
+        if key == "html":
+            for position, place in unsafe_places(marked(text), styles=False):
+                line_number = loader.places.inside(table, key, position)
+                tell(f"[{table}] {key}", f"a field stands {place}", UNSAFE_REMEDY, "error", line_number)
     for number, line in enumerate(file.fields):
         if line.name in FIELDS and line.name not in _used(loader, file):
             where = f"[[fields]] {line.name}"
@@ -119,12 +126,13 @@ def _subjects(file: TemplateFile) -> _Found:
 
 
 def _unsubscribe(file: TemplateFile) -> _Found:
-    if file.category != PROMOTION:
+    told = file.match.category if file.match is not None and file.match.category else ()
+    if PROMOTION not in (file.category, *told):
         return
     parts = {f"sms.{locale}": part.text for locale, part in file.sms.items()}
     parts |= {f"email.{locale}": part.text for locale, part in file.email.items()}
     for table, text in parts.items():
-        if not _leaving.search(text):
+        if not _leaving.search(_remark.sub("", text)):
             remedy = "end with {{ unsubscribe }}"
             yield f"[{table}] text", "is a promotion and does not say how to leave (拒收请回复R)", remedy, "error"
 

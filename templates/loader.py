@@ -10,12 +10,14 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import minijinja
 
 from dispatcher.model.currency import EXPONENTS
+from templates import grammar
 from templates.card import LINK_FIELD, PICTURE_FIELD, CardPart, CardText, is_https
 from templates.errors import FieldRefused, RenderError, RenderFailed, TemplateError
 from templates.facts import FIELDS
@@ -24,6 +26,7 @@ from templates.limits import WECHAT_TYPES, type_of
 from templates.mail import MAX_MAIL_CHARS, MailPart
 from templates.places import Places
 from templates.reading import MAX_FILE_BYTES, decode, read_text
+from templates.remedies import line_in, problem_of, remedy_for, remedy_of
 from templates.render import MAX_OUTPUT_CHARS, SmsPart, Source, WechatPart, environment
 from templates.template import DEFAULT_LOCALE, REQUIRED_LOCALES, MailText, SmsText, Template, TemplateFile, examples_of
 
@@ -31,8 +34,14 @@ __all__ = ["FILE_NAME", "MAX_FILE_BYTES", "Loader", "load_folder", "load_templat
 
 FILE_NAME = "template.toml"
 
+BYTE_ORDER_MARK = "\ufeff"
+"""Some editors write it first of all; it says nothing, and TOML does not have it."""
+
 MAX_TEMPLATES = 1_000
 """Folders of a library: far above a bank's notices; more is a wrong path, such as a home folder."""
+
+MAX_CACHED_LAYOUTS = 64
+"""Texts of layouts that are looked at once for all templates: 2 MB at most."""
 
 Report = Callable[[TemplateError], None]
 """Is told a mistake. It may raise, and then the reading ends."""
@@ -40,19 +49,8 @@ Report = Callable[[TemplateError], None]
 Part = WechatPart | SmsPart | MailPart | CardPart
 _Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
 
-_failed_line = re.compile(r"line ([0-9]+): ")
-
-REMEDIES = {
-    "SyntaxError": "correct it: {{ field }}, {{ field | filter }}, {% if field %} … {% endif %}",
-    "UnknownFilter": "correct its name; docs/templates.md lists the filters",
-    "UnknownStatement": "use if, or for … in range(…)",
-    "UnknownLoop": "write for i in range(3)",
-    "UnknownOperator": "leave it out",
-    "OutOfFuel": "it never ends or takes too long: remove the loop, or give it a few turns",
-    "TemplateNotFound": "name a layout that exists, or write the text here",
-    "UndefinedError": "a field is plain text and has no attributes: write {{ field }}",
-}
-"""What to do about an error, by the engine's name for it."""
+_unseen = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]").search
+"""Control characters, and those that turn the direction of what follows; a line break is none."""
 
 
 def load_folder(
@@ -133,7 +131,7 @@ def read_template(path: Path) -> str:
 
     text = read_text(path, wrong)
     assert text is not None
-    return text
+    return text.removeprefix(BYTE_ORDER_MARK)
 
 
 def _raise(error: TemplateError) -> None:
@@ -143,8 +141,8 @@ def _raise(error: TemplateError) -> None:
 class Loader:
     """Turns one file into a template; keeps what a message needs to say where it is.
 
-    ``file``, ``places`` and ``sources`` (by table and key) are there after ``load``, as far as they could be read.
-    Without ``text`` the file is read.
+    ``file``, its ``name`` with the version, ``places`` and ``sources`` (by table and key) are there after ``load``, as
+    far as they could be read. Without ``text`` the file is read.
     """
 
     def __init__(self, path: Path, layouts: Mapping[str, str], report: Report, text: str | None = None) -> None:
@@ -154,23 +152,26 @@ class Loader:
         self.places = Places("")
         self.sources: dict[tuple[str, str], Source] = {}
         self.engine = environment()
-        self._pages = page_environment(layouts)
+        self._pages = environment()  # until the layouts have been looked at
         self._layouts = layouts
         self._report = report
         self._mistakes = 0
-        self._name = ""
+        self.name = ""
         self._examples: dict[str, str] = {}
 
     def load(self) -> Template | None:
         """The template; None when there was a mistake, which has been reported."""
+        if not self._take_layouts():
+            return None
         text = read_text(self.path, self._wrong) if self._text is None else self._text
         if text is None:
             return None
+        text = text.removeprefix(BYTE_ORDER_MARK)
         self.places = Places(text)
         file = self.file = decode(text, self.places, self._wrong)
         if file is None:
             return None
-        self._name = f"{file.id}@{file.version}"
+        self.name = f"{file.id}@{file.version}"
         self._examples = {line.name: line.example for line in file.fields}
         self._check_fields(file)
         self._check_match(file)
@@ -191,6 +192,20 @@ class Loader:
             return None
         layouts = used_layouts("".join(mail.html for mail in file.email.values()), self._layouts)
         return Template(file, self.path, text, layouts, _whole(wechat), _whole(sms), _whole(email), _whole(card))
+
+    def _take_layouts(self) -> bool:
+        # Those that are kept with a version were looked at by the release that took them, which may have let more pass.
+        for name, text in self._layouts.items():
+            if refused := _refused_in_layout(text):
+                what = f"{refused.kind}: {refused.detail}"
+                self._wrong(f"the layout {name}", what, remedy_of(refused.kind), refused.line)
+                return False
+        try:
+            self._pages = page_environment(self._layouts)
+        except minijinja.TemplateError as error:
+            self._wrong("the layouts", f"{error.kind}: {error.detail}", remedy_of(error.kind))
+            return False
+        return True
 
     def _wrong(self, where: str, problem: str, remedy: str, line: int | None = None) -> None:
         self._mistakes += 1
@@ -239,12 +254,31 @@ class Loader:
         sources = {key: source for key, source in found.items() if source is not None and type_of(key) is not None}
         if not sources:
             return None
+        before = self._mistakes
         # Key by key, so that one refused key does not hide the next.
         for key, source in sources.items():
-            self._try(WechatPart(self.engine, f"{self._name}/{table}", locale, {key: source}), table, locale)
-        if len(sources) < len(keys):
+            self._try(WechatPart(self.engine, f"{self.name}/{table}", locale, {key: source}), table, locale)
+        if len(sources) < len(keys) or before != self._mistakes:
             return None
-        return WechatPart(self.engine, f"{self._name}/{table}", locale, sources)
+        return self._whole_wechat(table, locale, sources)
+
+    def _whole_wechat(self, table: str, locale: str, sources: Mapping[str, Source]) -> WechatPart | None:
+        """All keys as an alert has them: what is no plain field is one text there, in which two blocks of one name
+        are one too many, and which has the fuel and the room of one."""
+        try:
+            part = WechatPart(self.engine, f"{self.name}/{table}", locale, sources)
+        except minijinja.TemplateError as error:
+            what = f"its keys cannot be rendered together: {error.kind}: {error.detail}"
+            self._wrong(f"[{table}]", what, remedy_of(error.kind), self.places.table(table))
+            return None
+        for values in self._tries(locale):
+            try:
+                part.fill_together(values)
+            except RenderError as error:
+                what = f"its keys cannot be rendered together: {problem_of(error)}"
+                self._wrong(f"[{table}]", what, remedy_for(error), self.places.table(table))
+                return None
+        return part
 
     def _sms(self, locale: str, sms: SmsText) -> SmsPart | None:
         table = f"sms.{locale}"
@@ -275,18 +309,16 @@ class Loader:
     def _source(self, table: str, key: str, text: str, max_chars: int = MAX_OUTPUT_CHARS) -> Source | None:
         where, line = f"[{table}] {key}", self.places.key(table, key)
         before = self._mistakes
-        for position, character in enumerate(text):
-            if character < " " and character != "\n":
-                at = self.places.inside(table, key, position)
-                self._wrong(where, "holds a control character", "remove it", at)
-                return None
+        if unseen := _unseen(text):
+            at = self.places.inside(table, key, unseen.start())
+            self._wrong(where, f"holds a control character ({unseen[0]!a})", "remove it", at)
+            return None
         try:
             engine = self._pages if key == "html" else self.engine
-            source = Source(engine, f"{self._name}/{table}/{key}", text, max_chars)
+            source = Source(engine, f"{self.name}/{table}/{key}", text, max_chars)
         except minijinja.TemplateError as error:
             at = self.places.start_of(table, key, error.line or 1)
-            remedy = REMEDIES.get(error.kind, "correct the template")
-            self._wrong(where, f"{error.kind}: {error.detail}", remedy, at)
+            self._wrong(where, f"{error.kind}: {error.detail}", remedy_of(error.kind), at)
             return None
         for field in (*source.unknown, *source.uses):
             if field not in self._examples:
@@ -326,7 +358,7 @@ class Loader:
             key = error.key
         elif isinstance(error, RenderFailed):
             key = error.part.rpartition("/")[2]
-            within = _failed_line.match(error.reason)
+            within = line_in(error.reason)
         line = self.places.key(table, key)
         if line is None:
             return f"[{table}]", self.places.table(table)
@@ -354,21 +386,14 @@ class Loader:
         self._wrong(where, f"unknown field {name!r}", f"{guess}known are {', '.join(names)}", line)
 
 
-def problem_of(error: RenderError) -> str:
-    """What went wrong, without its place."""
-    if isinstance(error, FieldRefused | RenderFailed):
-        return _failed_line.sub("", error.reason)
-    return str(error)
-
-
-def remedy_for(error: RenderError) -> str:
-    """What the author can do about it."""
-    if isinstance(error, RenderFailed):
-        reason = problem_of(error)
-        if reason.startswith("more than"):
-            return "write less, or repeat less"
-        return REMEDIES.get(reason.partition(":")[0], "correct the template or the examples")
-    return "correct the template or the examples"
+@lru_cache(maxsize=MAX_CACHED_LAYOUTS)
+def _refused_in_layout(text: str) -> grammar.Refused | None:
+    try:
+        grammar.check_size(text)
+        grammar.check(text, grammar.LAYOUT_STATEMENTS)
+    except grammar.Refused as refused:
+        return refused
+    return None
 
 
 def _whole(parts: Mapping[str, _Part | None]) -> dict[str, _Part]:

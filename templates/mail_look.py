@@ -6,6 +6,7 @@ It looks at the mail as it is rendered, since colours and pictures may come from
 from __future__ import annotations
 
 import re
+import sys
 from html.parser import HTMLParser
 
 import msgspec
@@ -24,8 +25,16 @@ DROPPED = frozenset({"script", "form", "iframe", "object", "embed", "video", "au
 """Mail clients take these out."""
 
 SAFE_LINKS = ("https://", "mailto:", "tel:", "cid:", "#")
+ADDRESSES = ("action", "background", "cite", "data", "formaction", "href", "longdesc", "poster", "src", "xlink:href")
+"""Attributes that hold an address; ``srcset`` holds several."""
+
+MAX_TAGS = 1_000
+"""Of a mail: the shipped ones have under 100. Each is looked at together with all around it, so that 10,000 inside of
+each other take a minute."""
 
 _styles = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL | re.IGNORECASE)
+_address_in_css = re.compile(r"""url\(\s*["']?\s*([^"')]*)|@import[^;]*|http:[^\s;]*""", re.IGNORECASE)
+_css_escape = re.compile(r"\\(?:([0-9a-f]{1,6})\s?|(.))", re.IGNORECASE | re.DOTALL)
 _scheme = re.compile(r"""name\s*=\s*["']color-scheme["'][^>]*dark""", re.IGNORECASE)
 
 
@@ -41,9 +50,14 @@ class Flaw(msgspec.Struct, frozen=True):
 
 def flaws(html: str) -> list[Flaw]:
     """All flaws of a rendered mail, each once, in the order in which a reader meets them."""
-    sheet = Stylesheet("\n".join(_styles.findall(html)))
+    if html.count("<") > MAX_TAGS:
+        return [Flaw("", f"the mail has over {MAX_TAGS:,} tags and was not looked at", "write a smaller mail")]
+    css = "\n".join(_styles.findall(html))
+    sheet = Stylesheet(css)
     follows_dark = sheet.has_dark or _scheme.search(html) is not None
     found: dict[tuple[str, str], Flaw] = {}
+    if not _is_safe_css(css):
+        found["<style", ""] = Flaw("<style", "its style sheet takes something that is not https", _HTTPS)
     for dark in (False, True):
         look = _Look(sheet, dark=dark, follows_dark=follows_dark)
         look.feed(html)
@@ -124,10 +138,14 @@ class _Look(HTMLParser):
             self._add(text, f"<{tag}> is taken out by mail clients", "remove it", error=False)
         if tag == "img" and "alt" not in given:
             self._add(text, "a picture has no alt text", 'add alt="…" for readers to whom it is not shown, or alt=""')
-        for name in ("href", "src"):
-            link = given.get(name)
-            if link is not None and not link.strip().lower().startswith(SAFE_LINKS):
-                self._add(text, f"its {name} is not https", "let it begin with https:// (or mailto:, tel:, cid:)")
+        for name, link in given.items():
+            links = [link] if name in ADDRESSES else link.split(",") if name == "srcset" else []
+            if not all(one.strip().lower().startswith(SAFE_LINKS) for one in links):
+                self._add(text, f"its {name} is not https", _HTTPS)
+        if not _is_safe_css(given.get("style", "")):
+            self._add(text, "its style takes something that is not https", _HTTPS)
+        if tag == "meta" and given.get("http-equiv", "").strip().lower() == "refresh":
+            self._add(text, "it leads the reader to another page", "remove it, and give the reader a link")
 
     def _check_contrast(self, opened: _Open) -> None:
         if opened.hidden:
@@ -156,6 +174,20 @@ class _Look(HTMLParser):
 
     def _add(self, tag: str, what: str, remedy: str, *, error: bool = True) -> None:
         self.found.append(Flaw(tag, what, remedy, error))
+
+
+_HTTPS = "let it begin with https:// (or mailto:, tel:, cid:)"
+
+
+def _is_safe_css(css: str) -> bool:
+    """Whether all that it takes from elsewhere comes by https."""
+    found = _address_in_css.finditer(_css_escape.sub(_unescaped, css))
+    return all((one[1] or "").strip().lower().startswith(SAFE_LINKS) for one in found)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """``\\72`` -> r: in a style sheet a letter may be written by its number."""
+    return found[2] or (chr(number) if (number := int(found[1], 16)) <= sys.maxunicode else "")
 
 
 def _ground(style: Style) -> Rgb | None:

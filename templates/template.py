@@ -28,7 +28,10 @@ MAX_CACHED_LOCALES = 64
 _Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
 
 
-LOCALE_PATTERN = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+LOCALE_PATTERN = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*\Z"
+_ID_PATTERN = r"^[a-z][a-z0-9-]{0,63}\Z"
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z"
+"""Lists print it on a terminal."""
 
 Locale = Annotated[str, Meta(pattern=LOCALE_PATTERN)]
 
@@ -84,12 +87,12 @@ class TemplateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Without ``match`` it is for the events of its category.
     """
 
-    id: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+    id: Annotated[str, Meta(pattern=_ID_PATTERN)]
     version: Annotated[int, Meta(ge=1, le=2**31)]
-    category: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+    category: Annotated[str, Meta(pattern=_ID_PATTERN)]
     fields: Annotated[tuple[FieldLine, ...], Meta(min_length=1)]
-    owner: Annotated[str, Meta(max_length=64)] = ""
-    title: Annotated[str, Meta(max_length=64)] = ""
+    owner: Annotated[str, Meta(max_length=64, pattern=_ONE_LINE)] = ""
+    title: Annotated[str, Meta(max_length=64, pattern=_ONE_LINE)] = ""
     match: Match | None = None
     wechat: dict[Locale, dict[str, str]] = {}
     sms: dict[Locale, SmsText] = {}

@@ -14,7 +14,9 @@ import pytest
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.recipient import RecipientLine
 from replay.explain import tell
+from templates.facts import SwipeFacts
 from templates.library import Library
+from templates.template import Template
 from tests.dispatcher import wechat_kit
 from tests.dispatcher.test_engine import swipe
 from tests.dispatcher.wechat_kit import EVENING_MS, World
@@ -121,6 +123,25 @@ async def test_what_fails_on_every_channel_has_failed_with_its_reason(
     assert why in reason
     assert BOMB not in reason
     assert world.providers.book.sms.requests == 0
+
+
+async def test_a_defect_of_a_channel_in_one_alert_s_words_is_that_alert_s_even_as_a_panic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: Any
+) -> None:
+    # Given a library in Rust that panics, which is no Exception, while one alert's words are made
+    panic = type("PanicException", (BaseException,), {})
+    told = Template.render_wechat_json
+
+    def panicking(self: Template, facts: SwipeFacts, locale: str) -> str:
+        if facts.event.merchant == BOMB:
+            raise panic
+        return told(self, facts, locale)
+
+    monkeypatch.setattr(Template, "render_wechat_json", panicking)
+    # When that alert leaves beside another
+    ends, _ = await ends_of(tmp_path, [{"merchant": BOMB}, {"merchant": "shop"}])
+    # Then it is told by SMS, and the engine has told the other
+    assert ends == [("delivered", "sms", None), ("delivered", "wechat", None)]
 
 
 async def test_a_missing_fact_is_named_and_whoever_tells_it_is_told(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from templates import grammar, render, scan
 from templates.errors import RenderFailed
 from templates.grammar import FILTERS, LAYOUT_STATEMENTS, Refused, check, filters_of
+from templates.remedies import REMEDIES
 from templates.render import MAX_OUTPUT_CHARS, UNBOUNDED_FILTERS, UNBOUNDED_GLOBALS, Source, environment
 
 GOOD = [
@@ -20,7 +25,13 @@ GOOD = [
     "{%- if merchant == '*' -%}x{%- elif city -%}y{%- else -%}z{%- endif -%}",
     "{% for i in range(3) %}{{ i }}{% endfor %}",
     "{% for number in range(1, 4) -%} {{ number }} {%- endfor %}",
-    "{% block a %}x{% endblock %}",
+    "{% block a %}x{% endblock a %}",
+    "{% if merchant is startingwith('https://') and city is not defined or tail|int is odd %}x{% endif %}",
+    "{% if kind in ['a', 'b'] or kind in ('c', 'd') %}{{ merchant[:3] }}{{ (city or kind)[0] }}{% endif %}",
+    "{{ merchant | default(city, true) }}{{ merchant ~ city + kind }}",
+    r"""{{ 'a\nb\\u0041\'\"' }}""",
+    "{{ -1 }}{{- 1 -}}{{+ 1 +}}{{ 1.5 }}{{ none }}",
+    '{% extends "mail" %}{% from "rows" import row, button as knob %}{{ row("a", merchant) }}',
 ]
 
 
@@ -54,6 +65,26 @@ BAD = [
     ("{% for x in merchant %}{% endfor %}", "UnknownLoop", 1),
     ("{{ range(100000) }}", "UnknownFunction", 1),
     ("{% if range(9) | string %}{% endif %}", "UnknownFunction", 1),
+    ("{% if tail is divisibleby(3) %}{% endif %}", "UnknownTest", 1),
+    ("{{ tail is\nnot\ndivisibleby 3 }}", "UnknownTest", 1),
+    ("{{ 1 if merchant is in(city) }}", "UnknownTest", 1),
+    ("{{ [merchant, city] | string }}", "UnknownOperator", 1),
+    ("{{ [merchant] | string }}", "UnknownOperator", 1),
+    ("{{ (merchant, city) | string }}", "UnknownOperator", 1),
+    ("{{ ('a', ['b']) | string }}", "UnknownOperator", 1),
+    (r'{{ "\u0000\u202e\u001b" }}', "UnknownEscape", 1),
+    (r"{{ merchant }}{{ 'a\\\\\t' }}", "UnknownEscape", 1),
+    (r"{% if merchant == 'a\x1b' %}{% endif %}", "UnknownEscape", 1),
+    ('{% extends "ma" ~ "il" %}', "TemplateNotFound", 1),
+    ('\n{% extends "m\\u0061il" %}', "TemplateNotFound", 2),
+    ('{% extends ("mail") %}', "TemplateNotFound", 1),
+    ('{% extends "ma" "il" %}', "TemplateNotFound", 1),
+    ('{% extends "mail" if city else "rows" %}', "TemplateNotFound", 1),
+    ("{% extends merchant %}", "TemplateNotFound", 1),
+    ('{% extends "hello@1/email.en/html" %}', "TemplateNotFound", 1),
+    ('{% from "ro" ~ "ws" import row %}', "UnknownStatement", 1),
+    ('{% from "r\\u006fws" import row %}', "TemplateNotFound", 1),
+    ("{% from (merchant) import row %}", "TemplateNotFound", 1),
     ("{% for x in range(3) recursive %}{{ loop(range(3)) }}{% endfor %}", "UnknownLoop", 1),
 ]
 
@@ -93,9 +124,85 @@ def test_a_layout_has_macros_and_the_same_limits() -> None:
         "{% include 'x' %}",
         "{% for x in [1] %}{% endfor %}",
         "{{ a | replace('x', 'y') }}",
+        "{% set a = lang | urlencode %}",  # of a % it makes three characters, and of these five
     ):
         with pytest.raises(Refused):
             check(text, LAYOUT_STATEMENTS)
+
+
+LISTS = [
+    '{% set a = ("x", lang) %}',
+    "{% set a = (lang, lang) %}",
+    "{% set a = (lang,) %}",
+    "{% set a = lang, lang %}",
+    "{% set a = lang, %}",
+    "{% set a, b = lang, lang %}",
+    "{% set (a, b) = lang %}",
+    "{% set a = [lang] %}",
+    "{% set a = [\n'x', lang\n] %}",
+    "{% set a = [['x'], ['x']] %}",
+    "{% set a = [-lang] %}",
+    "{% set a = [(lang)] %}",
+    "{% set a = [none, loop] %}",
+    "{% set a = {'k': lang} %}",
+    "{% set a = {lang: 'v'} %}",
+    "{% set a = {'k': {'l': 'v'}} %}",
+    "{% set a = 0 or[lang,lang] %}",
+    "{% set a = 0 or(lang,lang) %}",
+    "{% set a = 0 and\n[lang] %}",
+    "{% set a = 1 if lang else[lang,lang] %}",
+    "{% set a = 1 if lang else(lang,lang) %}",
+    '{% set a = 0 or{"k":lang} %}',
+    "{% set a = not[lang] %}",
+    "{% set a = 1 in[lang] %}",
+    "{% set a = lang is startingwith[lang,lang] %}",
+    "{% set a = 'x'[lang,lang] %}",
+    "{% set a = {'x': 'y'}[lang,lang] %}",
+    "{% set a = lang == [lang, lang] %}",
+    "{% set a | default([lang, lang]) %}{% endset %}",
+    "{% if (lang, lang) == (lang, lang) %}{% endif %}",
+    "{% if lang, lang %}{% endif %}",
+    "{% if[lang,lang] %}{% endif %}",
+    "{% if(lang,lang) %}{% endif %}",
+    "{% if 0 %}{% elif[lang,lang] %}{% endif %}",
+    "{{ lang, lang }}",
+    "{{ (lang, lang) | string | length }}",
+    "{{ lang | default((lang, lang)) }}",
+    "{{ m((lang, lang)) }}",
+    "{{ m(a=(lang, lang)) }}",
+    "{{ m([lang]) }}",
+    "{{ m(((lang), (lang))) }}",
+    "{{ loop.cycle((lang, lang)) }}",
+    "{% macro m(a, b=(lang, lang)) %}{% endmacro %}",
+    "{% macro m(a, b=[lang]) %}{% endmacro %}",
+    "{% set a.b = lang %}",
+    "{% set a = lang ~ lang %}",
+    "{%+ set a = lang+lang %}",
+    "{{ 'x' ~ lang }}",
+]
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_a_layout_has_no_list_that_holds_a_value(text: str) -> None:
+    """Forty of them, each with the last twice, are a terabyte once they are written or compared."""
+    with pytest.raises(Refused, match=r"UnknownOperator|UnknownStatement|UnknownTest"):
+        check(text, LAYOUT_STATEMENTS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{%- set accent = {"alert": "#b91c1c", "good": "#15803d"}[tone] | default("#0f766e") -%}',
+        '{%- set zh = lang[:2] == "zh" -%}',
+        "{% set a %}x{% endset %}{% set b | upper %}x{% endset %}",
+        "{%+ if zh +%}{% endif %}",
+        "{% macro m(a, b='x') %}{{ n(a, b, c=m(a, b)) }}{% endmacro %}",
+        "{% if lang in ('zh-CN', 'zh') or lang in [\n'en',\n'fr'\n] %}{% endif %}",
+        "{{ (lang or 'x')[0] }}{{ super() }}{{ self.body() }}",
+    ],
+)
+def test_a_layout_may_look_up_compare_and_call(text: str) -> None:
+    check(text, LAYOUT_STATEMENTS)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +251,12 @@ def test_the_sandbox_itself_lacks_what_has_no_limit() -> None:
 def test_the_filters_of_a_text_are_found_with_their_lines() -> None:
     text = "a | b {{ merchant | short(3) }}\n{% if city | trim == '| x' %}{{ '\n' | upper }}{% endif %}{{ a | lower }}"
     assert list(filters_of(text)) == [("short", 1), ("trim", 2), ("upper", 3), ("lower", 3)]
+
+
+def test_whoever_is_refused_is_told_what_to_do() -> None:
+    # Given every kind of refusal that is in the code
+    said = "".join(Path(module.__file__ or "").read_text("utf-8") for module in (grammar, scan, render))
+    kinds = set(re.findall(r'(?:\bRefused|_Found)\("(\w+)"', said))
+    # Then each has a remedy of its own
+    assert len(kinds) >= 10
+    assert kinds <= REMEDIES.keys()

@@ -10,6 +10,7 @@ import pytest
 from templates.errors import TemplateError
 from templates.layouts import MAX_LAYOUT_BYTES, MAX_LAYOUTS, SHIPPED, load_layouts, used_layouts
 from templates.library import Library, load_template
+from templates.loader import compile_template
 
 MAIL = """
 id = "hello"
@@ -188,3 +189,17 @@ def test_a_layout_that_doubles_its_text_is_a_mistake_and_not_the_end_of_the_proc
 def test_a_layout_joins_texts_by_writing_them_only(tmp_path: Path, layout: str) -> None:
     with pytest.raises(TemplateError, match="UnknownOperator: a layout puts texts together by writing them"):
         load_template(write(tmp_path, plain=layout))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["{% set a = (lang, lang) %}" * 40, '{{ "}}" == ' + "-" * 20_000 + "1 }}", "{% block a %}"],
+    ids=["doubles", "long", "no layout"],
+)
+def test_a_layout_that_an_earlier_release_kept_is_looked_at_again(tmp_path: Path, layout: str) -> None:
+    # Given a version in the ledger, with the layout that it was told with
+    path = write(tmp_path, plain=PLAIN)
+    # When it is compiled for an alert that pins it, and this release would not take the layout
+    # Then the version is refused, and the process goes on
+    with pytest.raises(TemplateError, match="the layout"):
+        compile_template(path.read_text("utf-8"), {"plain": layout}, path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from templates.errors import TemplateError
 from templates.layouts import SHIPPED
 from templates.limits import check
 from templates.lint import lint_file, lint_folder
@@ -55,12 +56,20 @@ MISTAKES = [
      'thing6 = "d"\n\n[sms', "[wechat.en]", "has 6 keys", "remove 1"),
     ('subject = "{{ amount }} spent"', 'subject = "{{ amount }}\\nBcc: all"', "Bcc", "has a line break", "one line"),
     ('subject = "{{ amount }} spent"', 'subject = "<b>{{ amount }}</b>"', "<b>", "has markup", "plain text"),
+    ("\n消费", "\n消\u0085费", "\u0085", r"holds a control character \('.x85'\)", "remove"),
+    ("\n消费", "\n消\u202e费", "\u202e", "holds a control character", "remove"),
+    ("\n消费", "\n{{ '\\u202e' }}消费", "u202e", "UnknownEscape", "the character itself"),
+    ('id = "hello"', 'id = "hello\\n"', "id =", "id: Expected `str` matching", "library/swipe"),
+    ('id = "hello"', 'id = "hello"\nowner = "a\\u001b[31m"', "owner", "owner: Expected `str` matching",
+     "library/swipe"),
     ('id = "hello"', 'id = "hello"\nauthor = "me"', "author", "unknown field `author`", "known are id, version"),
     ("version = 3", "version = = 3", "version", "is not TOML", "correct that line"),
     ("version = 3", "version = " + "[" * 20_000, "id", "nested too deep", "tables and texts"),
     ("version = 3", "version = " + "9" * 5_000, "id", "thousands of digits", "shorten it"),
     ("version = 3", "version = 0", "version", "Expected `int` >= 1", "library/swipe"),
     ('category = "branch"', 'category = "promotion"', 'text = "{{', "does not say how to leave", "unsubscribe"),
+    ('category = "branch"', 'category = "branch"\n[match]\ncategory = ["branch", "promotion"]', 'text = "{{',
+     "does not say how to leave", "unsubscribe"),
     ('"{{ amount }} at {{ merchant }}"\n\n[email', '"支出{{ amount }} at {{ merchant }}"\n\n[email', "支出",
      "is Chinese", "translate"),
     ('[wechat.zh-CN]', '[[fields]]\nname = "tail"\ntype = "word"\nexample = "1"\n\n[wechat.zh-CN]',
@@ -90,6 +99,15 @@ def test_a_mistake_is_told_with_file_line_and_remedy(
     assert any(re.search(remedy, one.remedy) for one in found), found
 
 
+def test_what_an_editor_writes_first_of_all_is_no_mistake(tmp_path: Path) -> None:
+    # Given a file with a byte order mark
+    path = write(tmp_path, "\ufeff" + GOOD)
+    # Then it is as without
+    (linted,) = lint_file(path)
+    assert linted.findings == ()
+    assert load_template(path).text == GOOD
+
+
 def test_all_mistakes_are_told_and_not_only_the_first(tmp_path: Path) -> None:
     # Given three mistakes in three parts
     text = (
@@ -106,6 +124,40 @@ def test_all_mistakes_are_told_and_not_only_the_first(tmp_path: Path) -> None:
     lines = [one.line or 0 for one in linted.findings]
     assert lines == sorted(lines)
     assert linted.errors == len(linted.findings)
+
+
+LOOP = "{% for i in range(600) %}{% endfor %}"
+LONG = "{{ merchant }}" * 5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what", "remedy"),
+    [
+        ("{% block a %}x{% endblock %}", "{% block a %}y{% endblock %}", "SyntaxError: block 'a' defined twice", ""),
+        (f"a{LOOP}", f"b{LOOP}", "OutOfFuel", "remove the loop"),
+        (f"{{% if true %}}{LONG}{{% endif %}}", f"{{% if true %}}{LONG}{{% endif %}}",
+         "more than 4096 characters of output", "write less"),
+    ],
+    ids=["two blocks of one name", "too much fuel", "too much text"],
+)  # fmt: skip
+def test_keys_of_wechat_that_are_well_alone_and_not_together_are_a_finding(
+    tmp_path: Path, first: str, second: str, what: str, remedy: str
+) -> None:
+    # Given two keys of which each alone could be told, and an alert that renders both as one text
+    keys = f'thing1 = "{first}"\nthing2 = "{second}"\n'
+    text = GOOD.replace('thing1 = "在{{ merchant }}"\n', keys).replace('thing1 = "at {{ merchant }}"\n', keys)
+    # When it is linted, Then each locale's table is named once, and that they are meant together
+    (linted,) = lint_file(write(tmp_path, text))
+    found = [one for one in linted.findings if "cannot be rendered together" in one.what]
+    assert [(one.where, one.severity) for one in found] == [("[wechat.zh-CN]", "error"), ("[wechat.en]", "error")]
+    assert [one.line for one in found] == [line_of(text, "[wechat.zh-CN]"), line_of(text, "[wechat.en]")]
+    assert all(what in one.what and remedy in one.remedy for one in found), found
+    # And no other error is told
+    assert linted.errors == 2, linted.findings
+    # And where an example shows it already, the library that an engine holds says so, too, and ends nothing
+    if what.startswith(("Syntax", "Out")):
+        with pytest.raises(TemplateError, match="cannot be rendered together"):
+            load_template(tmp_path / "hello" / "template.toml")
 
 
 def test_two_templates_with_one_id_are_both_named(tmp_path: Path) -> None:

@@ -62,11 +62,37 @@ def test_contrast_is_seen_in_light_and_in_dark_mode(html: str, expected: list[st
         ('<a href="javascript:alert(1)">a</a>', ["its href is not https"]),
         ('<a href="">a</a>', ["its href is not https"]),
         ('<a href="HTTPS://a.example">a</a><a href="mailto:a@b.example">b</a><a href="tel:95555">c</a>', []),
+        ('<table background="http://a.example/x.png">', ["its background is not https"]),
+        ('<img alt="" src="https://a.example/x.png" srcset="https://a.example/y.png 2x, http://a.example/z.png 3x">',
+         ["its srcset is not https"]),
+        ('<img alt="" src="https://a.example/x.png" srcset="https://a.example/y.png 2x, https://a.example/z.png">', []),
+        ('<video poster="//a.example/x.png"></video>',
+         ["<video> is taken out by mail clients", "its poster is not https"]),
+        ('<p style="background:url(http://a.example/x.png)">a</p>', ["its style takes something that is not https"]),
+        ("<p style=\"background: URL( 'HTTP://a.example/x.png')\">a</p>",
+         ["its style takes something that is not https"]),
+        ('<p style="background:u\\72l(//a.example)">a</p>', ["its style takes something that is not https"]),
+        ('<p style="background:url(https://a.example/x.png)">a</p>', []),
+        ("<p style='content:\"\\2022\"'>a</p>", []),
+        ('<style>p{background:url("//a.example/x.png")}</style>',
+         ["its style sheet takes something that is not https"]),
+        ('<style>@import "http://a.example/x.css";</style>', ["its style sheet takes something that is not https"]),
+        ("<style>@font-face{src:url(https://a.example/x.woff)}</style>", []),
+        ('<meta http-equiv="Refresh" content="0;url=http://a.example">', ["it leads the reader to another page"]),
         ("<script>1</script>", ["<script> is taken out by mail clients"]),
     ],
-)
+)  # fmt: skip
 def test_pictures_have_words_and_links_are_https(html: str, expected: list[str]) -> None:
     assert told(html) == expected
+
+
+@pytest.mark.parametrize(
+    "html",
+    ["<a " * 10_000, "<p>" * 10_000, "<style>" + "p b i{color:red}" * 300 + "</style>" + "<b>" * 7_000],
+    ids=["tags that do not end", "tags inside of each other", "and rules for each"],
+)
+def test_a_mail_that_would_take_long_to_look_at_is_a_flaw_itself(html: str) -> None:
+    assert told(html) == ["the mail has over 1,000 tags and was not looked at"]
 
 
 def test_a_flaw_is_told_once_with_its_tag() -> None:
