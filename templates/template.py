@@ -30,8 +30,6 @@ _Part = TypeVar("_Part", WechatPart, SmsPart, MailPart, CardPart)
 
 LOCALE_PATTERN = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*\Z"
 _ID_PATTERN = r"^[a-z][a-z0-9-]{0,63}\Z"
-_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z"
-"""Lists print it on a terminal."""
 
 Locale = Annotated[str, Meta(pattern=LOCALE_PATTERN)]
 
@@ -91,8 +89,8 @@ class TemplateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Annotated[int, Meta(ge=1, le=2**31)]
     category: Annotated[str, Meta(pattern=_ID_PATTERN)]
     fields: Annotated[tuple[FieldLine, ...], Meta(min_length=1)]
-    owner: Annotated[str, Meta(max_length=64, pattern=_ONE_LINE)] = ""
-    title: Annotated[str, Meta(max_length=64, pattern=_ONE_LINE)] = ""
+    owner: Annotated[str, Meta(max_length=64)] = ""
+    title: Annotated[str, Meta(max_length=64)] = ""
     match: Match | None = None
     wechat: dict[Locale, dict[str, str]] = {}
     sms: dict[Locale, SmsText] = {}
