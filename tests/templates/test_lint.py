@@ -61,7 +61,7 @@ MISTAKES = [
     ("\n消费", "\n{{ '\\u202e' }}消费", "u202e", "UnknownEscape", "the character itself"),
     ('id = "hello"', 'id = "hello\\n"', "id =", "id: Expected `str` matching", "library/swipe"),
     ('id = "hello"', 'id = "hello"\nowner = "a\\u001b[31m"', "owner", "owner: holds a control character",
-     "library/swipe"),
+     "remove it"),
     ('id = "hello"', 'id = "hello"\nauthor = "me"', "author", "unknown field `author`", "known are id, version"),
     ("version = 3", "version = = 3", "version", "is not TOML", "correct that line"),
     ("version = 3", "version = " + "[" * 20_000, "id", "nested too deep", "tables and texts"),
