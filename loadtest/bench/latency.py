@@ -158,7 +158,10 @@ def _one_by_one(
         engine.check_alive()
         at = time.time_ns()
         send(line)
-        times.append((msgspec.json.decode(line)["id"], at, wire.arrival_ns()))
+        arrived = wire.arrival_ns()
+        if arrived < at:
+            raise Failed("a message came off the wire before its swipe was sent: it was another one's")
+        times.append((msgspec.json.decode(line)["id"], at, arrived))
     return times
 
 
