@@ -95,7 +95,7 @@ class Admitting:
     def prepare(self, connection: sqlite3.Connection, ids: IdIndex) -> None:
         """Plan the batch, if it is large enough for that to matter and not one that was sent before."""
         if len(self._batch) >= LEAST_PREPARED and 2 * ids.perhaps_known(self._digests) < len(self._batch):
-            self._plan = self._planned(connection, self._batch)
+            self._plan = self._planned(connection, self._batch, self._digests)
 
     def admit(self, connection: sqlite3.Connection, ids: IdIndex) -> Admission:
         """See `Ledger.admit`."""
@@ -108,7 +108,7 @@ class Admitting:
             digests = [digest_of(accepted.event.id) for accepted in fresh]
             plan = None
         if plan is None or _changed(connection, plan.changes, plan.accounts):
-            plan = self._planned(connection, fresh)
+            plan = self._planned(connection, fresh, digests)
         decisions = plan.decide(_Counted(connection))
         if len(decisions.drafts) != len(fresh):
             raise ValueError(f"{len(decisions.drafts)} decisions for {len(fresh)} events")
@@ -135,21 +135,18 @@ class Admitting:
         by_rule = dict(Counter(row[6] for row in alerts.held)) if alerts.held else {}
         return Admission(len(fresh), duplicates, conflicts, alerts.leased, dict(ended), by_rule, decisions.noted)
 
-    def _planned(self, connection: sqlite3.Connection, fresh: Sequence[Accepted]) -> _Plan:
+    def _planned(self, connection: sqlite3.Connection, fresh: Sequence[Accepted], digests: Sequence[int]) -> _Plan:
         # First the changes and then the recipients: what changes in between is then planned anew for nothing, and not
         # missed.
         changes = connection.execute(LAST_CHANGE).fetchall()[0][0]
         accounts = {accepted.event.account for accepted in fresh}
         decide = self._decide(fresh, _recipients_of(connection, accounts), self._now_ms)
         events: list[Any] = []
-        for accepted, digest in zip(fresh, self._digests_of(fresh), strict=True):
+        for accepted, digest in zip(fresh, digests, strict=True):
             event = accepted.event
             payload = accepted.payload.decode()
             events += (None, event.id, digest, event.account, accepted.swiped_ms, self._now_ms, payload)
         return _Plan(changes, accounts, decide, events)
-
-    def _digests_of(self, fresh: Sequence[Accepted]) -> Sequence[int]:
-        return self._digests if fresh is self._batch else [digest_of(accepted.event.id) for accepted in fresh]
 
 
 class _Plan(NamedTuple):
