@@ -28,6 +28,7 @@ from dispatcher.rules_in_force import IsUrgent, RulesInForce
 from ratelimit.breaker import BreakerState
 from ratelimit.leased import Grant, LeasedPacer
 from ratelimit.pacing import Pacer
+from templates.errors import is_panic
 
 log = get_logger("lane")
 
@@ -278,9 +279,8 @@ class Lane:
             except CannotPrepare as refused:
                 steps.append(after_no_words(alert, refused.code, now_ms))
             except BaseException as error:
-                # A defect of ours in one alert's words fails that alert, never the engine; nor does a panic inside of
-                # a library written in Rust, which is no Exception.
-                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                # A defect of ours in one alert's words fails that alert, never the engine.
+                if not (isinstance(error, Exception) or is_panic(error)):
                     raise
                 log.exception("prepare_failed", channel=self.channel.name, alert=alert.id)
                 steps.append(after_no_words(alert, f"internal:{type(error).__name__}", now_ms))

@@ -73,3 +73,9 @@ def reason_of(error: RenderError | UnknownTemplate) -> str:
         # The version is the alert's; what is to be corrected is the part.
         return f"template:RenderFailed {error.part.partition('/')[2]}, {error.reason}"
     return f"template:{type(error).__name__}"
+
+
+def is_panic(error: BaseException) -> bool:
+    """A defect inside of minijinja. Rust's panics are no ``Exception``: unless they are caught, one template ends the
+    process. The engine itself stays usable, and each panic has a type of its own that only its name tells."""
+    return type(error).__name__ == "PanicException"

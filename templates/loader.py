@@ -34,9 +34,6 @@ __all__ = ["FILE_NAME", "MAX_FILE_BYTES", "Loader", "load_folder", "load_templat
 
 FILE_NAME = "template.toml"
 
-BYTE_ORDER_MARK = "\ufeff"
-"""Some editors write it first of all; it says nothing, and TOML does not have it."""
-
 MAX_TEMPLATES = 1_000
 """Folders of a library: far above a bank's notices; more is a wrong path, such as a home folder."""
 
@@ -131,7 +128,7 @@ def read_template(path: Path) -> str:
 
     text = read_text(path, wrong)
     assert text is not None
-    return text.removeprefix(BYTE_ORDER_MARK)
+    return text
 
 
 def _raise(error: TemplateError) -> None:
@@ -166,7 +163,6 @@ class Loader:
         text = read_text(self.path, self._wrong) if self._text is None else self._text
         if text is None:
             return None
-        text = text.removeprefix(BYTE_ORDER_MARK)
         self.places = Places(text)
         file = self.file = decode(text, self.places, self._wrong)
         if file is None:

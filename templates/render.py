@@ -18,7 +18,7 @@ import minijinja
 import orjson
 
 from templates import filters, grammar
-from templates.errors import FieldRefused, RenderFailed
+from templates.errors import FieldRefused, RenderFailed, is_panic
 from templates.facts import FIELDS, Field, Reader, SwipeFacts
 from templates.limits import MAX_SMS_TEXT_UNITS, WECHAT_TYPES, fit, limit_of, type_of
 from templates.money import compact
@@ -105,12 +105,6 @@ def _as_format(text: str) -> Format | None:
     return Format("%s".join(literal.replace("%", "%%") for literal in literals), names, rooms)
 
 
-def _is_panic(error: BaseException) -> bool:
-    """A defect inside of minijinja. Rust's panics are no ``Exception``: unless they are caught here, one template ends
-    the process. The engine itself stays usable, and each panic has a type of its own that only its name tells."""
-    return type(error).__name__ == "PanicException"
-
-
 def _compile(engine: minijinja.Environment, name: str, text: str) -> set[str]:
     """The names that ``text`` uses, once it is checked and compiled. Raises ``minijinja.TemplateError``."""
     try:
@@ -119,7 +113,7 @@ def _compile(engine: minijinja.Environment, name: str, text: str) -> set[str]:
         grammar.check(text)
         return engine.undeclared_variables_in_str(text)
     except BaseException as error:
-        if not _is_panic(error):
+        if not is_panic(error):
             raise
         raise grammar.Refused("EngineFailed", "the template engine cannot read it", 1) from None
 
@@ -151,7 +145,7 @@ class Source:
         except TooLong:
             raise RenderFailed(self.name, f"more than {self._max_chars} characters of output") from None
         except BaseException as error:
-            if not _is_panic(error):
+            if not is_panic(error):
                 raise
             raise RenderFailed(self.name, "the engine failed on it") from None
         if len(text) > self._max_chars:
