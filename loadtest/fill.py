@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from dispatcher.ledger.sqlite_ids import BLOCK_EVENTS, file_block
+from dispatcher.ledger.sqlite_id_runs import file_more, read_state
 from dispatcher.ledger.sqlite_open import connect
 from dispatcher.model.alert import ALERT_ID_BITS
 
@@ -67,11 +67,7 @@ def fill(path: Path, *, recipients: int, alerts: int, now_ms: int, progress: Pro
         began_ms = now_ms - alerts - DAY_MS
         _write(connection, "recipients", RECIPIENTS, recipients, (), progress)
         _write(connection, "events", EVENTS, alerts, (began_ms, recipients), progress)
-        for filed in range(BLOCK_EVENTS, alerts + 1, BLOCK_EVENTS):
-            connection.execute("BEGIN IMMEDIATE")
-            file_block(connection)
-            connection.execute("COMMIT")
-            progress("ids", filed, alerts)
+        _file_ids(connection, alerts, progress)
         _write(connection, "alerts", ALERTS, alerts, (began_ms, recipients), progress)
         for days_ago in (1, 2) if alerts else ():
             kind = connection.execute(
@@ -81,6 +77,15 @@ def fill(path: Path, *, recipients: int, alerts: int, now_ms: int, progress: Pro
             count = min(ALERTS_A_DAY, recipients // 3)
             _write(connection, "counters", COUNTERS, count, (None, kind), progress)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _file_ids(connection: sqlite3.Connection, alerts: int, progress: Progress) -> None:
+    more = True
+    while more:
+        connection.execute("BEGIN IMMEDIATE")
+        more = file_more(connection)
+        connection.execute("COMMIT")
+        progress("ids", max(0, read_state(connection).filed), alerts)
 
 
 def _write(

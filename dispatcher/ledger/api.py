@@ -339,9 +339,10 @@ class Ledger(Protocol):
         """Versions and the last acts: all, those of a template, or those of one version."""
 
     async def file_ids(self) -> bool:
-        """Put a block of recent event ids where they are found for good, if there is one; False when there is none.
+        """Do a piece of the work on event ids (file a block of recent ones, or merge some that were filed), if there is
+        any; False when there is none.
 
-        To be called now and then, a few times as often as 32,768 events come; it takes a tenth of a second.
+        To be called now and then, at least three times as often as 32,768 events come; it takes some 25 ms.
         """
 
     async def forget_counters(self, now_ms: int) -> int:

@@ -52,7 +52,9 @@ class Operations:
         raise NotImplementedError  # pragma: no cover - both ledgers below have it
 
     async def register(self, name: str, now_ms: int, alive_until_ms: int) -> int:
-        return int(await self._run(lambda store: store.register(name, now_ms, alive_until_ms)))
+        return int(
+            await self._run(lambda store: store.register(name, now_ms, alive_until_ms), lambda store: store.load_ids())
+        )
 
     async def heartbeat(self, owner: int, alive_until_ms: int) -> bool:
         return bool(await self._run(lambda store: store.heartbeat(owner, alive_until_ms)))

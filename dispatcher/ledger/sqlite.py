@@ -34,7 +34,7 @@ from dispatcher.ledger.locks import OwnerLocks, WriterTurn
 from dispatcher.ledger.quotas import QuotaTerms, QuotaView, Report
 from dispatcher.ledger.rule_changes import RuleAct, RuleChange
 from dispatcher.ledger.sqlite_admit import Admitting
-from dispatcher.ledger.sqlite_ids import IdIndex, file_block
+from dispatcher.ledger.sqlite_ids import IdIndex
 from dispatcher.ledger.sqlite_open import connect, explained
 from dispatcher.ledger.stories import EventStory
 from dispatcher.ledger.template_changes import (
@@ -97,6 +97,7 @@ class SqliteStore:
             self.connection.execute("COMMIT")
         self._ids.committed()
         self.turn.give()
+        self._ids.settle()
 
     def rollback(self) -> None:
         """Undo the open transaction, if there still is one."""
@@ -122,7 +123,7 @@ class SqliteStore:
             (name, now_ms, alive_until_ms),
         ).fetchall()
         owner = int(row[0][0])
-        self._ids.load(self.connection)  # now, and not while the first event waits
+        self._ids.enter(self.connection)  # now, and not while the first event waits
         self._locks.hold(owner)
         return owner
 
@@ -290,6 +291,15 @@ class SqliteStore:
         """See `Ledger.template_history`."""
         return sqlite_templates.history(self.connection, limit, template, version)
 
+    def load_ids(self) -> None:
+        """Read the known ids, in a view of its own: nobody waits for it."""
+        self.connection.execute("BEGIN")
+        try:
+            self._ids.load(self.connection)
+        finally:
+            self.connection.execute("ROLLBACK")
+        self._ids.committed()
+
     @property
     def recent_ids(self) -> int:
         """See `IdIndex.recent`."""
@@ -297,7 +307,7 @@ class SqliteStore:
 
     def file_ids(self) -> bool:
         """See `Ledger.file_ids`."""
-        return file_block(self.connection)
+        return self._ids.file(self.connection)
 
     def forget_counters(self, now_ms: int) -> int:
         """See `Ledger.forget_counters`."""

@@ -94,7 +94,7 @@ class Admitting:
 
     def prepare(self, connection: sqlite3.Connection, ids: IdIndex) -> None:
         """Plan the batch, if it is large enough for that to matter and not one that was sent before."""
-        if len(self._batch) >= LEAST_PREPARED and 2 * ids.perhaps_known(self._digests) < len(self._batch):
+        if len(self._batch) >= LEAST_PREPARED and not ids.mostly_known(self._digests):
             self._plan = self._planned(connection, self._batch, self._digests)
 
     def admit(self, connection: sqlite3.Connection, ids: IdIndex) -> Admission:

@@ -16,7 +16,7 @@ from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.ledger.locks import BUSY_SECONDS, busy
 
 APPLICATION_ID = 0x53774265  # "SwBe", so that `file` and we can tell a ledger from another database
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 CACHE_KIB = 16 * 1024
 """Page cache of one process: the day's counters, the segment of ids being filed and the ends of the tables fit."""
 

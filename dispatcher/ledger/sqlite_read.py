@@ -15,7 +15,7 @@ from dispatcher.ledger.api import OPEN_STATES, Books
 from dispatcher.ledger.sqlite_consents import taken_back, words_at
 from dispatcher.ledger.sqlite_fallback import COUNT_DOUBLES
 from dispatcher.ledger.sqlite_held import held_later, hold_of
-from dispatcher.ledger.sqlite_ids import find_seqs
+from dispatcher.ledger.sqlite_id_runs import find_seqs
 from dispatcher.ledger.sqlite_open import digest_of
 from dispatcher.ledger.sqlite_templates import told_at
 from dispatcher.ledger.stories import AlertStory, AttemptStory, Detour, EventStory

@@ -12,18 +12,20 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dispatcher.ledger import sqlite_admit, sqlite_ids, sqlite_read
+from dispatcher.ledger import sqlite_admit, sqlite_id_runs, sqlite_ids, sqlite_read
 from dispatcher.ledger.sqlite import SqliteStore
 from dispatcher.ledger.sqlite_admit import Admitting
+from dispatcher.ledger.sqlite_id_runs import Shape
 from tests.dispatcher.ledger_kit import NOW, Tell, accepted
 
 HOUR_MS = 3_600_000
 
 
 @contextmanager
-def ids_in_small_blocks(*, block: int = 4, digests: int = 2**32, known: int = 20_000_000) -> Iterator[None]:
+def ids_in_small_blocks(*, digests: int = 2**32, known: int = 20_000_000) -> Iterator[None]:
+    """Blocks of 2 events, runs of 4, segments of 8 that are merged in two pieces."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_ids, "BLOCK_EVENTS", block)
+        patch.setattr(sqlite_id_runs, "SHAPE", Shape(block=1, run=2, segment=3, pieces=1))
         patch.setattr(sqlite_ids, "MAX_KNOWN_IDS", known)
         for module in (sqlite_admit, sqlite_read):
             patch.setattr(module, "digest_of", lambda text: zlib.crc32(text.encode()) % digests)
@@ -51,7 +53,7 @@ BATCHES = st.lists(st.tuples(st.integers(0, 25), st.integers(1, 2)), min_size=1,
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["admit", "admit", "fails", "filed and fails"]), st.integers(0, 1), BATCHES),
-        st.tuples(st.just("file"), st.integers(0, 1), st.just([(0, 1)])),
+        st.tuples(st.just("file"), st.integers(0, 1), st.lists(st.just((0, 1)), min_size=1, max_size=6)),
     ),
     min_size=8,
     max_size=30,
@@ -70,7 +72,8 @@ def test_every_id_is_known_once_it_was_committed_and_never_before(
             store, owner = processes[which]
             store.begin()
             if kind in ("file", "filed and fails"):
-                store.file_ids()
+                for _ in batch:
+                    store.file_ids()
             if kind != "file":
                 # When a batch comes
                 events = [accepted(f"e-{number}", amount=amount) for number, amount in batch]
@@ -111,9 +114,14 @@ def test_a_ledger_from_before_is_filed_when_the_next_process_starts() -> None:
         other.register("later", NOW, NOW + HOUR_MS)
         other.commit()
         # Then all whole blocks of them are filed, and no more
-        filed = other.connection.execute("SELECT max(upto) FROM id_segments").fetchone()[0]
-        assert filed == 47
-        assert other.connection.execute("SELECT count(*) FROM ids").fetchone()[0] == 47
+        filed = other.connection.execute("SELECT max(upto) FROM id_blocks").fetchone()[0]
+        assert filed == 49
+        # And merged are all segments but the last whole one: each id stands in one place.
+        merged = [key >> 35 << 3 | key & 7 for (key,) in other.connection.execute("SELECT key FROM ids")]
+        waiting = [key >> 34 << 2 | key & 3 for (key,) in other.connection.execute("SELECT key FROM id_runs")]
+        assert sorted(merged + waiting) == list(range(1, 50))
+        assert set(range(1, 40)) <= set(merged)
+        assert other.connection.execute("SELECT min(upto) FROM id_blocks").fetchone()[0] == 41
 
 
 def test_what_is_filed_is_not_kept_in_memory_twice() -> None:
@@ -122,13 +130,54 @@ def test_what_is_filed_is_not_kept_in_memory_twice() -> None:
         store.begin()
         store.admit(Admitting([accepted(f"e-{number}") for number in range(50)], NOW, owner, Tell()))
         store.commit()
-        for _ in range(13):
+        filing = True
+        while filing:
             other.begin()
-            other.file_ids()
+            filing = other.file_ids()
             other.commit()
         # When the next event comes
         store.begin()
         store.admit(Admitting([accepted("e-50")], NOW, owner, Tell()))
         store.commit()
         # Then only those of the last block, which is not whole yet, are kept as recent
-        assert store.recent_ids == 4
+        assert store.recent_ids == 2
+        assert other.recent_ids == 1
+
+
+def test_one_that_missed_a_lot_knows_it_all_the_same() -> None:
+    # Given a process that sees a single event, and another one that admits and files many meanwhile
+    with ids_in_small_blocks(), two_processes() as ((store, owner), (other, others)):
+        events = [accepted(f"e-{number}") for number in range(60)]
+        store.begin()
+        store.admit(Admitting(events[:1], NOW, owner, Tell()))
+        store.commit()
+        for number in range(1, 60):
+            other.begin()
+            other.admit(Admitting(events[number : number + 1], NOW, others, Tell()))
+            while other.file_ids():
+                pass
+            other.commit()
+        # When all of them come to the first
+        store.begin()
+        admission = store.admit(Admitting([*events, accepted("e-new")], NOW, owner, Tell()))
+        store.commit()
+        # Then it knows each of them
+        assert (admission.accepted, admission.duplicates) == (1, list(range(60)))
+
+
+def test_the_known_ids_are_read_while_another_process_writes() -> None:
+    # Given a process that is in the middle of its turn
+    with ids_in_small_blocks(), two_processes() as ((store, owner), (other, others)):
+        store.begin()
+        store.admit(Admitting([accepted(f"e-{number}") for number in range(20)], NOW, owner, Tell()))
+        store.commit()
+        store.begin()
+        store.admit(Admitting([accepted("e-20")], NOW, owner, Tell()))
+        # When another one reads what is known
+        other.load_ids()
+        store.commit()
+        # Then it need not wait, and knows in its own turn what was written meanwhile
+        other.begin()
+        admission = other.admit(Admitting([accepted(f"e-{number}") for number in range(22)], NOW, others, Tell()))
+        other.commit()
+        assert (admission.accepted, admission.duplicates) == (1, list(range(21)))

@@ -8,7 +8,10 @@ from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
-from dispatcher.ledger.sqlite_open import APPLICATION_ID
+from pyroaring import BitMap
+
+from dispatcher.ledger.sqlite_id_runs import find_seqs
+from dispatcher.ledger.sqlite_open import APPLICATION_ID, digest_of
 from dispatcher.ledger.worker import InlineLedger
 from dispatcher.model.consent import ConsentChange, Consented
 from dispatcher.model.heard import Heard
@@ -101,6 +104,47 @@ async def test_a_ledger_of_the_first_layout_is_taken_over_whole(tmp_path: Path) 
     # And opening it once more changes nothing
     ledger = InlineLedger(str(path))
     assert (await ledger.books()).events == 2
+    await ledger.aclose()
+
+
+def tenth_layout(path: Path, ids: dict[str, int]) -> None:
+    """A ledger whose segments were filed in place: these ids at their seqs, filed up to 2^20 + 2^15."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("crc32", 1, digest_of)
+        for step in range(1, 11):
+            script = files("dispatcher.ledger.schema").joinpath(f"{step:04}.sql").read_text(encoding="utf-8")
+            connection.executescript(script)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute("PRAGMA user_version=10")
+        filed = (1 << 20) + (1 << 15) - 1
+        for event_id, seq in ids.items():
+            one, digest = accepted(event_id), digest_of(event_id)
+            row = (seq, event_id, digest, one.event.account, NOW, NOW, one.payload.decode())
+            connection.execute("INSERT INTO events VALUES (?,?,?,?,?,?,?)", row)
+            if seq <= filed:
+                key = seq >> 20 << 52 | digest << 20 | seq & (1 << 20) - 1
+                connection.execute("INSERT INTO ids VALUES (?)", (key,))
+        for segment, upto in ((0, (1 << 20) - 1), (1, filed)):
+            digests = BitMap([digest_of(event_id) for event_id, seq in ids.items() if seq >> 20 == segment])
+            connection.execute("INSERT INTO id_segments VALUES (?,?,?)", (segment, upto, digests.serialize()))
+        connection.commit()
+
+
+async def test_ids_that_were_filed_in_place_are_known_in_runs(tmp_path: Path) -> None:
+    # Given a ledger with ids of a whole segment, of one that is being filed, and of none
+    ids = {"e-first": 1, "e-whole": (1 << 20) - 1, "e-filed": (1 << 20) + 7, "e-recent": (1 << 20) + (1 << 15) + 9}
+    path = tmp_path / "ledger.db"
+    tenth_layout(path, ids)
+    # When this version opens it
+    ledger = InlineLedger(str(path))
+    owner = await owner_of(ledger)
+    # Then each id is known, and stands in the file once at most
+    again = await ledger.admit([accepted(event_id) for event_id in (*ids, "e-new")], NOW, owner, Tell())
+    assert (again.accepted, again.duplicates) == (1, [0, 1, 2, 3])
+    places = find_seqs(ledger.store.connection, digest_of("e-filed"))
+    assert places == [ids["e-filed"]]
+    assert find_seqs(ledger.store.connection, digest_of("e-whole")) == [ids["e-whole"]]
+    assert ledger.store.recent_ids == 2
     await ledger.aclose()
 
 
