@@ -70,12 +70,15 @@ class Bench:
         """A folder of that name for one contestant."""
         return Site(self.folder / name.replace(" ", "-").replace(",", ""))
 
-    def events(self, count: int, accounts: int, batch: str = "") -> Path:
-        """A file of so many swipes, made once. Files of different ``batch`` have no id in common."""
+    def events(self, count: int, accounts: int, batch: str = "", first: int = 0) -> Path:
+        """A file of so many swipes, made once. Files of different ``batch`` have no id in common.
+
+        ``first`` is the number of the first one, see `swipes`.
+        """
         key = count, accounts, batch
         if key not in self._events:
             path = self._events[key] = self.folder / f"events-{count}-{accounts}-{batch}.ndjson"
-            write_swipes(path, count, accounts=accounts, batch=batch)
+            write_swipes(path, count, accounts=accounts, batch=batch, first=first)
         return self._events[key]
 
     def start_cost(self, site: Site, processes: int) -> Finished:

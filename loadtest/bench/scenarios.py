@@ -9,7 +9,7 @@ import msgspec
 
 from loadtest.bench.backlog import Backlog
 from loadtest.bench.contest import Contestant
-from loadtest.bench.full import EmptyLedger, FullLedger
+from loadtest.bench.full import BankLedger, EmptyLedger
 from loadtest.bench.intake import Intake, post_batches, post_singly, stream
 from loadtest.bench.latency import HalfLoad, IntoProviders, LoneSwipes
 from loadtest.bench.renderings import Renderings
@@ -83,7 +83,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     ),
     "full": Scenario(
         what="a ledger with 1.2 million recipients and 10 million past alerts, beside an empty one",
-        contestants=lambda: [EmptyLedger(2), FullLedger(2), EmptyLedger(2, few=True)],
+        contestants=lambda: [BankLedger(2, full=False), BankLedger(2, full=True), EmptyLedger(2)],
         heavy=True,
         alone=True,
     ),

@@ -21,14 +21,15 @@ STRIDE: Final = 7919
 """From one swipe's account to the next one's: a prime, so that all accounts are met before one is met again."""
 
 
-def swipes(count: int, *, accounts: int, batch: str) -> Iterator[bytes]:
+def swipes(count: int, *, accounts: int, batch: str, first: int = 0) -> Iterator[bytes]:
     """Lines without newline, of the accounts that `loadtest.fill` makes, swiped now.
 
     Their ids are random, as UUIDs are (for the ledger's index of ids the dearest kind), and differ between batches.
+    ``first`` is the number of the first one: batches that follow each other by number meet other accounts.
     """
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
     for number in range(count):
-        account = 1 + number * STRIDE % accounts
+        account = 1 + (first + number) * STRIDE % accounts
         digest = hashlib.blake2b(f"{batch}/{number}".encode(), digest_size=16).hexdigest()
         yield (
             f'{{"id":"{digest}","account":"62200{account:07}",'
@@ -38,7 +39,7 @@ def swipes(count: int, *, accounts: int, batch: str) -> Iterator[bytes]:
         ).encode()
 
 
-def write_swipes(path: Path, count: int, *, accounts: int, batch: str) -> None:
+def write_swipes(path: Path, count: int, *, accounts: int, batch: str, first: int = 0) -> None:
     """The same, as a file."""
     with path.open("wb") as file:
-        file.writelines(line + b"\n" for line in swipes(count, accounts=accounts, batch=batch))
+        file.writelines(line + b"\n" for line in swipes(count, accounts=accounts, batch=batch, first=first))

@@ -18,7 +18,7 @@ from dispatcher.events import decode_lines
 from loadtest.bench.clients import read_answer
 from loadtest.bench.contest import QUICK, Bench, Contestant, compete
 from loadtest.bench.figures import RAW, Failed, Results, Row, as_data
-from loadtest.bench.full import FullLedger
+from loadtest.bench.full import BankLedger
 from loadtest.bench.latency import percentiles
 from loadtest.bench.renderings import FILTER_TEXTS, measure_channels, measure_filters
 from loadtest.bench.rule_files import FILES, TWENTY, TWENTY_OF_SWIPES
@@ -108,15 +108,15 @@ class TestFullLedger:
         given.with_name("given.db-wal").write_bytes(b"commits")
         bench = Bench(tmp_path / "bench", QUICK, nginx=None, full_ledger=given, say=lambda _: None)
         with pytest.raises(Failed, match="was not closed"):
-            FullLedger(2).source(bench)
+            BankLedger(2, full=True).source(bench)
 
     def test_without_one_it_is_filled_once(self, tmp_path: Path) -> None:
         bench = Bench(tmp_path, QUICK, nginx=None, full_ledger=None, say=lambda _: None)
-        source = FullLedger(2).source(bench)
+        source = BankLedger(2, full=True).source(bench)
         with closing(sqlite3.connect(source)) as connection:
             assert connection.execute("SELECT count(*) FROM alerts").fetchall() == [(QUICK.past_alerts,)]
             assert connection.execute("SELECT count(*) FROM recipients").fetchall() == [(QUICK.all_accounts,)]
-        assert FullLedger(2).source(bench) == source
+        assert BankLedger(2, full=True).source(bench) == source
 
 
 class TestAnswers:
