@@ -28,9 +28,9 @@ from dispatcher.ledger.stories import EventStory
 CALLS_PER_COMMIT = 32
 """Most calls that share a commit. Of events the gate lets in four full batches: some tens of ms of work."""
 
-PREPARED_AT_ONCE = 2
-"""Calls of a commit that are prepared before it: a full batch that is planned takes some 5 MB. The others are planned
-in the transaction."""
+PREPARED_AT_ONCE = 4
+"""Calls of a commit that are prepared before it: as many full batches as the gate lets in. One that is planned takes
+some 5 MB, so calls beyond that are planned in the transaction."""
 
 _Read = TypeVar("_Read")
 
