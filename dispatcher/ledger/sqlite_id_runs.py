@@ -69,6 +69,11 @@ class Shape(msgspec.Struct, frozen=True, dict=True):
         filed = f"max({blocks}, ({merged} >> {self.pieces} << {self.segment}) - 1)"
         return f"SELECT (SELECT coalesce(max(seq), 0) FROM events), {filed}, {merged}"
 
+    def digests_of(self, piece: int) -> range:
+        """Those that are in one piece of a segment."""
+        width = 1 << DIGEST_BITS - self.pieces
+        return range(piece * width, piece * width + width)
+
     @cached_property
     def merge(self) -> str:
         """Write a part of several runs into their segment: its number, the runs, the least and the last digest."""
@@ -168,8 +173,7 @@ def merge_piece(connection: sqlite3.Connection, state: FileState) -> bool:
     if not state.piece_is_due:
         return False
     segment, piece = divmod(state.merged, 1 << SHAPE.pieces)
-    width = DIGEST_BITS - SHAPE.pieces
-    first, last = piece << width, (piece + 1 << width) - 1
+    first, last = SHAPE.digests_of(piece)[0], SHAPE.digests_of(piece)[-1]
     runs = _runs_of(segment, segment + 1)
     connection.execute(SHAPE.merge, (segment, _encode(runs).decode(), first, last))
     text = connection.execute(SHAPE.merged_digests, (segment, first, last)).fetchall()[0][0]

@@ -11,6 +11,7 @@ import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
 
+import msgspec
 from pyroaring import BitMap
 
 from dispatcher.ledger import sqlite_id_runs
@@ -25,9 +26,11 @@ from dispatcher.ledger.sqlite_id_runs import (
     write_block,
 )
 
-MAX_KNOWN_IDS = 20_000_000
-"""Ids held in memory, about 48 MB (a process stays under 200): fifty days of 400,000 swipes, five of four million.
+MAX_KNOWN_IDS = 16_000_000
+"""Ids held in memory, some 45 MB (a process stays under 200): forty days of 400,000 swipes, four of four million.
 Those of older segments are looked up in their keys each time, some µs a segment."""
+
+SETS = "SELECT digests FROM id_sets WHERE piece IN (SELECT value << ? | ? FROM json_each(?))"
 
 SAMPLE = 64
 """Ids of a batch by which one that was sent before is told from a new one."""
@@ -123,17 +126,19 @@ class IdIndex:
         """Read what is filed: some 20 ms a million ids. To be called in a transaction that only reads, beforehand."""
         self._loaded = False
         state, shape = read_state(connection), sqlite_id_runs.SHAPE
-        self._known, self._cold = BitMap(), -1
+        self._known, waiting = BitMap(), BitMap()
         for (digests,) in connection.execute("SELECT digests FROM id_blocks"):
-            self._known.update(array("I", digests))
-        sets = "SELECT piece >> ?, digests FROM id_sets ORDER BY piece DESC"  # the newest first
-        last = -1
-        for segment, digests in connection.execute(sets, (shape.pieces,)):
-            if segment != last and len(self._known) + (1 << shape.segment) > MAX_KNOWN_IDS:
-                self._cold = segment
-                break
-            self._known |= BitMap.deserialize(digests)
-            last = segment
+            waiting.update(array("I", digests))
+        whole = state.merged >> shape.pieces
+        room = max(0, MAX_KNOWN_IDS - len(waiting)) >> shape.segment
+        self._cold = max(-1, whole - 1 - room)
+        segments = msgspec.json.encode(list(range(self._cold + 1, whole))).decode()
+        for piece in range(1 << shape.pieces):
+            # Not `|=`, which makes room for twice as many wherever it adds: all pieces would take twice their size.
+            together = waiting & BitMap(shape.digests_of(piece))
+            for (digests,) in connection.execute(SETS, (shape.pieces, piece, segments)):
+                together = together | BitMap.deserialize(digests)
+            self._known |= together
         self._size = len(self._known)
         self._recent, self._same = {}, {}
         self._kept = state.filed

@@ -287,6 +287,7 @@ async def test_batches_are_planned_while_another_process_writes(tmp_path: Path) 
     other.begin()
     planned: queue.SimpleQueue[str] = queue.SimpleQueue()
     written: list[str] = []
+    names = [f"batch {number}" for number in range(PREPARED_AT_ONCE + 1)]
 
     def rules(name: str) -> Decide:
         def plan(*arguments: Any) -> Callable[[Counted], Decisions]:
@@ -300,16 +301,16 @@ async def test_batches_are_planned_while_another_process_writes(tmp_path: Path) 
         return plan
 
     async with trio.open_nursery() as nursery:
-        # When batches come one after the other, then the first two are planned while they wait for their turn
-        for number, name in enumerate(("first", "second", "third")):
+        # When batches come one after the other, then all but the last are planned while they wait for their turn
+        for number, name in enumerate(names):
             nursery.start_soon(ledger.admit, batch_of(first=number * SIZE), NOW, owner, rules(name))
             if number < PREPARED_AT_ONCE:
                 assert await trio.to_thread.run_sync(planned.get, True, HELD_S) == name
         assert written == []
         other.commit()
-    # Then all are admitted, those two as they were planned
-    assert written == ["first", "second", "third"]
-    assert (planned.get(), planned.empty()) == ("third", True)
-    assert (await ledger.books()).events == 3 * SIZE
+    # Then all are admitted, those before the last as they were planned
+    assert written == names
+    assert (planned.get(timeout=HELD_S), planned.empty()) == (names[-1], True)
+    assert (await ledger.books()).events == len(names) * SIZE
     await ledger.aclose()
     other.close()
