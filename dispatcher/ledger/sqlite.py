@@ -83,6 +83,7 @@ class SqliteStore:
     def begin(self, meanwhile: Callable[[], bool] = lambda: False) -> None:
         """Open a transaction; waits for other processes in their order, and calls ``meanwhile`` as long as it waits
         (see `WriterTurn.take`). Raises `LedgerUnavailable`."""
+        self._ids.settle()
         self.turn.take(meanwhile)
         try:
             with explained(self.path):
@@ -97,7 +98,6 @@ class SqliteStore:
             self.connection.execute("COMMIT")
         self._ids.committed()
         self.turn.give()
-        self._ids.settle()
 
     def rollback(self) -> None:
         """Undo the open transaction, if there still is one."""

@@ -6,8 +6,9 @@ event's *seq*; both are in one integer, which is the whole row::
     events ──▶ a block of 32,768, sorted ──▶ its run of 131,072 (id_runs) ──▶ its segment of 2^20 (ids), piece by piece
 
 A block goes into a run of at most 400 pages, however old the ledger is. A segment is merged while the next one fills,
-1/64 of its digests at a time: that is one more write of each id, side by side. So at most 16 runs wait, and an id is
-looked for in these and in one place of each segment. All of it is derived from the table of events.
+1/64 of its digests at a time: that is one more write of each id, side by side. As long as the filing keeps up some 16
+runs wait, and an id is looked for in these and in one place of each segment. All of it can be made again from the table
+of events.
 """
 
 from __future__ import annotations
@@ -145,6 +146,12 @@ def read_recent(connection: sqlite3.Connection, after: int, upto: int) -> tuple[
     return _numbers.decode(seqs), _numbers.decode(digests)
 
 
+def set_of_piece(digests: bytes, piece: int) -> bytes:
+    """The part of a segment's set that belongs to one piece: for ledgers whose segments had one set each."""
+    part: bytes = (BitMap.deserialize(digests) & BitMap(SHAPE.digests_of(piece))).serialize()
+    return part
+
+
 def file_more(connection: sqlite3.Connection) -> bool:
     """File a block as it stands in the table of events, or merge a piece; False when there is nothing to do.
 
@@ -174,7 +181,7 @@ def merge_piece(connection: sqlite3.Connection, state: FileState) -> bool:
         return False
     segment, piece = divmod(state.merged, 1 << SHAPE.pieces)
     first, last = SHAPE.digests_of(piece)[0], SHAPE.digests_of(piece)[-1]
-    runs = _runs_of(segment, segment + 1)
+    runs = _runs_of(segment)
     connection.execute(SHAPE.merge, (segment, _encode(runs).decode(), first, last))
     text = connection.execute(SHAPE.merged_digests, (segment, first, last)).fetchall()[0][0]
     connection.execute(KEEP_SET, (state.merged, BitMap(_numbers.decode(text)).serialize()))
@@ -206,9 +213,9 @@ def find_seqs(connection: sqlite3.Connection, digest: int) -> list[int]:
     return [*(seq for (seq,) in recent), *find_filed(connection, [digest], state)]
 
 
-def _runs_of(first: int, end: int) -> list[int]:
-    """The runs of some segments."""
-    return list(range(first << SHAPE.segment - SHAPE.run, end << SHAPE.segment - SHAPE.run))
+def _runs_of(segment: int) -> list[int]:
+    """The runs of which a segment is merged."""
+    return list(range(segment << SHAPE.segment - SHAPE.run, segment + 1 << SHAPE.segment - SHAPE.run))
 
 
 @cache

@@ -27,17 +27,17 @@ from dispatcher.ledger.sqlite_id_runs import (
 )
 
 MAX_KNOWN_IDS = 16_000_000
-"""Ids held in memory, some 45 MB (a process stays under 200): forty days of 400,000 swipes, four of four million.
+"""Ids held in memory, 45 to 70 MB (a process stays under 200): forty days of 400,000 swipes, four of four million.
 Those of older segments are looked up in their keys each time, some µs a segment."""
 
 SETS = "SELECT digests FROM id_sets WHERE piece IN (SELECT value << ? | ? FROM json_each(?))"
 
 SAMPLE = 64
-"""Ids of a batch by which one that was sent before is told from a new one."""
+"""Ids of a batch, at least, by which one that was sent before is told from a new one."""
 
 
 class IdIndex:
-    """One process's view of the ids. Every method but `mostly_known` runs inside the caller's transaction."""
+    """One process's view of the ids. What takes a connection runs inside the caller's transaction."""
 
     def __init__(self) -> None:
         self._loaded = False
@@ -63,11 +63,12 @@ class IdIndex:
     def rolled_back(self) -> None:
         """Events that were seen since the last commit are no more, and their seqs will be others': read all anew."""
         if self._state != self._committed:
-            self._loaded = False
+            # The state too: the next commit may be about something else, and must not take it for a committed one.
+            self._state, self._loaded = self._committed, False
 
     def settle(self) -> None:
-        """Move what was filed from the dictionary to the bitmap: some 20 ms for a block, to be called after a commit
-        and not while others wait for their turn to write."""
+        """Move what was filed from the dictionary to the bitmap: some 20 ms for a block, so it is called between two
+        transactions, when nobody waits for our turn to write to end."""
         filed = self._committed.filed
         if not self._loaded or self._kept == filed:
             return
@@ -123,7 +124,8 @@ class IdIndex:
     # ---- keeping up -------------------------------------------------------------------------------------------
 
     def load(self, connection: sqlite3.Connection) -> None:
-        """Read what is filed: some 20 ms a million ids. To be called in a transaction that only reads, beforehand."""
+        """Read what is filed: 30 to 40 ms a million ids, so it is called beforehand, in a transaction that only reads.
+        Again only where that cannot be helped."""
         self._loaded = False
         state, shape = read_state(connection), sqlite_id_runs.SHAPE
         self._known, waiting = BitMap(), BitMap()
@@ -152,7 +154,6 @@ class IdIndex:
         if state.top >= state.block_end:
             while file_more(connection):
                 pass
-            self._loaded = False
         self._catch_up(connection)
 
     def file(self, connection: sqlite3.Connection) -> bool:
@@ -162,7 +163,12 @@ class IdIndex:
         upto = state.block_end
         if state.top < upto:
             return merge_piece(connection, state)
-        write_block(connection, state, (pair for pair in self._every_recent() if state.filed < pair[1] <= upto))
+        block = [(digest, seq) for digest, seq in self._every_recent() if state.filed < seq <= upto]
+        if len(block) != upto - max(state.filed, 0):
+            # What is filed stays for good, so it is not taken from a memory that may be wrong.
+            self._loaded = False
+            return file_more(connection)
+        write_block(connection, state, block)
         self._state = FileState(state.top, upto, state.merged)
         return True
 
@@ -171,12 +177,13 @@ class IdIndex:
         state = read_state(connection)
         # After a long pause others may have admitted and filed many: those are not for the dictionary.
         missed = state.filed - self._state.top
-        if not self._loaded or self._size > MAX_KNOWN_IDS or missed > 1 << sqlite_id_runs.SHAPE.block:
+        loaded, self._loaded = self._loaded, False  # should anything go wrong on the way
+        if not loaded or self._size > MAX_KNOWN_IDS or missed > 1 << sqlite_id_runs.SHAPE.block:
             self.load(connection)
         if state.top > self._state.top:
             seqs, digests = read_recent(connection, self._state.top, state.top)
             self._add(seqs, digests)
-        self._state = state
+        self._state, self._loaded = state, True
 
     def _add(self, seqs: Sequence[int], digests: Sequence[int]) -> None:
         recent = dict(zip(digests, seqs, strict=True))

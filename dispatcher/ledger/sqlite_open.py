@@ -14,11 +14,12 @@ from typing import TypeVar
 
 from dispatcher.errors import LedgerFailed, LedgerUnavailable
 from dispatcher.ledger.locks import BUSY_SECONDS, busy
+from dispatcher.ledger.sqlite_id_runs import set_of_piece
 
 APPLICATION_ID = 0x53774265  # "SwBe", so that `file` and we can tell a ledger from another database
 SCHEMA_VERSION = 11
 CACHE_KIB = 16 * 1024
-"""Page cache of one process: the day's counters, the segment of ids being filed and the ends of the tables fit."""
+"""Page cache of one process: the day's counters, the run of ids being filed and the ends of the tables fit."""
 
 WAL_PAGES = 4096
 """Checkpoint each 16 MiB of log: half as many page writes as at SQLite's 4 MiB, and a restart reads it in moments."""
@@ -50,6 +51,7 @@ def connect(path: str) -> sqlite3.Connection:
         )
         try:
             connection.create_function("crc32", 1, digest_of, deterministic=True)
+            connection.create_function("set_of_piece", 2, set_of_piece, deterministic=True)
             _prepare_patiently(connection, path)
         except BaseException:
             connection.close()

@@ -145,6 +145,11 @@ async def test_ids_that_were_filed_in_place_are_known_in_runs(tmp_path: Path) ->
     assert places == [ids["e-filed"]]
     assert find_seqs(ledger.store.connection, digest_of("e-whole")) == [ids["e-whole"]]
     assert ledger.store.recent_ids == 2
+    # And the set of the whole segment is in pieces, each with the digests that are its own
+    sets = ledger.store.connection.execute("SELECT piece, digests FROM id_sets").fetchall()
+    assert [piece for piece, _ in sets] == list(range(64))
+    found = {(piece, digest) for piece, digests in sets for digest in BitMap.deserialize(digests)}
+    assert found == {(digest >> 26, digest) for digest in map(digest_of, ("e-first", "e-whole"))}
     await ledger.aclose()
 
 

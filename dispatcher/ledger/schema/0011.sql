@@ -7,7 +7,8 @@ CREATE TABLE id_runs (
     key INTEGER PRIMARY KEY
 ) STRICT;
 
--- One row for each block of 32,768 events that is in the runs: their digests, 32 bits each. Until its segment is merged.
+-- One row for each block of 32,768 events that is in the runs: their digests, 32 bits each, as this kind of machine
+-- has them in memory. Until its segment is merged.
 CREATE TABLE id_blocks (
     upto    INTEGER PRIMARY KEY,              -- the last seq of the block
     digests BLOB    NOT NULL
@@ -19,9 +20,11 @@ CREATE TABLE id_sets (
     digests BLOB    NOT NULL
 ) STRICT;
 
--- Whole segments stay as they are, with one set for all their pieces. What there is of the last one is filed anew when
+-- Whole segments stay as they are, and their sets are cut into pieces. What there is of the last one is filed anew when
 -- the next process starts.
-INSERT INTO id_sets SELECT segment << 6 | 63, digests FROM id_segments
-    WHERE upto + 1 = segment + 1 << 20 ORDER BY segment;
+INSERT INTO id_sets
+    WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 63)
+    SELECT segment << 6 | i, set_of_piece(digests, i) FROM id_segments CROSS JOIN n
+    WHERE upto + 1 = segment + 1 << 20 ORDER BY segment, i;
 DELETE FROM ids WHERE key >= (SELECT (coalesce(max(piece), -1) + 1 >> 6) << 52 FROM id_sets);
 DROP TABLE id_segments;
