@@ -63,7 +63,7 @@ class Bench:
         self.say = say
         self.ledgers = Ledgers(folder / "ledgers")
         self.results: Results | None = None
-        self._events: dict[tuple[int, int, str], Path] = {}
+        self._events: dict[tuple[int, int, str, int], Path] = {}
         self._start_costs: dict[int, Finished] = {}
 
     def site(self, name: str) -> Site:
@@ -75,9 +75,9 @@ class Bench:
 
         ``first`` is the number of the first one, see `swipes`.
         """
-        key = count, accounts, batch
+        key = count, accounts, batch, first
         if key not in self._events:
-            path = self._events[key] = self.folder / f"events-{count}-{accounts}-{batch}.ndjson"
+            path = self._events[key] = self.folder / f"events-{count}-{accounts}-{batch}-{first}.ndjson"
             write_swipes(path, count, accounts=accounts, batch=batch, first=first)
         return self._events[key]
 

@@ -244,6 +244,13 @@ class TestSwipes:
         accounts = {json.loads(line)["account"] for line in swipes(97, accounts=97, batch="1")}
         assert accounts == {f"62200{number:07}" for number in range(1, 98)}
 
+    def test_batches_that_follow_each_other_meet_other_accounts(self, tmp_path: Path) -> None:
+        """Given rounds of a third of all accounts, each from where the last one ended, Then no account comes twice."""
+        bench = Bench(tmp_path, QUICK, nginx=None, full_ledger=None, say=lambda _: None)
+        files = [bench.events(30, 90, f"round-{number}", number * 30) for number in range(3)]
+        accounts = [json.loads(line)["account"] for file in files for line in file.read_bytes().splitlines()]
+        assert len(set(accounts)) == 90
+
 
 class TestChoice:
     def test_heavy_ones_run_only_where_they_are_asked_for(self) -> None:
